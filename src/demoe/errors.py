@@ -1,0 +1,36 @@
+"""What a person can do wrong, as exceptions of one family.
+
+Every message is one sentence that says what was wrong, where, and what would be right.
+"""
+
+
+class DemoeError(Exception):
+    """Base of every error that a person can cause and mend."""
+
+
+class ImageError(DemoeError):
+    """The pixels or the file they come from cannot be used."""
+
+
+class AxesError(DemoeError):
+    """The axes do not fit the image."""
+
+
+class RecipeError(DemoeError):
+    """A setting of a run is out of range or contradicts another."""
+
+
+class WeightsError(DemoeError):
+    """Network weights are missing, damaged, unsafe or of another design."""
+
+
+class DeviceError(DemoeError):
+    """The wanted device is absent or too small."""
+
+
+class OutputError(DemoeError):
+    """The result cannot be written where it was asked for."""
+
+
+class Cancelled(DemoeError):
+    """The person asked the run to stop; what is done so far is kept."""
