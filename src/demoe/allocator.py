@@ -1,0 +1,28 @@
+"""Make the C allocator keep what it frees.
+
+A network's temporaries are large. By default glibc maps and unmaps each of them, and most of the
+time on a CPU goes into page faults; told to keep freed memory, the same code runs 3-4 times faster.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+
+# Parameter numbers of mallopt(3).
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LIMIT = 2**31 - 1
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Ask glibc to reuse large blocks instead of returning them; True where that worked."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library, e.g. musl
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LIMIT) and mallopt(_M_TRIM_THRESHOLD, _LIMIT))

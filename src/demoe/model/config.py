@@ -1,0 +1,119 @@
+"""The numbers that fix a network's architecture, and how they show in a state dict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from demoe.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of one DeMoE network (arXiv 2508.06228, section 3).
+
+    Parameters
+    ----------
+    width : int
+        Channels at full resolution; they double with every level.
+    encoder_blocks, decoder_blocks : tuple of int
+        Blocks a level, from full resolution down and from the deepest level up.
+    middle_blocks : int
+        Blocks at the deepest level.
+    experts : int
+        Experts in each mixture-of-experts block.
+    router_width, router_hidden : int
+        Channels of the router's bottleneck and of its hidden layer.
+    """
+
+    width: int = 32
+    encoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    middle_blocks: int = 2
+    decoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    experts: int = 5
+    router_width: int = 256
+    router_hidden: int = 128
+
+    def __post_init__(self) -> None:
+        """Reject what no network can be built from."""
+        if len(self.encoder_blocks) != len(self.decoder_blocks) or not self.encoder_blocks:
+            raise WeightsError(
+                f"A network needs as many decoder levels as encoder levels, at least one, "
+                f"not {len(self.encoder_blocks)} and {len(self.decoder_blocks)}."
+            )
+
+    @property
+    def levels(self) -> int:
+        """Number of halvings from the image to the deepest features."""
+        return len(self.encoder_blocks)
+
+    @property
+    def multiple(self) -> int:
+        """Side in pixels of the grid that image sides are padded to: 2 to the number of levels."""
+        return int(2**self.levels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
+        return {
+            "width": self.width,
+            "encoder_blocks": list(self.encoder_blocks),
+            "middle_blocks": self.middle_blocks,
+            "decoder_blocks": list(self.decoder_blocks),
+            "experts": self.experts,
+        }
+
+
+def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
+    """Read the architecture off the names and shapes of a state dict.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Tensor shapes by their state-dict keys, without ``module.`` prefixes.
+
+    Raises
+    ------
+    WeightsError
+        If the keys are not those of this family of networks.
+    """
+
+    def count(pattern: str) -> int:
+        found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
+        return max(found) + 1 if found else 0
+
+    needed = (
+        "intro.weight",
+        "ending.weight",
+        "mlp_branch.conv_bottleneck.0.weight",
+        "mlp_branch.classifier.2.weight",
+    )
+    absent = [key for key in needed if key not in shapes]
+    levels = count(r"downs\.(\d+)\.")
+    experts = count(r"experts\.\d+\.experts\.(\d+)\.")
+    if absent or not levels or not experts:
+        what = ", ".join(absent) if absent else "downs.* and experts.*"
+        raise WeightsError(
+            f"These weights are not of the DeMoE family: the tensors {what} are missing; "
+            "use weights trained with `demoe train` or the released DeMoE.pt."
+        )
+    try:
+        return NetworkConfig(
+            width=shapes["intro.weight"][0],
+            encoder_blocks=tuple(
+                count(rf"encoders\.{level}\.modules_list\.(\d+)\.") for level in range(levels)
+            ),
+            middle_blocks=count(r"middle_blks\.modules_list\.(\d+)\."),
+            decoder_blocks=tuple(
+                count(rf"decoders\.{level}\.modules_list\.(\d+)\.") for level in range(levels)
+            ),
+            experts=experts,
+            router_width=shapes["mlp_branch.conv_bottleneck.0.weight"][0],
+            router_hidden=shapes["mlp_branch.classifier.2.weight"][0],
+        )
+    except IndexError:
+        raise WeightsError(
+            "These weights are not of the DeMoE family: intro.weight or the router's tensors "
+            "have no dimensions where (channels, ...) is expected."
+        ) from None
