@@ -1,0 +1,78 @@
+"""What holds for every test: same seeds, a cache of its own, no thread and no file left behind."""
+
+import gc
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile(
+    "demoe",
+    deadline=None,  # a busy machine is no failure
+    derandomize="CI" in os.environ,
+    database=None,
+)
+hypothesis.settings.load_profile("demoe")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _same_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Keep the tests away from the weights that the person at this machine has downloaded."""
+    monkeypatch.setenv("DEMOE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("DEMOE_MIRROR", raising=False)
+
+
+def _living_threads() -> set[threading.Thread]:
+    """Threads that would keep the process alive, less the workers that dask keeps for reuse."""
+    kept: set[threading.Thread] = set()
+    if dask_threaded := sys.modules.get("dask.threaded"):
+        pools = [dask_threaded.default_pool]
+        pools += [pool for sizes in dask_threaded.pools.values() for pool in sizes.values()]
+        for pool in pools:
+            kept |= set(getattr(pool, "_threads", ()))
+    return {thread for thread in threading.enumerate() if not thread.daemon} - kept
+
+
+def _open_files(folders: tuple[Path, ...]) -> set[str]:
+    files = {entry.path for entry in psutil.Process().open_files()}
+    return {path for path in files if any(Path(path).is_relative_to(top) for top in folders)}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(tmp_path_factory) -> Iterator[None]:
+    """Fail a test that leaves a thread running or a file open, in its own folder or the project's."""
+    folders = (tmp_path_factory.getbasetemp().resolve(), ROOT)
+    threads, files = _living_threads(), _open_files(folders)
+    yield
+    patience = time.monotonic() + 2.0
+    while (left := _living_threads() - threads) and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert not left, f"threads still running: {sorted(thread.name for thread in left)}"
+    if _open_files(folders) - files:
+        gc.collect()  # a handle in a reference cycle is closed with it
+    opened = _open_files(folders) - files
+    assert not opened, f"files still open: {sorted(opened)}"
