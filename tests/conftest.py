@@ -64,7 +64,7 @@ def _open_files(folders: tuple[Path, ...]) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(tmp_path_factory) -> Iterator[None]:
-    """Fail a test that leaves a thread running or a file open, in its own folder or the project's."""
+    """Fail a test that leaves a thread running, or a file of its own or of the project open."""
     folders = (tmp_path_factory.getbasetemp().resolve(), ROOT)
     threads, files = _living_threads(), _open_files(folders)
     yield

@@ -1,6 +1,6 @@
 """Make sure that a Qt window can be shown here: Xvfb and the libraries that Qt and OpenGL load.
 
-Installs what is missing where that is possible (root, apt-get); otherwise stops with the line to run.
+Installs what is missing where it can (root, apt-get); otherwise stops with the line to run.
 """
 
 import ctypes
