@@ -1,4 +1,4 @@
-"""What the README and its neighbours say is true: code runs, commands parse, links lead somewhere."""
+"""What the README and its neighbours say holds: code runs, commands parse, links lead somewhere."""
 
 import configparser
 import re
