@@ -1,0 +1,195 @@
+"""Weights on disk: read as tensors only, checked, and written as safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from demoe.errors import OutputError, WeightsError
+from demoe.model.config import detect_config
+from demoe.model.network import DeMoENet
+
+_WRAPPERS = ("params_ema", "params", "state_dict")
+_LISTED = 4
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a weights file without running anything that is in it.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.safetensors``, or a PyTorch file (``.pt``, ``.pth``, ``.ckpt``) that holds a state dict,
+        bare or under ``params``, ``params_ema`` or ``state_dict``, with or without ``module.``
+        before its keys.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor
+        On the CPU, keys without prefixes, floating point tensors as float32.
+    metadata : dict of str to str
+        What a safetensors file says of itself; empty for PyTorch files.
+
+    Raises
+    ------
+    WeightsError
+        If the file is absent, damaged, holds anything but tensors, or not one tensor.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}.")
+    metadata: dict[str, str] = {}
+    if _is_torch_file(path):
+        content = _unwrap(_read_torch(path))
+    else:
+        content, metadata = _read_safetensors(path)
+    wrapper = next((w for w in _WRAPPERS if any(k.startswith(f"{w}.") for k in content)), None)
+    if wrapper:
+        prefix = f"{wrapper}."
+        content = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise WeightsError(
+                f"The weights file {path} holds {type(value).__name__} under {key!r} "
+                "where a tensor is expected."
+            )
+        value = value.float() if value.is_floating_point() else value
+        if value.is_floating_point() and not value.isfinite().all():
+            raise WeightsError(f"The weights file {path} is damaged: {key} is not finite.")
+        tensors[str(key).removeprefix("module.")] = value
+    if not tensors:
+        raise WeightsError(f"The weights file {path} holds no tensors.")
+    return tensors, metadata
+
+
+def _is_torch_file(path: Path) -> bool:
+    """Tell PyTorch's formats (zip archive or bare pickle) from safetensors by content."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head[:1] == b"\x80" or head == b"PK"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118  (safe_open is no mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"The weights file {path} is neither a complete safetensors nor a PyTorch file "
+            f"({error})."
+        ) from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = "Unsupported global" in str(error) or "GLOBAL" in str(error)
+        why = (
+            "holds Python objects that could run code, and was not loaded; "
+            "ask for a file with tensors only (safetensors)"
+            if refused
+            else "is damaged or no PyTorch file"
+        )
+        raise WeightsError(f"The weights file {path} {why}.") from None
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"The weights file {path} is damaged or incomplete ({reason})."
+        ) from None
+
+
+def _unwrap(content: Any) -> dict[str, Any]:
+    for _ in range(2):
+        if isinstance(content, Mapping):
+            for wrapper in _WRAPPERS:
+                if isinstance(content.get(wrapper), Mapping):
+                    content = content[wrapper]
+                    break
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"The weights file holds a {type(content).__name__} where a state dict is expected."
+        )
+    return dict(content)
+
+
+def build_network(tensors: Mapping[str, Tensor], *, name: str = "these weights") -> DeMoENet:
+    """Build the network that a state dict belongs to, in evaluation mode.
+
+    Raises
+    ------
+    WeightsError
+        If keys are missing or unexpected or tensors have other shapes than the rest implies;
+        the message lists them.
+    """
+    config = detect_config({key: tuple(value.shape) for key, value in tensors.items()})
+    with torch.device("meta"):
+        network = DeMoENet(config)
+    wanted = network.state_dict()
+    problems = {
+        "missing": [key for key in wanted if key not in tensors],
+        "unexpected": [key for key in tensors if key not in wanted],
+        "misshapen": [
+            f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in wanted.items()
+            if key in tensors and tensors[key].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in problems.items() if keys)
+        raise WeightsError(
+            f"The tensors of {name} do not make a DeMoE network of width {config.width}: {listed}."
+        )
+    network.load_state_dict(dict(tensors), strict=True, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(keys[:_LISTED]) + more
+
+
+def write_weights(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    half: bool = False,
+) -> None:
+    """Write tensors as safetensors, complete or not at all.
+
+    Parameters
+    ----------
+    half : bool
+        Store floating point tensors as float16, which halves the file.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    stored = {
+        key: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        for key, value in tensors.items()
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(stored, partial, dict(metadata))
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"The weights could not be written to {path}: {error}.") from None
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""A run in one frozen, validated, JSON-able description."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
+
+from demoe.errors import RecipeError
+
+TASKS = ("defocus", "global_motion", "local_motion", "synth_global_motion", "low_light")
+"""The five blur types, in the published order; expert map values are their positions + 1."""
+
+ROUTINGS = ("auto", "image", "local", *TASKS)
+INTENSITY_RULES = ("auto", "full", "percentile")
+PHOTOMETRY = ("preserve", "model")
+GRID = 16
+"""Tiles, halos, pitch and window are multiples of this many pixels."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do to an image; together with image and weights it fixes every output pixel.
+
+    Parameters
+    ----------
+    model : str
+        ``"default"``, a name that ``demoe models list`` shows, or a path to weights.
+    routing : str
+        ``"image"``: one decision a plane, as published; ``"local"``: one a routing cell;
+        ``"auto"``: local for planes larger than one routing window, else image;
+        or the name of a task, which then is applied everywhere.
+    top_k : int
+        Experts mixed at each place, 1 to 5.
+    tile : "auto" or int
+        Largest side of a tile's core in pixels, a multiple of 16.
+    halo : "auto" or int
+        Pixels read around a core and then cropped, a multiple of 16.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    pitch, window : int
+        Side of a routing cell, and of the surroundings that its decision is based on, in pixels.
+    intensity : str or (float, float)
+        How values become [0, 1]: ``"auto"``, ``"full"`` (the dtype's whole range),
+        ``"percentile"``, or the two values that become 0 and 1.
+    photometry : str
+        ``"preserve"`` restores the input's local mean after models that change it,
+        ``"model"`` keeps what the network gives.
+
+    Raises
+    ------
+    RecipeError
+        If a field is out of range.
+    """
+
+    model: str = "default"
+    routing: str = "auto"
+    top_k: int = 1
+    tile: str | int = "auto"
+    halo: str | int = "auto"
+    device: str = "auto"
+    pitch: int = 64
+    window: int = 256
+    intensity: str | tuple[float, float] = "auto"
+    photometry: str = "model"
+
+    def __post_init__(self) -> None:
+        """Check every field, so that nothing below has to."""
+        self._one_of("routing", ROUTINGS)
+        self._one_of("photometry", PHOTOMETRY)
+        if not isinstance(self.model, str) or not self.model:
+            raise RecipeError(f"model must be a name or a path, not {self.model!r}.")
+        if not _is_int(self.top_k) or not 1 <= self.top_k <= len(TASKS):
+            raise RecipeError(f"top_k must be a whole number from 1 to 5, not {self.top_k!r}.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
+            raise RecipeError(
+                f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}."
+            )
+        for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):
+            value = getattr(self, name)
+            if value == "auto" and name in ("tile", "halo"):
+                continue
+            if not _is_int(value) or value < smallest or value % GRID:
+                raise RecipeError(
+                    f"{name} must be a multiple of {GRID} of at least {smallest} pixels, "
+                    f"not {value!r}."
+                )
+        if self.window % self.pitch:
+            raise RecipeError(
+                f"window must be a multiple of pitch, but {self.window} is none of {self.pitch}."
+            )
+        self._check_intensity()
+
+    def _one_of(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise RecipeError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+
+    def _check_intensity(self) -> None:
+        rule = self.intensity
+        if isinstance(rule, str):
+            self._one_of("intensity", INTENSITY_RULES)
+            return
+        try:
+            low, high = (float(v) for v in rule)
+        except (TypeError, ValueError):
+            raise RecipeError(
+                f"intensity must be {', '.join(INTENSITY_RULES)} or two numbers, not {rule!r}."
+            ) from None
+        if not low < high or high - low == float("inf"):
+            raise RecipeError(
+                f"intensity needs a finite low value below the high one, not {low} and {high}."
+            )
+        object.__setattr__(self, "intensity", (low, high))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values in some fields; an unknown field is a RecipeError."""
+        _check_names(changes)
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON text that ``from_json`` reads back equal."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a recipe from JSON text; missing fields take their defaults.
+
+        Raises
+        ------
+        RecipeError
+            If the text is no JSON object, or a field is unknown or out of range.
+        """
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"The recipe is not valid JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise RecipeError("The recipe must be a JSON object of fields and values.")
+        _check_names(values)
+        return cls(**values)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_names(values: dict[str, Any]) -> None:
+    known = [field.name for field in fields(Recipe)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise RecipeError(
+            f"A recipe has no field {unknown[0]!r}; its fields are {', '.join(known)}."
+        )
