@@ -1,0 +1,118 @@
+"""Images from files and to files: TIFF, OME-Zarr, plain zarr, photos, folders of photos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from demoe.errors import ImageError
+from demoe.image import LazyImage
+from demoe.io._names import (
+    PHOTOS,
+    SUFFIXES_IN,
+    SUFFIXES_OUT,
+    TIFF,
+    ZARR,
+    is_zarr,
+    stem_of,
+    suffix_of,
+)
+
+__all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image"]
+
+
+def open_image(
+    path: str | os.PathLike[str], axes: str | None = None, *, series: int = 0
+) -> LazyImage:
+    """Open an image of any size; only its metadata is read.
+
+    Parameters
+    ----------
+    path : str or path
+        A TIFF (OME-TIFF, ImageJ, BigTIFF), a photo (PNG, JPEG, BMP, WebP), an OME-Zarr 0.4 or 0.5
+        image, a plain zarr array, or a folder of photos or single-plane TIFFs of one size and kind,
+        which becomes a stack along Z in natural order.
+    axes : str, optional
+        One letter of TCZYXS for each dimension; from the file, or guessed from the shape, if left
+        out.
+    series : int, default 0
+        Which image, where a file holds several.
+
+    Returns
+    -------
+    LazyImage
+        Pixels are read block by block when its dask array is computed; a damaged block is an
+        ImageError then.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, or it is empty, damaged, of an unknown kind, or no image.
+    AxesError
+        If the axes do not fit or cannot be told.
+    """
+    place = Path(path)
+    text = str(place)
+    _check_place(place)
+    from demoe.io._source import pass_errors_on
+
+    name = stem_of(place)
+    suffix = suffix_of(place)
+    # Each format is imported when it is first met: the plugin asks about names far more often.
+    if place.is_dir() and (is_zarr(place) or suffix in ZARR):
+        from demoe.io.zarr import open_zarr
+
+        image: LazyImage = pass_errors_on(text, lambda: open_zarr(text, axes, series, name))
+    elif place.is_dir():
+        from demoe.io.folder import open_folder
+
+        image = pass_errors_on(text, lambda: open_folder(text, axes, name))
+    elif suffix in TIFF:
+        from demoe.io.tiff import open_tiff
+
+        image = pass_errors_on(text, lambda: open_tiff(text, axes, series, name))
+    else:
+        from demoe.io.photos import open_photo
+
+        image = pass_errors_on(text, lambda: open_photo(text, axes, name))
+    return image
+
+
+def is_readable(path: str | os.PathLike[str]) -> bool:
+    """Say by its name, or by the names in a folder, whether a path looks like an image of ours.
+
+    Parameters
+    ----------
+    path : str or path
+        A file or a folder.
+
+    Returns
+    -------
+    bool
+        True for the suffixes of `SUFFIXES_IN`, zarr folders, and folders that hold pictures.
+    """
+    place = Path(path)
+    if not place.is_dir():
+        return suffix_of(place) in (*TIFF, *PHOTOS)
+    if is_zarr(place) or suffix_of(place) in ZARR:
+        return True
+    try:
+        return any(
+            suffix_of(file) in (*TIFF, *PHOTOS) and not file.name.startswith(".")
+            for file in place.iterdir()
+        )
+    except OSError:
+        return False
+
+
+def _check_place(place: Path) -> None:
+    if not place.exists():
+        raise ImageError(f"There is no file or folder {place}.")
+    if place.is_dir():
+        return
+    if suffix_of(place) not in (*TIFF, *PHOTOS):
+        raise ImageError(
+            f"{place} has a suffix that is not known; images end in {', '.join(SUFFIXES_IN)}."
+        )
+    if place.stat().st_size == 0:
+        raise ImageError(f"{place} is empty (0 bytes).")

@@ -1,0 +1,100 @@
+"""A folder of single pictures of one size and kind, as a stack."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import dask.array as da
+
+from demoe.errors import ImageError
+from demoe.image import LazyImage
+from demoe.io._names import PHOTOS, TIFF, suffix_of
+from demoe.io._source import pass_errors_on
+from demoe.io.photos import open_photo
+from demoe.io.tiff import open_tiff
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """List the pictures directly in a folder, in the order of the numbers in their names."""
+    files = [
+        file
+        for file in folder.iterdir()
+        if suffix_of(file) in (*TIFF, *PHOTOS) and not file.name.startswith(".") and file.is_file()
+    ]
+    return sorted(files, key=natural_key)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key that puts "b9" before "b10"."""
+    parts = re.findall(r"\d+|\D+", path.name.lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
+    """Open the pictures of a folder as one stack, without reading pixels.
+
+    Parameters
+    ----------
+    path : str
+        An existing folder; what is no picture, hidden or in a folder below is passed over.
+    axes : str, optional
+        Letters of the stack; "ZYX" or "ZYXS" if left out.
+    name : str
+        Name of the image.
+
+    Returns
+    -------
+    LazyImage
+        Pictures along Z in natural order of their names; scale and units of the first.
+
+    Raises
+    ------
+    ImageError
+        For a folder without pictures, with several kinds, sizes or types of them, or with a file
+        that holds more than one plane.
+    """
+    files = picture_files(Path(path))
+    if not files:
+        raise ImageError(f"{path} is a folder without TIFF, PNG, JPEG, BMP or WebP pictures.")
+    kinds = sorted({_kind(file) for file in files})
+    if len(kinds) > 1:
+        raise ImageError(
+            f"{path} holds pictures of several kinds ({', '.join(kinds)}), but a stack needs one "
+            "kind only."
+        )
+    pictures = [_open_picture(file) for file in files]
+    first = pictures[0]
+    for file, picture in zip(files, pictures, strict=True):
+        if (picture.axes, picture.shape, picture.dtype) != (first.axes, first.shape, first.dtype):
+            raise ImageError(
+                f"{file} is {_form(picture)}, but {files[0].name} in the same folder is "
+                f"{_form(first)}; a stack needs pictures of one size and type."
+            )
+    data: da.Array = da.stack([picture.data for picture in pictures])
+    return LazyImage(data, axes or f"Z{first.axes}", first.scale, first.units, (), name, path)
+
+
+def _kind(file: Path) -> str:
+    suffix = suffix_of(file)
+    return {".jpeg": ".jpg"}.get(suffix, ".tif" if suffix in TIFF else suffix)
+
+
+def _open_picture(file: Path) -> LazyImage:
+    open_one = open_photo if suffix_of(file) in PHOTOS else _open_plane
+    picture: LazyImage = pass_errors_on(file, lambda: open_one(str(file), None, file.stem))
+    return picture
+
+
+def _open_plane(path: str, axes: str | None, name: str) -> LazyImage:
+    image = open_tiff(path, axes, 0, name)
+    if image.axes not in ("YX", "YXS"):
+        raise ImageError(
+            f"{path} holds more than one plane (axes {image.axes}), so open it by itself instead "
+            "of its folder."
+        )
+    return image
+
+
+def _form(image: LazyImage) -> str:
+    return f"{' x '.join(str(length) for length in image.shape)} {image.dtype}"

@@ -1,0 +1,221 @@
+"""OME-Zarr 0.4 (zarr v2) and 0.5 (zarr v3) in, and plain zarr arrays; out is in `_zarr_writer`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from demoe.axes import CANONICAL, guess_axes, to_canonical
+from demoe.errors import AxesError, ImageError
+from demoe.image import SCALED_AXES, LazyImage
+from demoe.io._names import ZARR_MARKERS
+from demoe.io._source import FileSource, file_state
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLOCK_SIDE = 512
+# Before version 0.3 every image had these five.
+_OLD_AXES = ("t", "c", "z", "y", "x")
+
+
+@dataclass(frozen=True)
+class ZarrSource(FileSource):
+    """One zarr array in a folder."""
+
+    def state(self) -> tuple[str, int, int]:
+        """Tell one version of the array from the next by its metadata file."""
+        return next(
+            file_state(Path(self.path) / marker)
+            for marker in (*ZARR_MARKERS, "")
+            if (Path(self.path) / marker).exists()
+        )
+
+    def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
+        """Read a box of the array."""
+        array = zarr.open_array(self.path, mode="r")
+        if array.shape != self.shape:
+            raise ImageError(f"{self.path} has changed since it was opened; open it again.")
+        return np.asarray(array[box])
+
+
+def open_zarr(path: str, axes: str | None, series: int, name: str) -> LazyImage:
+    """Open an OME-Zarr image at full resolution, or a plain zarr array.
+
+    Parameters
+    ----------
+    path : str
+        An existing folder: an image, a label image, a group of images (bioformats2raw), an array.
+    axes : str, optional
+        One letter of TCZYXS for each dimension; from the metadata or the shape if left out.
+    series : int
+        Which of several images in the group.
+    name : str
+        Name of the image.
+
+    Returns
+    -------
+    LazyImage
+        Blocks are chunks, or several where chunks are small. An image written by this package
+        gets its own axes back, RGB included.
+
+    Raises
+    ------
+    ImageError
+        For a group without an image, and for damaged metadata.
+    AxesError
+        For axes that are not TCZYX.
+    """
+    node = _open_node(path)
+    if isinstance(node, zarr.Array):
+        return _plain(path, node, axes, name)
+    attributes = dict(node.attrs)
+    ome = attributes.get("ome", attributes)
+    if not isinstance(ome, Mapping):
+        raise ImageError(f"{path} has damaged OME-Zarr metadata: 'ome' is not an object.")
+    if "multiscales" not in ome:
+        if "bioformats2raw.layout" in ome and str(series) in node:
+            return open_zarr(str(Path(path) / str(series)), axes, 0, name)
+        raise ImageError(
+            f"{path} is a zarr group without an OME-Zarr image (no 'multiscales'), so name an "
+            "image or an array within it."
+        )
+    multiscales = ome["multiscales"]
+    if not (isinstance(multiscales, list) and 0 <= series < len(multiscales)):
+        raise ImageError(f"{path} has no multiscale image number {series}.")
+    try:
+        return _multiscale(path, multiscales[series], ome, attributes.get("demoe"), axes, name)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ImageError(
+            f"{path} has damaged OME-Zarr metadata ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _open_node(path: str) -> zarr.Group | zarr.Array[Any]:
+    try:
+        return zarr.open(path, mode="r", use_consolidated=False)
+    except json.JSONDecodeError as error:
+        raise ImageError(f"{path} has damaged zarr metadata ({error}).") from error
+    except FileNotFoundError as error:
+        raise ImageError(
+            f"{path} is not a zarr folder: it has no zarr.json, .zarray or .zgroup."
+        ) from error
+
+
+def _multiscale(
+    path: str,
+    multiscale: Mapping[str, Any],
+    ome: Mapping[str, Any],
+    ours: Any,
+    axes: str | None,
+    name: str,
+) -> LazyImage:
+    dataset = multiscale["datasets"][0]
+    place = Path(path) / str(dataset["path"])
+    array = _open_node(str(place))
+    if not isinstance(array, zarr.Array):
+        raise ImageError(f"{place} is not a zarr array, as {path} says it is.")
+    entries = _axis_entries(multiscale.get("axes", _OLD_AXES))
+    if len(entries) != len(array.shape):
+        raise ImageError(
+            f"{path} names {len(entries)} axes, but its array has {len(array.shape)} dimensions."
+        )
+    letters = axes.upper() if axes else "".join(name.upper() for name, _ in entries)
+    if not set(letters) <= set(CANONICAL) or len(letters) != len(entries):
+        raise AxesError(
+            f"{path} has the axes {', '.join(name for name, _ in entries)}, which are not TCZYX, "
+            f"so name {len(entries)} letters with axes=."
+        )
+    steps = [
+        inner * outer
+        for inner, outer in zip(
+            _scale(dataset, len(entries)), _scale(multiscale, len(entries)), strict=True
+        )
+    ]
+    labels = [str(channel.get("label", "")) for channel in ome.get("omero", {}).get("channels", [])]
+    image = LazyImage(
+        _lazy(place, array),
+        letters,
+        {
+            letter: step
+            for letter, step in zip(letters, steps, strict=True)
+            if letter in SCALED_AXES and step > 0 and math.isfinite(step)
+        },
+        {
+            letter: unit
+            for letter, (_, unit) in zip(letters, entries, strict=True)
+            if unit and letter in SCALED_AXES
+        },
+        name=name,
+        source=path,
+    )
+    own = ours.get("axes") if isinstance(ours, Mapping) and axes is None else None
+    if isinstance(own, str):
+        image = _own_axes(image, own)
+    channels = image.shape[image.axes.index("C")] if "C" in image.axes else 1
+    if not image.is_rgb and len(labels) == channels and all(labels):
+        image = image.with_data(image.data, channel_names=tuple(labels))
+    return image
+
+
+def _axis_entries(axes: Sequence[Any]) -> list[tuple[str, str]]:
+    """Name and unit of each axis; version 0.3 has names only."""
+    return [
+        (axis, "") if isinstance(axis, str) else (str(axis["name"]), str(axis.get("unit", "")))
+        for axis in axes
+    ]
+
+
+def _scale(owner: Mapping[str, Any], ndim: int) -> list[float]:
+    for transformation in owner.get("coordinateTransformations", []):
+        if transformation["type"] == "scale" and len(transformation["scale"]) == ndim:
+            return [float(step) for step in transformation["scale"]]
+    return [1.0] * ndim
+
+
+def _own_axes(image: LazyImage, axes: str) -> LazyImage:
+    """Give an image of ours the axes it was written with: RGB was stored as channels."""
+    stored = image.axes.replace("C", "S") if "S" in axes else image.axes
+    if sorted(stored) != sorted(axes):
+        return image  # somebody changed the array since
+    canonical = to_canonical(image.data, stored)
+    present = [letter for letter in CANONICAL if letter in axes]
+    index = tuple(slice(None) if letter in axes else 0 for letter in CANONICAL)
+    data = canonical[index].transpose([present.index(letter) for letter in axes])
+    if "S" in axes:
+        data = data.rechunk({data.ndim - 1: -1})
+    return image.with_data(data, axes=axes)
+
+
+def _plain(path: str, array: zarr.Array[Any], axes: str | None, name: str) -> LazyImage:
+    shape = tuple(int(length) for length in array.shape)
+    named = array.metadata.to_dict().get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS")
+    if axes is None and isinstance(named, Sequence):
+        letters = "".join(str(dimension).upper() for dimension in named)
+        if len(letters) == len(shape) and set(letters) <= set(CANONICAL):
+            axes = letters
+    return LazyImage(_lazy(Path(path), array), axes or guess_axes(shape), name=name, source=path)
+
+
+def _lazy(place: Path, array: zarr.Array[Any]) -> Any:
+    dtype = np.dtype(array.dtype)
+    shape = tuple(int(length) for length in array.shape)
+    if dtype.kind not in "uif" or dtype.itemsize > 8 or 0 in shape or len(shape) < 2:
+        raise ImageError(
+            f"{place} is a {dtype} array of shape {shape}, but an image has integers or floats "
+            "and at least one row and column."
+        )
+    chunks = tuple(int(length) for length in array.chunks)
+    grown = tuple(
+        min(length, chunk * max(1, BLOCK_SIDE // chunk))
+        for chunk, length in zip(chunks[-2:], shape[-2:], strict=True)
+    )
+    source = ZarrSource(str(place), shape, dtype.newbyteorder("="))
+    return source.lazy((*chunks[:-2], *grown), "zarr")
