@@ -1,0 +1,112 @@
+"""What the session hands to the worker, and what the worker reports back; plain frozen data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from demoe.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One image to deblur.
+
+    Attributes
+    ----------
+    data : array-like, or sequence of them
+        The layer's data, untouched.
+    meta : mapping
+        The layer's attributes, as in ``layer.as_layer_data_tuple()[1]``.
+    recipe : Recipe
+        How to deblur it.
+    focus : tuple of float
+        The place that is being looked at, in data coordinates without colour samples; tiles near
+        it are computed first.
+    """
+
+    data: Any
+    meta: Mapping[str, Any]
+    recipe: Recipe
+    focus: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """The network is loaded and the tiles are known.
+
+    Attributes
+    ----------
+    pixels : numpy or zarr array
+        Fills up tile by tile; shape and dtype of the image. Places not done yet show the source.
+    axes : str
+        Letters of the image's axes.
+    channel_names : tuple of str
+        Names along axis C, or none.
+    total : int
+        Number of tiles.
+    """
+
+    pixels: Any
+    axes: str
+    channel_names: tuple[str, ...]
+    total: int
+
+
+@dataclass(frozen=True)
+class TilesDone:
+    """So many tiles are finished."""
+
+    done: int
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """Everything is computed.
+
+    Attributes
+    ----------
+    expert_map : ndarray of uint8
+        Values 0 to 5, one a routing cell: plane axes of the image, then rows and columns.
+    gates : ndarray of float32
+        Expert weights: plane axes, 5 experts, rows and columns.
+    pitch : (int, int)
+        Rows and columns of pixels a cell covers.
+    provenance : mapping
+        How the result was made; JSON-able.
+    """
+
+    expert_map: np.ndarray
+    gates: np.ndarray
+    pitch: tuple[int, int]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A person can mend what went wrong; one sentence."""
+
+    message: str
+
+
+class Handle(Protocol):
+    """A running worker."""
+
+    def quit(self) -> None:
+        """Ask it to stop; it does between two tiles."""
+
+
+class Launch(Protocol):
+    """Starts a job in the background and reports on the thread of the caller."""
+
+    def __call__(
+        self,
+        job: Job,
+        *,
+        reported: Callable[[object], None],
+        crashed: Callable[[Exception], None],
+        ended: Callable[[], None],
+    ) -> Handle:
+        """Start; `ended` is called last, whatever happens."""

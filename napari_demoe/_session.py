@@ -1,0 +1,381 @@
+"""What the widget knows: choices, the state of a run, its results. No Qt in here.
+
+One session belongs to one viewer. It freezes the choices into a `demoe.Recipe`, starts a worker
+through the `launch` function that it was given, and turns the worker's reports into layers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from demoe.errors import DemoeError
+from demoe.recipe import Recipe
+from psygnal import Signal
+
+from napari_demoe._job import Failed, Finished, Handle, Job, Launch, Planned, TilesDone
+from napari_demoe._layers import (
+    EXPERT_WORDS,
+    cells_to_layer_order,
+    experts_kwargs,
+    result_kwargs,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+    from napari.utils.events import Event
+
+REFRESH_SECONDS = 0.2
+"""A running result is redrawn at most five times a second."""
+
+
+@dataclass
+class Choices:
+    """What a person chose in the widget; see `demoe.Recipe` for the meaning."""
+
+    model: str = "default"
+    routing: str = "auto"
+    top_k: int = 1
+    device: str = "auto"
+    tile: int = 0  # 0: chosen for the device
+    keep_brightness: bool = False
+
+    def recipe(self) -> Recipe:
+        """Freeze the choices; `RecipeError` if one is out of range."""
+        return Recipe(
+            model=self.model,
+            routing=self.routing,
+            top_k=self.top_k,
+            device=self.device,
+            tile=self.tile or "auto",
+            photometry="preserve" if self.keep_brightness else "model",
+        )
+
+
+class Session:
+    """The state behind the widget of one viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where sources come from and results go to.
+    launch : callable
+        Starts a `Job` in the background, see `Launch`.
+
+    Attributes
+    ----------
+    choices : Choices
+        Set them freely; they are read when a run starts.
+    state : str
+        "idle", "running", "cancelling" or "failed" (which starts like idle).
+    error : str
+        The sentence of the last failure, empty after a good start.
+    done, total : int
+        Tiles; total is 0 until the tiles are known.
+    shares : list of 6 float
+        Part of the last result's cells that each expert got, empty before one.
+    overlay : Labels or None
+        The last result's expert map.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, launch: Launch) -> None:
+        self.choices = Choices()
+        self.state = "idle"
+        self.error = ""
+        self.done = self.total = 0
+        self.shares: list[float] = []
+        self.overlay: Labels | None = None
+        self._viewer = viewer
+        self._launch = launch
+        self._handle: Handle | None = None
+        self._source: Image | None = None
+        self._note = ""
+        self._clear_run()
+        for layer in viewer.layers:
+            layer.events.name.connect(self._layers_changed)
+        viewer.layers.events.inserted.connect(self._layer_inserted)
+        viewer.layers.events.removed.connect(self._layer_removed)
+        viewer.layers.selection.events.active.connect(self._follow_selection)
+        self._follow_selection()
+        self._layers_changed()
+
+    # -- the source -------------------------------------------------------------------------
+
+    @property
+    def sources(self) -> list[Image]:
+        """Every image layer, in the order of the layer list."""
+        return [layer for layer in self._viewer.layers if is_image(layer)]
+
+    @property
+    def source(self) -> Image | None:
+        """The image layer to deblur."""
+        return self._source
+
+    @source.setter
+    def source(self, layer: Image | None) -> None:
+        if layer is not self._source:
+            self._source = layer
+            self.changed.emit()
+
+    def _follow_selection(self, event: object = None) -> None:
+        active = self._viewer.layers.selection.active
+        if active is not None and is_image(active) and not is_result(active):
+            self.source = active
+
+    def _layer_inserted(self, event: Event) -> None:
+        event.value.events.name.connect(self._layers_changed)
+        self._layers_changed()
+
+    def _layer_removed(self, event: Event) -> None:
+        event.value.events.name.disconnect(self._layers_changed)
+        self._layers_changed()
+
+    def _layers_changed(self, event: object = None) -> None:
+        layers = self.sources
+        if self._source not in layers:
+            fresh = [layer for layer in layers if not is_result(layer)]
+            self._source = (fresh or layers or [None])[-1]
+        if self.overlay is not None and self.overlay not in self._viewer.layers:
+            self.overlay, self.shares = None, []
+        if self._working is not None and self._working not in self._viewer.layers:
+            self._working = None  # its layer was deleted, so nobody wants the rest
+            self.cancel()
+        self.changed.emit()
+
+    # -- a run ------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker runs."""
+        return self._handle is not None
+
+    def start(self) -> None:
+        """Deblur the source in the background; does nothing while a run is on."""
+        if self.busy:
+            return
+        if self._source is None:
+            self._fail("There is no image layer to deblur; open an image first.")
+            return
+        try:
+            recipe = self.choices.recipe()
+        except DemoeError as error:
+            self._fail(str(error))
+            return
+        self._clear_run()
+        data, meta, _ = self._source.as_layer_data_tuple()
+        self._meta = meta
+        self.state, self.error, self._note = "running", "", ""
+        self._handle = self._launch(
+            Job(data, meta, recipe, self._focus(self._source)),
+            reported=self._reported,
+            crashed=self._crashed,
+            ended=self._ended,
+        )
+        self.changed.emit()
+
+    def cancel(self) -> None:
+        """Stop after the tile in work; the unfinished layer is removed."""
+        if self._handle is not None and self.state == "running":
+            self.state = "cancelling"
+            self._handle.quit()
+            self.changed.emit()
+
+    def close(self) -> None:
+        """Stop and forget the viewer; called when the widget goes away, maybe more than once."""
+        self.changed.disconnect()
+        events = self._viewer.layers.events
+        events.inserted.disconnect(self._layer_inserted)
+        events.removed.disconnect(self._layer_removed)
+        self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
+        for layer in self._viewer.layers:
+            layer.events.name.disconnect(self._layers_changed)
+        self.cancel()
+        self._drop_working()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the tiles done so far; None before the first one."""
+        if not self.done or not self.total:
+            return None
+        return (time.monotonic() - self._planned_at) / self.done * (self.total - self.done)
+
+    @property
+    def status(self) -> str:
+        """What is going on, in words."""
+        if self.state == "cancelling":
+            return "Stopping after the tile in work …"
+        if self.state == "running":
+            if not self.total:
+                return "Loading the network …"
+            left = self.seconds_left
+            wait = "" if left is None else f", about {_duration(left)} left"
+            if self.done == self.total:
+                return "Drawing the expert map …"
+            return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
+        if self._note:
+            return self._note
+        if self._source is None:
+            return "Open an image, or one of File > Open Sample > DeMoE."
+        return f"Ready: {describe(self._source)}."
+
+    def describe_cell(self, position: tuple[float, ...]) -> str:
+        """Say which expert worked at a place of the world, for example "defocus 0.93"."""
+        layer = self.overlay
+        if layer is None or not layer.visible:
+            return ""
+        value = layer.get_value(position, world=True)
+        if not value:
+            return ""
+        ours = layer.metadata["demoe"]
+        cell = np.rint(layer.world_to_data(position)).astype(int)
+        weights = cells_to_layer_order(ours["gates"].max(axis=-3), ours["axes"])
+        return f"{EXPERT_WORDS[int(value)]} {float(weights[tuple(cell)]):.2f}"
+
+    # -- reports of the worker, on the main thread ---------------------------------------------
+
+    def _reported(self, report: object) -> None:
+        if self.state == "cancelling":
+            return
+        if isinstance(report, Planned):
+            self._show_working(report)
+        elif isinstance(report, TilesDone):
+            self.done = report.done
+            self._redraw()
+        elif isinstance(report, Finished):
+            self._finish(report)
+        elif isinstance(report, Failed):
+            self._fail(report.message)
+        self.changed.emit()
+
+    def _crashed(self, error: Exception) -> None:
+        # The viewer shows the error with its traceback by itself.
+        self._fail(f"{type(error).__name__}: {error}", notify=False)
+
+    def _ended(self) -> None:
+        self._handle = None
+        if self.state in ("running", "cancelling"):  # neither finished nor failed
+            self.state, self._note = "idle", "Cancelled; the unfinished result was removed."
+        self._drop_working()
+        self.changed.emit()
+
+    def _show_working(self, plan: Planned) -> None:
+        self.total, self._planned_at = plan.total, time.monotonic()
+        kwargs = result_kwargs(self._meta, plan.channel_names)
+        kwargs["name"] += " (running)"
+        kwargs["metadata"]["demoe"]["run"] = uuid.uuid4().hex
+        self._axes = plan.axes
+        self._working = self._viewer.add_image(plan.pixels, **kwargs)
+
+    def _overlay_toggled(self, event: object = None) -> None:
+        self.changed.emit()
+
+    def _redraw(self) -> None:
+        now = time.monotonic()
+        if self._working is not None and now - self._drawn_at >= REFRESH_SECONDS:
+            self._drawn_at = now
+            self._working.refresh(thumbnail=False, highlight=False, extent=False)
+
+    def _finish(self, result: Finished) -> None:
+        layer = self._working
+        if layer is None:
+            return
+        self._working = None
+        counts = np.bincount(result.expert_map.ravel(), minlength=len(EXPERT_WORDS))
+        self.shares = [float(n) / result.expert_map.size for n in counts]
+        ours = {
+            **layer.metadata["demoe"],
+            "axes": self._axes,
+            "expert_map": result.expert_map,
+            "gates": result.gates,
+            "pitch": tuple(result.pitch),
+            "provenance": dict(result.provenance),
+        }
+        layer.metadata = {**layer.metadata, "demoe": ours}
+        layer.name = layer.name.replace(" (running)", "")
+        layer.refresh()
+        overlay = self._viewer.add_labels(
+            cells_to_layer_order(result.expert_map, self._axes),
+            **experts_kwargs(self._meta, self._axes, result.pitch, self.shares),
+            metadata={"demoe": ours},
+        )
+        overlay.editable = False
+        overlay.events.visible.connect(self._overlay_toggled)
+        self.overlay = overlay
+        seconds = _duration(time.monotonic() - self._started_at)
+        self.state = "idle"
+        self._note = f"Done in {seconds}: {self.total} {'tile' if self.total == 1 else 'tiles'}."
+
+    def _fail(self, message: str, notify: bool = True) -> None:
+        self.state, self.error, self._note = "failed", message, "Stopped by an error."
+        self._drop_working()
+        if notify:
+            from napari.utils.notifications import show_error
+
+            show_error(message)
+        self.changed.emit()
+
+    def _drop_working(self) -> None:
+        layer, self._working = self._working, None
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
+
+    def _clear_run(self) -> None:
+        self.done = self.total = 0
+        self._working: Image | None = None
+        self._meta: Mapping[str, Any] = {}
+        self._axes = ""
+        self._drawn_at = 0.0
+        self._started_at = self._planned_at = time.monotonic()
+
+    def _focus(self, layer: Image) -> tuple[float, ...]:
+        dims = self._viewer.dims
+        point = np.array(dims.point, dtype=float)
+        center = self._viewer.camera.center[-dims.ndisplay :]
+        point[list(dims.displayed)] = center
+        place = [float(v) for v in layer.world_to_data(point)]
+        return tuple(v if math.isfinite(v) else 0.0 for v in place)
+
+
+def is_image(layer: Layer) -> bool:
+    """Whether a layer holds an image."""
+    from napari.layers import Image  # late, because it brings the canvas along
+
+    return isinstance(layer, Image)
+
+
+def is_result(layer: Layer) -> bool:
+    """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
+    ours = layer.metadata.get("demoe")
+    return isinstance(ours, Mapping) and "run" in ours
+
+
+def describe(layer: Image) -> str:
+    """Put a layer's size and kind into words."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    shape = data.shape[:-1] if layer.rgb else data.shape
+    size = " × ".join(str(n) for n in shape)  # noqa: RUF001
+    return f"{size} pixels, {'colour' if layer.rgb else 'gray'}, {np.dtype(data.dtype).name}"
+
+
+def mostly(shares: list[float]) -> str:
+    """Name the expert with the largest share, for example "mostly defocus (71%)"."""
+    if not shares:
+        return ""
+    best = int(np.argmax(shares))
+    return f"mostly {EXPERT_WORDS[best]} ({shares[best]:.0%})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"

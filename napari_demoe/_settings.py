@@ -1,0 +1,38 @@
+"""Choices that outlive a session, kept by the viewer (Preferences > DeMoE)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from napari_demoe._session import Choices
+
+if TYPE_CHECKING:
+    from napari.utils.events import EventedModel
+
+PLUGIN = "napari-demoe"
+
+
+def load() -> Choices:
+    """Return the choices of the last run, or the defaults."""
+    kept = _kept()
+    if kept is None:
+        return Choices()
+    return Choices(**{field.name: getattr(kept, field.name) for field in fields(Choices)})
+
+
+def save(choices: Choices) -> None:
+    """Keep the choices for the next time the viewer starts."""
+    kept = _kept()
+    if kept is not None:
+        for name, value in asdict(choices).items():
+            setattr(kept, name, value)
+
+
+def _kept() -> EventedModel | Any | None:
+    from napari.settings import get_plugin_settings
+
+    try:
+        return get_plugin_settings(PLUGIN).deblur
+    except KeyError:  # the plugin is disabled or not installed as one, only imported
+        return None

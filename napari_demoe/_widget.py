@@ -1,0 +1,320 @@
+"""The dock widget "Deblur (DeMoE)": layout and forwarding only; the session decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demoe.colours import EXPERT_COLOURS
+from demoe.recipe import TASKS
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+from superqt.utils import signals_blocked
+
+from napari_demoe import _settings
+from napari_demoe._layers import EXPERT_WORDS, TASK_WORDS
+from napari_demoe._session import Session
+from napari_demoe._worker import launch
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+FROM_FILE = "file"
+MODELS = {
+    "default": "Bundled network",
+    "demoe": "Released DeMoE weights",
+    FROM_FILE: "From a file …",
+}
+ROUTINGS = {
+    "auto": "Automatic",
+    "local": "Decide place by place",
+    "image": "One decision for the image",
+    **{task: f"Only {TASK_WORDS[task]}" for task in TASKS},
+}
+DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
+TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048)}}
+
+TOOLTIPS = {
+    "image": "The image layer to deblur. Stacks, time series, channels, colour and multiscale\n"
+    "layers are all fine; every plane is deblurred on its own.",
+    "model": "The network's weights. The released ones are downloaded once with\n"
+    "“demoe models download demoe”.",
+    "routing": "Who decides which kind of blur is removed: the network, for each place or once\n"
+    "for each plane, or you, by naming the blur.",
+    "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
+    "more help where kinds of blur overlap.",
+    "device": "Where to compute. Automatic takes a graphics card if there is one.",
+    "tile": "Larger tiles are faster and need more memory. The result hardly depends on it.",
+    "brightness": "Keep the local mean of the image as it is: for measurements of intensity,\n"
+    "and for low light that should stay dark.",
+}
+
+
+class DeblurWidget(QWidget):
+    """Choose an image and a network, run, watch, and see which expert worked where.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+    parent : QWidget, optional
+        Qt parent.
+    """
+
+    def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = napari_viewer
+        self.session = Session(napari_viewer, launch)
+        self.session.choices = _settings.load()
+        self._build()
+        self._fill()
+        self._connect()
+        self._show()
+
+    # -- layout -----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.image = QComboBox()
+        self.model, self.routing, self.device, self.tile = (
+            _combo(words) for words in (MODELS, ROUTINGS, DEVICES, TILES)
+        )
+        self.top_k = QSpinBox()
+        self.top_k.setRange(1, len(TASKS))
+        self.brightness = QCheckBox("Keep local brightness")
+        self.run = QPushButton("Run")
+        self.cancel = QPushButton("Cancel")
+        self.progress = QProgressBar()
+        keeping = self.progress.sizePolicy()
+        keeping.setRetainSizeWhenHidden(True)  # nothing jumps when a run starts
+        self.progress.setSizePolicy(keeping)
+        self.status, self.error, self.cursor = (_line() for _ in range(3))
+        self.error.setObjectName("demoe_error")
+        self.error.setStyleSheet("color: #ff6b6b")
+        self.overlay = QCheckBox("Show the expert map")
+        for name, tip in TOOLTIPS.items():
+            getattr(self, name).setToolTip(tip)
+
+        main = _form(("Image", self.image), ("Network", self.model), ("Blur", self.routing))
+        more = _form(
+            ("Experts mixed", self.top_k), ("Device", self.device), ("Tile size", self.tile)
+        )
+        more.addRow("", self.brightness)
+        options = QWidget()
+        options.setLayout(more)
+        self.advanced = QCollapsible("More options")
+        self.advanced.layout().setContentsMargins(0, 0, 0, 0)
+        self.advanced.content().layout().setContentsMargins(0, 6, 0, 0)
+        self.advanced.addWidget(options)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run, 2)
+        buttons.addWidget(self.cancel, 1)
+
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(10, 10, 10, 10)
+        layout.setSpacing(8)
+        layout.addLayout(main)
+        layout.addWidget(self.advanced)
+        layout.addLayout(buttons)
+        layout.addWidget(self.status)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.error)
+        layout.addWidget(_rule())
+        layout.addLayout(self._legend())
+        layout.addWidget(self.overlay)
+        layout.addWidget(self.cursor)
+        layout.addStretch(1)
+        self.setMinimumWidth(280)
+
+    def _legend(self) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(8)
+        grid.setVerticalSpacing(3)
+        grid.setColumnStretch(1, 1)
+        grid.addWidget(QLabel("Which expert worked where"), 0, 0, 1, 4)
+        self.shares: list[QLabel] = []
+        self._bars: list[QProgressBar] = []
+        for row, words in enumerate(EXPERT_WORDS[1:], start=1):
+            colour = f"background-color: {_css(EXPERT_COLOURS[row])}; border-radius: 3px"
+            swatch = QLabel()
+            swatch.setFixedSize(14, 14)
+            swatch.setStyleSheet(colour)
+            bar = QProgressBar()
+            bar.setTextVisible(False)
+            bar.setFixedSize(90, 8)
+            bar.setStyleSheet(
+                "QProgressBar { border: 0px; border-radius: 3px; background: rgba(128, 128, 128, 60) }"
+                f"QProgressBar::chunk {{ {colour} }}"
+            )
+            number = QLabel()
+            number.setMinimumWidth(number.fontMetrics().horizontalAdvance("100%") + 4)
+            number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            for column, part in enumerate((swatch, QLabel(words), bar, number)):
+                grid.addWidget(part, row, column)
+            self.shares.append(number)
+            self._bars.append(bar)
+        return grid
+
+    # -- widgets -> session -------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self.session.changed.connect(self._show)
+        self._viewer.cursor.events.position.connect(self._show_cursor)
+        self.image.currentIndexChanged.connect(self._choose_image)
+        self.model.activated.connect(self._choose_model)
+        self.run.clicked.connect(self.start)
+        self.cancel.clicked.connect(self.session.cancel)
+        self.overlay.toggled.connect(self._toggle_overlay)
+        self.destroyed.connect(self.session.close)
+
+    def start(self) -> None:
+        """Read the choices, remember them, and run."""
+        choices = self.session.choices
+        choices.model = self.model.currentData()
+        choices.routing = self.routing.currentData()
+        choices.top_k = self.top_k.value()
+        choices.device = self.device.currentData()
+        choices.tile = self.tile.currentData()
+        choices.keep_brightness = self.brightness.isChecked()
+        _settings.save(choices)
+        self.session.start()
+
+    def _choose_image(self, index: int) -> None:
+        sources = self.session.sources
+        self.session.source = sources[index] if 0 <= index < len(sources) else None
+
+    def _choose_model(self, index: int) -> None:
+        if self.model.itemData(index) != FROM_FILE:
+            return
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Network weights", "", "Weights (*.safetensors *.pt *.pth)"
+        )
+        self.choose_model(path or self.session.choices.model)
+
+    def choose_model(self, model: str) -> None:
+        """Select a network by name, or by the path of a file with weights."""
+        index = self.model.findData(model)
+        if index < 0:
+            index = self.model.findData(FROM_FILE)
+            self.model.insertItem(index, Path(model).name, model)
+            self.model.setItemData(index, model, Qt.ItemDataRole.ToolTipRole)
+        self.model.setCurrentIndex(index)
+
+    def _toggle_overlay(self, visible: bool) -> None:
+        if self.session.overlay is not None:
+            self.session.overlay.visible = visible
+
+    # -- session -> widgets -------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        choices = self.session.choices
+        self.choose_model(choices.model)
+        for combo, value in (
+            (self.routing, choices.routing),
+            (self.device, choices.device),
+            (self.tile, choices.tile),
+        ):
+            combo.setCurrentIndex(max(0, combo.findData(value)))
+        self.top_k.setValue(choices.top_k)
+        self.brightness.setChecked(choices.keep_brightness)
+
+    def _show(self) -> None:
+        session = self.session
+        sources = session.sources
+        with signals_blocked(self.image):
+            self.image.clear()
+            self.image.addItems([layer.name for layer in sources])
+            self.image.setCurrentIndex(
+                sources.index(session.source) if session.source in sources else -1
+            )
+        busy = session.busy
+        self.run.setEnabled(not busy and session.source is not None)
+        self.cancel.setEnabled(busy and session.state == "running")
+        self.progress.setVisible(busy)
+        self.progress.setRange(0, session.total)
+        self.progress.setValue(session.done)
+        self.progress.setFormat(f"{session.done} of {session.total} tiles")
+        self.status.setText(session.status)
+        self.error.setText(session.error)
+        self.error.setVisible(bool(session.error))
+        for i, (label, bar) in enumerate(zip(self.shares, self._bars, strict=True), start=1):
+            share = session.shares[i] if session.shares else 0.0
+            label.setText(f"{share:.0%}" if session.shares else "")
+            bar.setValue(round(100 * share))
+        self.overlay.setEnabled(session.overlay is not None)
+        with signals_blocked(self.overlay):
+            self.overlay.setChecked(session.overlay is not None and session.overlay.visible)
+        self._show_cursor()
+
+    def _show_cursor(self, event: object = None) -> None:
+        words = self.session.describe_cell(tuple(self._viewer.cursor.position))
+        self.cursor.setText(f"Under the pointer: {words}" if words else "")
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Stop when the dock is closed: napari then takes this widget out of it."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.close_session()
+
+    def close_session(self) -> None:
+        """Stop a run and let go of the viewer."""
+        self._viewer.cursor.events.position.disconnect(self._show_cursor)
+        self.session.close()
+
+
+def _combo(words: dict[Any, str]) -> QComboBox:
+    combo = QComboBox()
+    for value, text in words.items():
+        combo.addItem(text, value)
+    return combo
+
+
+def _line() -> QLabel:
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def _rule() -> QFrame:
+    rule = QFrame()
+    rule.setFrameShape(QFrame.Shape.HLine)
+    rule.setStyleSheet("color: palette(mid)")
+    return rule
+
+
+def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
+    for text, widget in rows:
+        label = QLabel(text)
+        label.setToolTip(widget.toolTip())
+        form.addRow(label, widget)
+    return form
+
+
+def _css(colour: Any) -> str:
+    from napari.utils.colormaps.standardize_color import transform_color
+
+    red, green, blue, _ = (round(255 * float(v)) for v in transform_color(colour)[0])
+    return f"rgb({red}, {green}, {blue})"

@@ -1,0 +1,166 @@
+"""The one background worker: computes a result tile by tile into a store.
+
+Importing torch, loading the network and every pixel operation happen in here, away from the
+thread that draws the window.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from demoe.errors import DemoeError
+
+from napari_demoe._job import Failed, Finished, Handle, Job, Planned, TilesDone
+from napari_demoe._layers import to_lazy
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+MEMORY_BYTES = 2**30
+"""Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
+
+Slices = tuple[slice, ...]
+
+
+def launch(
+    job: Job,
+    *,
+    reported: Callable[[object], None],
+    crashed: Callable[[Exception], None],
+    ended: Callable[[], None],
+) -> Handle:
+    """Run a job in napari's thread pool; the callbacks run on the main thread."""
+    from napari.qt.threading import create_worker
+
+    worker = create_worker(
+        steps,
+        job,
+        _start_thread=False,
+        _progress={"desc": f"Deblurring {job.meta['name']}"},
+        _connect={"yielded": reported, "errored": crashed, "finished": ended},
+    )
+    worker.start()
+    return worker
+
+
+def steps(job: Job) -> Generator[object, None, None]:
+    """Deblur an image and report after every tile.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+
+    Yields
+    ------
+    Planned, TilesDone, Finished
+        In this order, or `Failed` at any time as the last one.
+    """
+    try:
+        yield from _steps(job)
+    except DemoeError as error:
+        yield Failed(str(error))
+
+
+def _steps(job: Job) -> Generator[object, None, None]:
+    import demoe
+
+    image = to_lazy(job.data, job.meta)
+    yield TilesDone(0)  # a chance to stop before the network is loaded
+    out = demoe.deblur(image, recipe=job.recipe)
+    boxes = sorted_boxes(out.image.chunks, image.axes, job.focus)
+    pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
+    waiting = {}  # plane -> the boxes in it whose source is not shown yet
+    for box in boxes:
+        waiting.setdefault(_plane(box, image.axes), []).append(box)
+    planned = False
+    for done, box in enumerate(boxes, start=1):
+        for shown in waiting.pop(_plane(box, image.axes), ()):
+            pixels[shown] = _compute(image.data[shown])
+        if not planned:
+            planned = True
+            yield Planned(pixels, image.axes, image.channel_names, len(boxes))
+        pixels[box] = _compute(out.image[box])
+        yield TilesDone(done)
+    expert_map, gates = _compute(out.expert_map), _compute(out.gates)
+    yield Finished(expert_map, gates, out.pitch, out.provenance)
+
+
+def sorted_boxes(
+    chunks: tuple[tuple[int, ...], ...], axes: str, focus: tuple[float, ...]
+) -> list[Slices]:
+    """List a dask array's blocks, those that are being looked at first.
+
+    Parameters
+    ----------
+    chunks : tuple of tuple of int
+        Block lengths along each axis.
+    axes : str
+        Letter of each axis.
+    focus : tuple of float
+        A place in the array, one number for each axis but S.
+
+    Returns
+    -------
+    list of tuple of slice
+        Every block once: nearest plane first, and in a plane from `focus` outwards.
+    """
+    place = (*focus, 0.0)[: len(axes)] if "S" in axes else focus
+    along = []
+    for lengths in chunks:
+        ends = np.cumsum(lengths).tolist()
+        along.append([slice(e - n, e) for n, e in zip(lengths, ends, strict=True)])
+
+    def distance(box: Slices) -> tuple[float, float]:
+        planes, pixels = 0.0, 0.0
+        for letter, part, where in zip(axes, box, place, strict=True):
+            if letter in "YX":
+                pixels += (where - (part.start + part.stop - 1) / 2) ** 2
+            elif letter != "S":
+                planes += max(part.start - where, where - (part.stop - 1), 0.0)
+        return planes, pixels
+
+    return sorted(itertools.product(*along), key=distance)
+
+
+def new_store(shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]) -> Any:
+    """Make an empty array for a result of any size.
+
+    Parameters
+    ----------
+    shape, dtype : tuple of int, dtype
+        Of the result.
+    chunks : tuple of int
+        Lengths of a tile.
+
+    Returns
+    -------
+    ndarray or zarr array
+        Zeros; a zarr array's temporary folder is deleted with the array, at the latest at exit.
+    """
+    if math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_BYTES:
+        return np.zeros(shape, dtype)
+    import zarr
+
+    folder = tempfile.mkdtemp(prefix="demoe-")
+    store = zarr.create_array(
+        store=folder, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=0
+    )
+    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
+    return store
+
+
+def _plane(box: Slices, axes: str) -> tuple[int, ...]:
+    return tuple(s.start for s, letter in zip(box, axes, strict=True) if letter not in "YXS")
+
+
+def _compute(lazy: da.Array) -> np.ndarray:
+    # The network uses all cores by itself: one tile at a time, in this thread.
+    return np.asarray(lazy.compute(scheduler="synchronous"))

@@ -1,0 +1,276 @@
+"""What a person does, in a real window, from an image to a saved result."""
+
+import threading
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QThreadPool, QTimer
+
+RESULT = "{} deblurred"
+EXPERTS = "{} experts"
+
+
+def test_the_whole_journey_from_a_sample_to_a_file_and_back(viewer, widget, finish, qtbot, tmp_path):
+    from napari_demoe import _sample_data
+
+    viewer.open_sample("napari-demoe", _sample_data.KEYS[0])
+    sample = widget.session.source
+    sample.data = np.asarray(sample.data[:150, :200])  # enough of it
+    sample.scale, sample.units = (0.2, 0.1), ("um", "um")
+
+    widget.run.click()
+    assert widget.session.busy
+    assert widget.cancel.isEnabled()
+    assert not widget.run.isEnabled()
+    finish(widget)
+
+    assert widget.session.error == ""
+    assert widget.run.isEnabled()
+    assert not widget.cancel.isEnabled()
+    result, overlay = (viewer.layers[name.format(sample.name)] for name in (RESULT, EXPERTS))
+    assert result.data.shape == sample.data.shape
+    assert result.data.dtype == sample.data.dtype
+    assert not np.array_equal(result.data, sample.data)
+    assert tuple(result.scale) == (0.2, 0.1)
+    assert overlay.data.shape == (3, 4)  # 64-pixel cells
+    assert tuple(overlay.scale) == (12.8, 6.4)
+    corner = result.data_to_world((-0.5, -0.5))
+    np.testing.assert_allclose(overlay.data_to_world((-0.5, -0.5)), corner)
+    assert sum(label.text() != "0%" for label in widget.shares) >= 1
+
+    viewer.layers.selection = {result}
+    path = tmp_path / "result.ome.zarr"
+    written = viewer.layers.save(path, selected=True, plugin="napari-demoe")
+    assert written == [str(path)]
+    (again,) = viewer.open(path, plugin="napari-demoe", layer_type=None)[:1]
+    assert tuple(again.scale) == (0.2, 0.1)
+    assert [str(unit) for unit in again.units] == ["micrometer", "micrometer"]
+    assert again.rgb
+    np.testing.assert_array_equal(np.asarray(again.data), result.data)
+
+
+def test_cancel_stops_between_tiles_and_leaves_the_viewer_as_it_was(viewer, widget, finish, qtbot):
+    image = np.random.default_rng(0).integers(0, 255, (6, 400, 400), np.uint8)
+    viewer.add_image(image, name="stack")
+    before = list(viewer.layers)
+    widget.run.click()
+    qtbot.waitUntil(lambda: widget.session.done >= 1, timeout=60_000)
+    assert widget.progress.isVisible()
+    assert "of 96 tiles" in widget.progress.text()
+    assert len(viewer.layers) == 2  # the running result is on show
+    widget.cancel.click()
+    assert widget.session.state == "cancelling"
+    assert not widget.cancel.isEnabled()
+    started = time.monotonic()
+    finish(widget)
+    assert time.monotonic() - started < 5
+    assert widget.session.done < widget.session.total
+    assert list(viewer.layers) == before
+    assert widget.run.isEnabled()
+    assert "Cancelled" in widget.status.text()
+    assert QThreadPool.globalInstance().waitForDone(2000)
+
+
+def test_an_unusable_image_says_why_and_run_works_again(viewer, widget, finish, qtbot, photo):
+    bad = np.full((100, 100), np.nan, np.float32)
+    viewer.add_image(bad, name="broken", contrast_limits=(0, 1))
+    widget.run.click()
+    finish(widget)
+    assert "NaN" in widget.error.text() or "finite" in widget.error.text()
+    assert widget.error.isVisible()
+    assert not widget.progress.isVisible()
+    assert [record.message for record in notification_manager.records] == [widget.error.text()]
+    assert [layer.name for layer in viewer.layers] == ["broken"]
+
+    viewer.add_image(photo, name="photo")
+    assert widget.run.isEnabled()
+    widget.run.click()
+    finish(widget)
+    assert widget.session.error == ""
+    assert not widget.error.isVisible()
+    assert RESULT.format("photo") in viewer.layers
+
+
+def test_an_error_leaves_the_earlier_result_alone(viewer, widget, finish, photo, tmp_path):
+    viewer.add_image(photo, name="photo")
+    widget.run.click()
+    finish(widget)
+    earlier = viewer.layers[RESULT.format("photo")]
+    pixels = np.array(earlier.data)
+    empty = tmp_path / "empty.safetensors"
+    empty.write_bytes(b"")
+    widget.choose_model(str(empty))
+    widget.run.click()
+    finish(widget)
+    assert "empty.safetensors" in widget.error.text()
+    assert len(viewer.layers) == 3
+    np.testing.assert_array_equal(earlier.data, pixels)
+
+
+def test_multiscale_layer_gives_a_single_scale_result(viewer, widget, finish):
+    fine = np.random.default_rng(0).integers(0, 60000, (256, 320), np.uint16)
+    viewer.add_image([fine, fine[::2, ::2]], multiscale=True, name="pyramid", scale=(0.5, 0.5))
+    widget.run.click()
+    finish(widget)
+    result = viewer.layers[RESULT.format("pyramid")]
+    assert not result.multiscale
+    assert result.data.shape == (256, 320)
+    assert result.data.dtype == np.uint16
+    assert tuple(result.scale) == (0.5, 0.5)
+
+
+def test_a_stack_with_pixel_sizes(viewer, widget, finish):
+    stack = np.random.default_rng(0).random((3, 100, 140)).astype(np.float32)
+    viewer.add_image(stack, name="stack", scale=(2, 0.3, 0.3), units=("um",) * 3)
+    viewer.dims.set_current_step(0, 2)
+    widget.run.click()
+    finish(widget)
+    result, overlay = viewer.layers[-2:]
+    assert result.data.shape == stack.shape
+    assert tuple(result.scale) == (2, 0.3, 0.3)
+    assert overlay.data.shape == (3, 2, 3)
+    assert tuple(overlay.scale) == (2, 64 * 0.3, 64 * 0.3)
+    assert result.data.std() > 0
+
+
+def test_a_time_series_of_colour_pictures_from_dask(viewer, widget, finish, photo):
+    series = da.stack([da.from_array(photo)] * 2)
+    viewer.add_image(
+        series, name="film", rgb=True, units=("s", "um", "um"), axis_labels=("t", "y", "x")
+    )
+    widget.run.click()
+    finish(widget)
+    result, overlay = viewer.layers[-2:]
+    assert result.rgb
+    assert result.data.shape == (2, 200, 300, 3)
+    assert result.axis_labels == ("t", "y", "x")
+    assert overlay.data.shape == (2, 4, 5)
+    np.testing.assert_array_equal(result.data[0], result.data[1])  # equal planes, equal results
+
+
+def test_an_image_smaller_than_a_tile_or_a_cell(viewer, widget, finish):
+    viewer.add_image(np.arange(30 * 41, dtype=np.uint16).reshape(30, 41), name="small")
+    widget.run.click()
+    finish(widget)
+    assert viewer.layers[RESULT.format("small")].data.shape == (30, 41)
+    assert viewer.layers[EXPERTS.format("small")].data.shape == (1, 1)
+    assert widget.session.total == 1
+
+
+def test_a_named_blur_fills_the_map_with_one_expert(viewer, widget, finish, photo):
+    viewer.add_image(photo, name="photo")
+    widget.routing.setCurrentIndex(widget.routing.findData("low_light"))
+    widget.run.click()
+    finish(widget)
+    assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [5]
+    assert [label.text() for label in widget.shares] == ["0%", "0%", "0%", "0%", "100%"]
+
+
+def test_the_window_stays_alive_during_a_run(viewer, widget, finish, photo):
+    """The event loop never waits long, and pixels are computed on another thread."""
+    threads = set()
+
+    def noted(block):
+        threads.add(threading.current_thread())
+        return block
+
+    source = da.from_array(np.tile(photo, (2, 2, 1)), chunks=(128, 128, 3))
+    viewer.add_image(source.map_blocks(noted, dtype=np.uint8), name="photo", contrast_limits=(0, 255))
+    threads.clear()
+    beats = [time.monotonic()]
+    timer = QTimer()
+    timer.timeout.connect(lambda: beats.append(time.monotonic()))
+    timer.start(10)
+    widget.run.click()
+    finish(widget)
+    timer.stop()
+    assert max(np.diff(beats)) < 1.0
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_choices_are_remembered_by_the_next_widget(viewer, widget, finish, photo, qtbot):
+    viewer.add_image(photo[:60, :60], name="photo")
+    widget.top_k.setValue(2)
+    widget.brightness.setChecked(True)
+    widget.routing.setCurrentIndex(widget.routing.findData("defocus"))
+    widget.run.click()
+    finish(widget)
+    from napari_demoe._widget import DeblurWidget
+
+    fresh = DeblurWidget(viewer)
+    qtbot.addWidget(fresh)
+    assert fresh.top_k.value() == 2
+    assert fresh.brightness.isChecked()
+    assert fresh.routing.currentData() == "defocus"
+    assert fresh.model.currentData() == widget.model.currentData()
+    fresh.close_session()
+
+
+@pytest.mark.parametrize("how", ["dock", "viewer"])
+def test_closing_during_a_run_stops_the_worker(viewer, widget, qtbot, how):
+    image = np.random.default_rng(0).integers(0, 255, (6, 400, 400), np.uint8)
+    viewer.add_image(image, name="stack")
+    widget.run.click()
+    qtbot.waitUntil(lambda: widget.session.done >= 1, timeout=60_000)
+    session = widget.session
+    if how == "dock":
+        dock = next(d for d in viewer.window._wrapped_dock_widgets.values() if d.inner_widget() is widget)
+        dock.destroyOnClose()
+        assert [layer.name for layer in viewer.layers] == ["stack"]
+    else:
+        viewer.close()
+    qtbot.waitUntil(lambda: not session.busy, timeout=10_000)
+    assert QThreadPool.globalInstance().waitForDone(2000)
+    assert session.done < session.total
+
+
+def test_deleting_the_running_result_stops_the_run(viewer, widget, finish, qtbot):
+    image = np.random.default_rng(0).integers(0, 255, (6, 400, 400), np.uint8)
+    viewer.add_image(image, name="stack")
+    widget.run.click()
+    qtbot.waitUntil(lambda: widget.session.done >= 1, timeout=60_000)
+    del viewer.layers[-1]
+    finish(widget)
+    assert [layer.name for layer in viewer.layers] == ["stack"]
+    assert widget.session.done < widget.session.total
+
+
+def test_the_image_list_follows_the_viewer(viewer, widget, photo):
+    assert widget.image.count() == 0
+    assert not widget.run.isEnabled()
+    first = viewer.add_image(photo, name="first")
+    viewer.add_image(photo, name="second")
+    viewer.add_labels(np.zeros((9, 9), np.uint8), name="labels")
+    assert [widget.image.itemText(i) for i in range(widget.image.count())] == ["first", "second"]
+    assert widget.image.currentText() == "second"
+    viewer.layers.selection = {first}
+    assert widget.image.currentText() == "first"
+    widget.image.setCurrentIndex(1)
+    assert widget.session.source is viewer.layers["second"]
+    first.name = "renamed"
+    assert widget.image.itemText(0) == "renamed"
+    viewer.layers.remove("second")
+    assert widget.session.source is first
+
+
+def test_the_overlay_can_be_hidden_and_speaks(viewer, widget, finish, photo):
+    viewer.add_image(photo, name="photo")
+    widget.run.click()
+    finish(widget)
+    overlay = viewer.layers[EXPERTS.format("photo")]
+    assert isinstance(overlay, Labels)
+    viewer.cursor.position = (10, 10)
+    assert widget.cursor.text().startswith("Under the pointer: ")
+    weight = float(widget.cursor.text().split()[-1])
+    assert 0.2 <= weight <= 1
+    widget.overlay.click()
+    assert not overlay.visible
+    assert widget.cursor.text() == ""
+    viewer.layers.remove(overlay)
+    assert not widget.overlay.isEnabled()
+    assert isinstance(viewer.layers[-1], Image)
