@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from demoe.errors import ImageError
 from demoe.image import LazyImage
@@ -18,7 +19,10 @@ from demoe.io._names import (
     suffix_of,
 )
 
-__all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image"]
+if TYPE_CHECKING:
+    from demoe.io._write import write_image
+
+__all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image", "write_image"]
 
 
 def open_image(
@@ -103,6 +107,15 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
         )
     except OSError:
         return False
+
+
+def __getattr__(name: str) -> Any:
+    # The writers bring zarr and tifffile, which whoever only asks about names should not wait for.
+    if name == "write_image":
+        from demoe.io._write import write_image
+
+        return write_image
+    raise AttributeError(f"module 'demoe.io' has no attribute {name!r}")
 
 
 def _check_place(place: Path) -> None:

@@ -83,7 +83,7 @@ def name_axes(path: str, axes: str, shape: tuple[int, ...]) -> list[str]:
 
 def ome_metadata(image: LazyImage) -> dict[str, Any]:
     """Arrange an image's metadata as tifffile wants it for OME-XML."""
-    found: dict[str, Any] = {"axes": image.axes}
+    found: dict[str, Any] = {"axes": image.axes, "Name": image.name}
     keys = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
     for letter, key in keys.items():
         if letter not in image.scale:

@@ -1,0 +1,153 @@
+"""Images as bands of rows, in order: each block is computed once, and memory stays bounded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.base import compute
+
+from demoe.axes import plane_axes
+
+if TYPE_CHECKING:
+    import dask.array as da
+    from numpy.typing import NDArray
+
+    from demoe.image import LazyImage
+
+Progress = Callable[[int, int, str], None]
+PYRAMID_TOP = 512
+
+
+@dataclass(frozen=True)
+class Band:
+    """Some whole rows of one plane.
+
+    Attributes
+    ----------
+    plane : tuple of int
+        Index along the plane axes, in the image's own order.
+    top : int
+        First row.
+    pixels : ndarray
+        Rows, columns, samples (1 for gray).
+    """
+
+    plane: tuple[int, ...]
+    top: int
+    pixels: NDArray[Any]
+
+
+def iter_bands(image: LazyImage, height: int, progress: Progress | None) -> Iterator[Band]:
+    """Compute an image plane by plane and band by band.
+
+    Parameters
+    ----------
+    image : LazyImage
+        Any axes and chunks; a block that holds one plane is computed once.
+    height : int
+        Rows of a band; the last band of a plane may have fewer.
+    progress : callable, optional
+        Told the number of blocks done, of all blocks, and what is being done.
+
+    Yields
+    ------
+    Band
+        All planes in the order of `plane_axes(image.axes)`, each from top to bottom.
+    """
+    letters = plane_axes(image.axes)
+    counts = [image.shape[image.axes.index(letter)] for letter in letters]
+    rows, columns = (len(image.data.chunks[image.axes.index(letter)]) for letter in "YX")
+    total = math.prod(counts) * rows * columns
+    done = 0
+
+    def report(blocks: int) -> None:
+        nonlocal done
+        done += blocks
+        if progress is not None:
+            progress(done, total, f"Writing {image.name}")
+
+    for plane in product(*map(range, counts)):
+        yield from _plane_bands(_take_plane(image, plane), plane, height, report)
+
+
+def coarsen(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Halve rows and columns of (rows, columns, samples) by means of 2 x 2; edges count double."""
+    odd = [(0, length % 2) for length in pixels.shape[:2]]
+    if any(after for _, after in odd):
+        pixels = np.pad(pixels, (*odd, (0, 0)), mode="edge")
+    rows, columns, samples = pixels.shape
+    quads = pixels.reshape(rows // 2, 2, columns // 2, 2, samples)
+    means: NDArray[Any]
+    if pixels.dtype.kind == "f":
+        wide = np.float32 if pixels.dtype.itemsize <= 4 else np.float64
+        means = quads.mean(axis=(1, 3), dtype=wide).astype(pixels.dtype)
+    else:  # quarters and their remainders apart, so that no sum leaves the type's range
+        quarters = (quads >> 2).sum(axis=(1, 3), dtype=pixels.dtype)
+        rest = (quads & 3).sum(axis=(1, 3), dtype=np.uint8)
+        means = quarters + ((rest + 2) >> 2).astype(pixels.dtype)
+    return means
+
+
+def level_shapes(rows: int, columns: int, *, largest: int) -> list[tuple[int, int]]:
+    """Sizes of a pyramid's levels, full size first, if a side is above `largest`; else only that.
+
+    Each level is half the one before, rounded up, until both sides are at most 512.
+    """
+    shapes = [(rows, columns)]
+    if max(rows, columns) > largest:
+        while max(shapes[-1]) > PYRAMID_TOP:
+            shapes.append((math.ceil(shapes[-1][0] / 2), math.ceil(shapes[-1][1] / 2)))
+    return shapes
+
+
+def _take_plane(image: LazyImage, plane: tuple[int, ...]) -> da.Array:
+    """One plane as (Y, X, S)."""
+    letters = plane_axes(image.axes)
+    index = dict(zip(letters, plane, strict=True))
+    lazy = image.data[tuple(index.get(letter, slice(None)) for letter in image.axes)]
+    if image.axes.index("Y") > image.axes.index("X"):
+        lazy = lazy.swapaxes(0, 1)
+    if not image.is_rgb:
+        lazy = lazy[..., None]
+    taken: da.Array = lazy.rechunk({2: -1})
+    return taken
+
+
+def _plane_bands(
+    lazy: da.Array, plane: tuple[int, ...], height: int, report: Callable[[int], None]
+) -> Iterator[Band]:
+    top = 0
+    waiting: list[NDArray[Any]] = []
+    for row in range(lazy.numblocks[0]):
+        waiting.append(_block_row(lazy, row, report))
+        if sum(len(part) for part in waiting) < height:
+            continue
+        pixels = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        full = len(pixels) // height * height
+        for start in range(0, full, height):
+            yield Band(plane, top, pixels[start : start + height])
+            top += height
+        waiting = [pixels[full:].copy()] if full < len(pixels) else []
+    if waiting:
+        yield Band(plane, top, np.concatenate(waiting))
+
+
+def _block_row(lazy: da.Array, row: int, report: Callable[[int], None]) -> NDArray[Any]:
+    """Compute one row of blocks, as many at a time as there are processors."""
+    heights, widths, _ = lazy.chunks
+    pixels = np.empty((heights[row], lazy.shape[1], lazy.shape[2]), lazy.dtype)
+    at_once = os.cpu_count() or 1
+    left = 0
+    for first in range(0, len(widths), at_once):
+        columns = range(first, min(first + at_once, len(widths)))
+        for block in compute(*(lazy.blocks[row, column] for column in columns)):
+            pixels[:, left : left + block.shape[1]] = block
+            left += block.shape[1]
+        report(len(columns))
+    return pixels

@@ -1,0 +1,122 @@
+"""One way out for all formats, with the expert map and the provenance beside the image."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from demoe.errors import OutputError
+from demoe.image import LazyImage
+from demoe.io._atomic import check_target, partial_output
+from demoe.io._bands import Progress, iter_bands
+from demoe.io._names import PHOTOS, SUFFIXES_OUT, ZARR, stem_of, suffix_of
+from demoe.io._tiff_writer import check_tiff, write_tiff
+from demoe.io._zarr_writer import check_zarr, write_zarr
+from demoe.io.photos import check_photo, encode_photo
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+
+def write_image(
+    path: str | os.PathLike[str],
+    image: LazyImage,
+    *,
+    experts: LazyImage | None = None,
+    gates: LazyImage | da.Array | None = None,
+    provenance: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write an image, computing it block by block; the name appears once the file is whole.
+
+    Parameters
+    ----------
+    path : str or path
+        The suffix decides: .tif, .tiff (always OME-TIFF), .png, .jpg, .jpeg (one plane, kept in
+        memory), .zarr (OME-Zarr 0.5 with a pyramid).
+    image : LazyImage
+        The image; dtype, axes, scale, units and channel names are kept where the format can.
+    experts : LazyImage, optional
+        Expert map, one value a routing cell; its scale is that of a cell. In zarr it becomes
+        labels/expert_map, else the sibling NAME.experts.tif.
+    gates : LazyImage or dask array, optional
+        Expert weights; stored in zarr as demoe/gates, not stored elsewhere.
+    provenance : dict, optional
+        What JSON can hold; the attribute "demoe" in zarr, else the sibling NAME.demoe.json.
+    overwrite : bool, default False
+        Whether existing outputs may be replaced.
+    progress : callable, optional
+        ``progress(done, total, message)`` after each group of blocks; may raise to stop.
+
+    Returns
+    -------
+    Path
+        The path written.
+
+    Raises
+    ------
+    OutputError
+        If the format is unknown or cannot hold the image, the name is taken, or the system refuses
+        to write; nothing is left behind.
+    ImageError
+        If the source turns out to be damaged; nothing is left behind.
+    """
+    target = Path(path)
+    kind = suffix_of(target)
+    if kind not in SUFFIXES_OUT:
+        raise OutputError(
+            f"{target} has a suffix that cannot be written; use one of {', '.join(SUFFIXES_OUT)}."
+        )
+    # One text for the check and the file, so that nothing unserialisable is met half-way.
+    record = None if provenance is None else json.dumps(provenance, indent=2)
+    check = check_zarr if kind in ZARR else check_photo if kind in PHOTOS else check_tiff
+    check(target, image)
+    beside = {} if kind in ZARR else _siblings(target, experts, record)
+    for name in (target, *beside):
+        check_target(name, overwrite=overwrite)
+    with ExitStack() as stack:
+        # Entered first, so renamed last: whoever sees the image finds the rest beside it.
+        partial = stack.enter_context(partial_output(target, overwrite=overwrite))
+        if kind in ZARR:
+            write_zarr(
+                partial,
+                image,
+                experts=experts,
+                gates=gates.data if isinstance(gates, LazyImage) else gates,
+                provenance=provenance,
+                progress=progress,
+            )
+        elif kind in PHOTOS:
+            _write_photo(target, partial, image, progress)
+        else:
+            write_tiff(partial, image, progress)
+        for name, content in beside.items():
+            sibling = stack.enter_context(partial_output(name, overwrite=overwrite))
+            if isinstance(content, LazyImage):
+                write_tiff(sibling, content, None)
+            else:
+                sibling.write_text(content, encoding="utf-8")
+    return target
+
+
+def _siblings(
+    target: Path, experts: LazyImage | None, record: str | None
+) -> dict[Path, LazyImage | str]:
+    found: dict[Path, LazyImage | str] = {}
+    if experts is not None:
+        found[target.with_name(f"{stem_of(target)}.experts.tif")] = experts
+    if record is not None:
+        found[target.with_name(f"{stem_of(target)}.demoe.json")] = record
+    return found
+
+
+def _write_photo(target: Path, partial: Path, image: LazyImage, progress: Progress | None) -> None:
+    rows, _ = image.plane_shape
+    pixels = np.concatenate([band.pixels for band in iter_bands(image, rows, progress)])
+    encode_photo(target, partial, pixels if image.is_rgb else pixels[..., 0])
