@@ -12,7 +12,10 @@ QT = {"PyQt5", "PyQt6", "PySide2", "PySide6", "qtpy"}
 GUI = QT | {"magicgui", "napari", "napari_demoe", "npe2", "superqt", "vispy"}
 TORCH = {"torch"}
 
-PLANS = "import demoe.axes, demoe.recipe, demoe.tiling, demoe.image, demoe.intensity, demoe.io"
+PLANS = (
+    "import demoe.axes, demoe.recipe, demoe.tiling, demoe.image, demoe.intensity, demoe.io,"
+    "demoe.model.zoo"
+)
 EVERYTHING = """
 import importlib, pkgutil, demoe
 for module in pkgutil.walk_packages(demoe.__path__, "demoe."):
