@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dask.base import compute
+from dask.base import optimize
 
 from demoe.axes import plane_axes
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 PYRAMID_TOP = 512
+GRAPH_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ def iter_bands(image: LazyImage, height: int, progress: Progress | None) -> Iter
         All planes in the order of `plane_axes(image.axes)`, each from top to bottom.
     """
     letters = plane_axes(image.axes)
-    counts = [image.shape[image.axes.index(letter)] for letter in letters]
+    planes = list(np.ndindex(*(image.shape[image.axes.index(letter)] for letter in letters)))
     rows, columns = (len(image.data.chunks[image.axes.index(letter)]) for letter in "YX")
-    total = math.prod(counts) * rows * columns
+    total = len(planes) * rows * columns
     done = 0
 
     def report(blocks: int) -> None:
@@ -72,8 +73,11 @@ def iter_bands(image: LazyImage, height: int, progress: Progress | None) -> Iter
         if progress is not None:
             progress(done, total, f"Writing {image.name}")
 
-    for plane in product(*map(range, counts)):
-        yield from _plane_bands(_take_plane(image, plane), plane, height, report)
+    block_rows = _block_rows(image, planes, rows, columns)
+    for plane in planes:
+        mine = (_compute_row(lazy, report) for lazy in islice(block_rows, rows))
+        for top, pixels in _regroup(mine, height):
+            yield Band(plane, top, pixels)
 
 
 def coarsen(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -106,10 +110,19 @@ def level_shapes(rows: int, columns: int, *, largest: int) -> list[tuple[int, in
     return shapes
 
 
+def _block_rows(
+    image: LazyImage, planes: list[tuple[int, ...]], rows: int, columns: int
+) -> Iterator[da.Array]:
+    """Rows of blocks, (Y, X, S), of all planes in order, each with a small graph of its own."""
+    units = iter(product(planes, range(rows)))
+    # A look into the graph takes time by the blocks of the whole image, so many rows share one.
+    while group := list(islice(units, max(1, GRAPH_BLOCKS // columns))):
+        yield from optimize(*(_take_plane(image, plane).blocks[row] for plane, row in group))
+
+
 def _take_plane(image: LazyImage, plane: tuple[int, ...]) -> da.Array:
     """One plane as (Y, X, S)."""
-    letters = plane_axes(image.axes)
-    index = dict(zip(letters, plane, strict=True))
+    index = dict(zip(plane_axes(image.axes), plane, strict=True))
     lazy = image.data[tuple(index.get(letter, slice(None)) for letter in image.axes)]
     if image.axes.index("Y") > image.axes.index("X"):
         lazy = lazy.swapaxes(0, 1)
@@ -119,35 +132,32 @@ def _take_plane(image: LazyImage, plane: tuple[int, ...]) -> da.Array:
     return taken
 
 
-def _plane_bands(
-    lazy: da.Array, plane: tuple[int, ...], height: int, report: Callable[[int], None]
-) -> Iterator[Band]:
+def _compute_row(lazy: da.Array, report: Callable[[int], None]) -> NDArray[Any]:
+    """Compute one row of blocks, as many at a time as there are processors."""
+    pixels = np.empty(lazy.shape, lazy.dtype)
+    at_once = os.cpu_count() or 1
+    left = 0
+    for first in range(0, lazy.numblocks[1], at_once):
+        part = lazy.blocks[:, first : first + at_once]
+        pixels[:, left : left + part.shape[1]] = part.compute()
+        left += part.shape[1]
+        report(part.numblocks[1])
+    return pixels
+
+
+def _regroup(parts: Iterable[NDArray[Any]], height: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Cut rows that come in parts of any height into bands, each with its first row."""
     top = 0
     waiting: list[NDArray[Any]] = []
-    for row in range(lazy.numblocks[0]):
-        waiting.append(_block_row(lazy, row, report))
-        if sum(len(part) for part in waiting) < height:
+    for part in parts:
+        waiting.append(part)
+        if sum(len(rows) for rows in waiting) < height:
             continue
         pixels = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
         full = len(pixels) // height * height
         for start in range(0, full, height):
-            yield Band(plane, top, pixels[start : start + height])
+            yield top, pixels[start : start + height]
             top += height
         waiting = [pixels[full:].copy()] if full < len(pixels) else []
     if waiting:
-        yield Band(plane, top, np.concatenate(waiting))
-
-
-def _block_row(lazy: da.Array, row: int, report: Callable[[int], None]) -> NDArray[Any]:
-    """Compute one row of blocks, as many at a time as there are processors."""
-    heights, widths, _ = lazy.chunks
-    pixels = np.empty((heights[row], lazy.shape[1], lazy.shape[2]), lazy.dtype)
-    at_once = os.cpu_count() or 1
-    left = 0
-    for first in range(0, len(widths), at_once):
-        columns = range(first, min(first + at_once, len(widths)))
-        for block in compute(*(lazy.blocks[row, column] for column in columns)):
-            pixels[:, left : left + block.shape[1]] = block
-            left += block.shape[1]
-        report(len(columns))
-    return pixels
+        yield top, np.concatenate(waiting)

@@ -121,9 +121,9 @@ def _store(array: zarr.Array[Any], image: LazyImage, band: Band) -> None:
 def _halve(finer: zarr.Array[Any], coarser: zarr.Array[Any]) -> None:
     for plane in product(*map(range, finer.shape[:-2])):
         for top in range(0, coarser.shape[-2], CHUNK):
-            rows = np.asarray(finer[(*plane, slice(2 * top, 2 * (top + CHUNK)))])
-            halved = coarsen(rows[..., None])[..., 0]
-            coarser[(*plane, slice(top, top + halved.shape[0]))] = halved
+            above: Any = (*plane, slice(2 * top, 2 * (top + CHUNK)))
+            below: Any = (*plane, slice(top, top + CHUNK))
+            coarser[below] = coarsen(np.asarray(finer[above])[..., None])[..., 0]
 
 
 def _steps(image: LazyImage) -> dict[str, float]:
