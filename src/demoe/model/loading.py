@@ -1,0 +1,197 @@
+"""Weights by name or path -> a network that is ready to run, loaded once a process."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from demoe.allocator import keep_freed_memory
+from demoe.errors import DeviceError, WeightsError
+from demoe.model.checkpoint import build_network, read_state_dict, sha256
+from demoe.model.config import NetworkConfig
+from demoe.model.network import DeMoENet
+from demoe.model.receptive_field import encoder_reach, exact_halo
+from demoe.model.zoo import weights_path
+from demoe.recipe import TASKS
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network on a device, and all that the engine knows of networks.
+
+    Attributes
+    ----------
+    network : DeMoENet
+        The bare torch module: ``network(x, gates=None) -> (restored, gates)`` for x (N, 3, H, W)
+        in [0, 1]. In evaluation mode.
+    name : str
+        The name or path it was asked for by.
+    path : Path
+        The weights file.
+    sha256 : str
+        Checksum of the weights file.
+    device : torch.device
+        Where it runs.
+    card : str
+        What the weights say of themselves; may be empty.
+    tasks : tuple of str
+        What each expert is for.
+    """
+
+    network: DeMoENet
+    name: str
+    path: Path
+    sha256: str
+    device: torch.device
+    card: str = ""
+    tasks: tuple[str, ...] = TASKS
+
+    @property
+    def config(self) -> NetworkConfig:
+        """The architecture."""
+        return self.network.config
+
+    @property
+    def multiple(self) -> int:
+        """Reads begin on multiples of this many pixels."""
+        return self.config.multiple
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a core that its result depends on, apart from pooling."""
+        return exact_halo(self.config)
+
+    @property
+    def routing_reach(self) -> int:
+        """Pixels around a routing window that its decision depends on, apart from pooling."""
+        return -(-encoder_reach(self.config) // self.multiple) * self.multiple
+
+    @torch.inference_mode()
+    def route(self, x: Tensor) -> Tensor:
+        """Return expert probabilities (N, E) for pictures (N, 3, H, W) as a whole."""
+        gates: Tensor = self.network.mlp_branch(self.network.encode(self.network.pad(x))[0])
+        return gates
+
+    @torch.inference_mode()
+    def route_windows(
+        self, x: Tensor, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
+    ) -> Tensor:
+        """Return expert probabilities (N, E, rows, cols), one decision a window of the picture.
+
+        Parameters
+        ----------
+        x : Tensor
+            (N, 3, H, W) in [0, 1].
+        window : (int, int)
+            Height and width of the windows in pixels, multiples of ``multiple``.
+        tops, lefts : sequence of int
+            Where they begin, in pixels, multiples of ``multiple``.
+        """
+        features = self.network.encode(self.network.pad(x))[0]
+        m = self.multiple
+        gates: Tensor = self.network.mlp_branch.local(
+            features,
+            (window[0] // m, window[1] // m),
+            [top // m for top in tops],
+            [left // m for left in lefts],
+        )
+        return gates
+
+    @torch.inference_mode()
+    def restore(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Return the restored pictures (N, 3, H, W), mixing experts exactly as told.
+
+        Parameters
+        ----------
+        x : Tensor
+            (N, 3, H, W) in [0, 1].
+        weights : Tensor
+            (N, E) or (N, E, rows, cols), one weight vector a cell of ``multiple`` pixels.
+        """
+        network, size = self.network, (x.shape[2], x.shape[3])
+        padded = network.pad(x)
+        weights = weights[:, :, None, None] if weights.ndim == 2 else weights
+        extent = (padded.shape[2], padded.shape[3])
+        restored = network.decode(*network.encode(padded), weights, extent) + padded
+        return restored[:, :, : size[0], : size[1]]
+
+    def move(self, x: Tensor) -> Tensor:
+        """Bring a tensor to the device, in the memory layout that the network prefers."""
+        return x.to(self.device, memory_format=torch.channels_last)
+
+
+def choose_device(device: str) -> torch.device:
+    """Return the torch device for "auto", "cpu", "cuda" or "cuda:N".
+
+    Raises
+    ------
+    DeviceError
+        If a CUDA device is asked for that is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(device.partition(":")[2] or 0) >= count:
+            raise DeviceError(
+                f"The device {device} is not available: PyTorch sees {count} CUDA device(s) here; "
+                "use cpu or auto."
+            )
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise DeviceError(
+            f"There is no device {device!r}; use auto, cpu, cuda or cuda:N."
+        ) from None
+
+
+def load_model(name: str | os.PathLike[str] = "default", device: str = "auto") -> Model:
+    """Load a network; asked again for the same file and device, return the same one.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A name that ``demoe models list`` shows, or the path of a ``.safetensors`` or published
+        ``.pt`` file. Files are read as tensors only; nothing in them is executed.
+    device : str
+        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are absent, damaged or of another design.
+    DeviceError
+        If the device is not there.
+    """
+    path = weights_path(name if isinstance(name, str) else Path(name))
+    status = path.stat()
+    return _load(str(name), path, status.st_mtime_ns, status.st_size, str(choose_device(device)))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
+    keep_freed_memory()
+    tensors, metadata = read_state_dict(path)
+    network = build_network(tensors, name=str(path))
+    if network.config.experts != len(TASKS):
+        raise WeightsError(
+            f"The weights {path} have {network.config.experts} experts, but the {len(TASKS)} tasks "
+            "need one each; use such a network through demoe.model.checkpoint."
+        )
+    network = network.to(torch.device(device), memory_format=torch.channels_last)
+    return Model(network, name, path, sha256(path), torch.device(device), metadata.get("card", ""))
+
+
+def local_mean(x: Tensor, radius: int) -> Tensor:
+    """Return the mean over a square of ``2 radius + 1`` pixels; borders average what there is."""
+    side = 2 * radius + 1
+    # Two passes of one dimension each: a square window separates.
+    rows = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
