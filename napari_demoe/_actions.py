@@ -35,10 +35,10 @@ def open_lazily(viewer: Viewer) -> None:
     viewer : napari.Viewer
         Filled in by napari.
     """
-    from demoe.errors import DemoeError
     from napari.utils.notifications import show_error
     from qtpy.QtWidgets import QFileDialog
 
+    from demoe.errors import DemoeError
     from napari_demoe._reader import read
 
     path, _ = QFileDialog.getOpenFileName(None, "Open image lazily")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
 from demoe.recipe import Recipe
 
 
@@ -25,12 +26,26 @@ class Job:
     focus : tuple of float
         The place that is being looked at, in data coordinates without colour samples; tiles near
         it are computed first.
+    expert_map : array, optional
+        Painted by a person: 0 leaves the choice to the network, 1 to 5 forces an expert.
+    download : bool
+        Whether the recipe's network may be downloaded, because the person agreed to it.
     """
 
     data: Any
     meta: Mapping[str, Any]
     recipe: Recipe
     focus: tuple[float, ...]
+    expert_map: Any = None
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Downloading:
+    """So many bytes of the network's weights are here."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, eq=False)

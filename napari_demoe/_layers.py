@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
+
 from demoe.axes import plane_axes
 from demoe.colours import EXPERT_COLOURS
-from demoe.errors import AxesError
+from demoe.errors import AxesError, OutputError
 from demoe.image import SCALED_AXES, LazyImage
 from demoe.intensity import resolve_intensity
 from demoe.recipe import TASKS
@@ -69,7 +71,11 @@ def layer_axes(ndim: int, meta: Mapping[str, Any]) -> str:
     spatial = ndim - len(samples)
     labels = [str(label).strip().lower() for label in meta.get("axis_labels") or ()]
     letters = "".join(_AXIS_WORDS.get(label, "?") for label in labels)
-    if len(letters) == len(set(letters)) == spatial and "?" not in letters and {*"YX"} <= {*letters}:
+    if (
+        len(letters) == len(set(letters)) == spatial
+        and "?" not in letters
+        and {*"YX"} <= {*letters}
+    ):
         return letters + samples
     leading = spatial - 2
     if leading not in _LEADING:
@@ -223,6 +229,75 @@ def cells_to_layer_order(cells: np.ndarray, axes: str) -> np.ndarray:
     return cells.transpose([order.index(letter) for letter in axes.removesuffix("S")])
 
 
+def cells_to_image_order(cells: np.ndarray, axes: str) -> np.ndarray:
+    """Undo `cells_to_layer_order`."""
+    spatial = axes.removesuffix("S")
+    return cells.transpose([spatial.index(letter) for letter in plane_axes(axes) + "YX"])
+
+
+def maps_of_image(
+    image: LazyImage, meta: Mapping[str, Any]
+) -> tuple[LazyImage | None, da.Array | None, dict[str, Any] | None]:
+    """Find what a run left with its result.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The result.
+    meta : mapping
+        Its layer's attributes.
+
+    Returns
+    -------
+    experts : LazyImage or None
+        The expert map, its scale that of a cell.
+    gates : dask array or None
+        Plane axes, 5 experts, rows and columns of cells.
+    provenance : dict or None
+        How the result was made.
+    """
+    ours = _ours(meta)
+    if "expert_map" not in ours:
+        return None, None, None
+    cell = dict(zip("YX", ours["pitch"], strict=True))
+    experts = LazyImage.from_array(
+        ours["expert_map"],
+        plane_axes(image.axes) + "YX",
+        scale={a: image.scale.get(a, 1.0) * cell.get(a, 1) for a in SCALED_AXES if a in image.axes},
+        units=image.units,
+        channel_names=image.channel_names,
+        name=f"{image.name} experts",
+    )
+    return experts, da.from_array(ours["gates"]), dict(ours["provenance"])
+
+
+def map_of_labels(
+    labels: Any, meta: Mapping[str, Any], image: LazyImage, experts: LazyImage
+) -> LazyImage:
+    """Take the values of a labels layer for an expert map; `OutputError` if it is another's."""
+    cells = np.asarray(labels)
+    expected = cells_to_layer_order(np.empty(experts.shape, np.uint8), image.axes).shape
+    if cells.shape != expected:
+        raise OutputError(
+            f"The labels layer {meta['name']!r} has the shape {cells.shape}, but the expert map of "
+            f"{image.name!r} has {expected}; save it on its own."
+        )
+    values = cells_to_image_order(cells, image.axes).astype(np.uint8)
+    return experts.with_data(da.from_array(values))
+
+
+def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two layers, given by their attributes, come from one run of the widget."""
+    run = _ours(first).get("run")
+    return run is not None and run == _ours(second).get("run")
+
+
+def expert_shares(expert_map: np.ndarray) -> list[float]:
+    """Return the part of all cells that has each value, 0 to 5."""
+    counts = np.bincount(expert_map.ravel(), minlength=len(EXPERT_WORDS))
+    return [float(n) / expert_map.size for n in counts]
+
+
 def experts_kwargs(
     source: Mapping[str, Any], axes: str, pitch: tuple[int, int], shares: Sequence[float]
 ) -> dict[str, Any]:
@@ -235,7 +310,7 @@ def experts_kwargs(
     Parameters
     ----------
     source : mapping
-        The image layer's attributes, as in ``layer.as_layer_data_tuple()[1]``.
+        The image layer's attributes, as in ``layer.as_layer_data_tuple()[1]`` or of `image_kwargs`.
     axes : str
         The image's axes.
     pitch : (int, int)
@@ -251,21 +326,18 @@ def experts_kwargs(
     from napari.utils.colormaps import DirectLabelColormap
     from napari.utils.transforms import Affine
 
+    colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
+    colours |= {value: np.array(rgb) / 255 for value, rgb in EXPERT_COLOURS.items()}
     spatial = axes.removesuffix("S")
     cell = np.array([dict(zip("YX", pitch, strict=True)).get(a, 1) for a in spatial], dtype=float)
-    place = Affine(
-        scale=source["scale"],
-        translate=source["translate"],
-        rotate=source["rotate"],
-        shear=source["shear"],
-        ndim=len(spatial),
-    )
+    turned = {key: source[key] for key in ("translate", "rotate", "shear") if key in source}
+    place = Affine(scale=source["scale"], ndim=len(spatial), **turned)
     return {
-        **{key: source[key] for key in GEOMETRY},
+        **{key: source[key] for key in GEOMETRY if key in source},
         "name": f"{source['name']} experts",
         "scale": np.asarray(source["scale"], dtype=float) * cell,
         "translate": place(tuple((cell - 1) / 2)),
-        "colormap": DirectLabelColormap(color_dict={**EXPERT_COLOURS, None: "transparent"}),
+        "colormap": DirectLabelColormap(color_dict=colours),
         "features": {
             "index": list(range(len(EXPERT_WORDS))),
             "blur": list(EXPERT_WORDS),
@@ -280,9 +352,7 @@ def _ours(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     return noted if isinstance(noted, Mapping) else {}
 
 
-def _channel_names(
-    meta: Mapping[str, Any], axes: str, shape: Sequence[int]
-) -> tuple[str, ...]:
+def _channel_names(meta: Mapping[str, Any], axes: str, shape: Sequence[int]) -> tuple[str, ...]:
     names = tuple(_ours(meta).get("channel_names", ()))
     return names if "C" in axes and len(names) == shape[axes.index("C")] else ()
 

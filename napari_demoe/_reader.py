@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from demoe.image import LazyImage
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -27,7 +31,7 @@ def get_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerTuple]] |
 
 
 def read(path: str) -> list[LayerTuple]:
-    """Open an image lazily, with its pixel sizes, units and axes.
+    """Open an image lazily, with its pixel sizes, units and axes, and its expert map if it has one.
 
     Parameters
     ----------
@@ -36,8 +40,8 @@ def read(path: str) -> list[LayerTuple]:
 
     Returns
     -------
-    list of one layer data tuple
-        A dask array, the keyword arguments of the layer, and "image".
+    list of layer data tuples
+        The image as a dask array; then, for a result of ours, the expert map as labels.
 
     Raises
     ------
@@ -45,8 +49,35 @@ def read(path: str) -> list[LayerTuple]:
         If the path cannot be read; one sentence that says why.
     """
     import demoe
-
     from napari_demoe._layers import image_kwargs
 
     image = demoe.open_image(path)
-    return [(image.data, image_kwargs(image), "image")]
+    kwargs = image_kwargs(image)
+    layers: list[LayerTuple] = [(image.data, kwargs, "image")]
+    place = expert_map_of(Path(path))
+    if place is not None:
+        layers.append(_read_experts(place, image, kwargs))
+    return layers
+
+
+def expert_map_of(path: Path) -> Path | None:
+    """Return where the writer put the expert map of an image, if it is there."""
+    inside = path / "labels" / "expert_map"
+    if path.is_dir():
+        return inside if inside.is_dir() else None
+    stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
+    beside = path.with_name(f"{stem}.experts.tif")
+    return beside if beside.is_file() else None
+
+
+def _read_experts(place: Path, image: LazyImage, kwargs: dict[str, Any]) -> LayerTuple:
+    import demoe
+    from demoe.axes import plane_axes
+    from napari_demoe._layers import cells_to_layer_order, expert_shares, experts_kwargs
+
+    cells = demoe.open_image(place)
+    letters = plane_axes(image.axes) + "YX"
+    values = cells.data.transpose([cells.axes.index(letter) for letter in letters]).compute()
+    pitch = tuple(round(cells.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")
+    shown = experts_kwargs(kwargs, image.axes, pitch, expert_shares(values))
+    return cells_to_layer_order(values, image.axes), shown, "labels"

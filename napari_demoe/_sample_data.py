@@ -22,7 +22,6 @@ def layers(name: str) -> list[LayerTuple]:
         The sharp picture, hidden, where one is known; then the blurred one.
     """
     from demoe.sample_images import load_sample
-
     from napari_demoe._layers import image_kwargs
 
     sample = load_sample(name)

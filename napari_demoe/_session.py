@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from demoe.errors import DemoeError
-from demoe.recipe import Recipe
 from psygnal import Signal
 
-from napari_demoe._job import Failed, Finished, Handle, Job, Launch, Planned, TilesDone
+from demoe.errors import DemoeError
+from demoe.recipe import Recipe
+from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import (
     EXPERT_WORDS,
     cells_to_layer_order,
+    expert_shares,
     experts_kwargs,
     result_kwargs,
 )
@@ -31,13 +32,21 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
     from napari.utils.events import Event
 
+    from demoe.model.zoo import ModelInfo
+
+PAINTED = "painted"
+"""The routing that takes the expert map from a labels layer."""
+
 REFRESH_SECONDS = 0.2
 """A running result is redrawn at most five times a second."""
 
 
 @dataclass
 class Choices:
-    """What a person chose in the widget; see `demoe.Recipe` for the meaning."""
+    """What a person chose in the widget; see `demoe.Recipe` for the meaning.
+
+    Routing may also be `PAINTED`: the expert map is a labels layer.
+    """
 
     model: str = "default"
     routing: str = "auto"
@@ -50,7 +59,7 @@ class Choices:
         """Freeze the choices; `RecipeError` if one is out of range."""
         return Recipe(
             model=self.model,
-            routing=self.routing,
+            routing="auto" if self.routing == PAINTED else self.routing,
             top_k=self.top_k,
             device=self.device,
             tile=self.tile or "auto",
@@ -82,6 +91,8 @@ class Session:
         Part of the last result's cells that each expert got, empty before one.
     overlay : Labels or None
         The last result's expert map.
+    painted : Labels or None
+        The expert map to follow if the routing is `PAINTED`.
     """
 
     changed = Signal()
@@ -93,6 +104,7 @@ class Session:
         self.done = self.total = 0
         self.shares: list[float] = []
         self.overlay: Labels | None = None
+        self.painted: Labels | None = None
         self._viewer = viewer
         self._launch = launch
         self._handle: Handle | None = None
@@ -113,6 +125,11 @@ class Session:
     def sources(self) -> list[Image]:
         """Every image layer, in the order of the layer list."""
         return [layer for layer in self._viewer.layers if is_image(layer)]
+
+    @property
+    def maps(self) -> list[Labels]:
+        """Every labels layer, in the order of the layer list."""
+        return [layer for layer in self._viewer.layers if is_labels(layer)]
 
     @property
     def source(self) -> Image | None:
@@ -143,6 +160,9 @@ class Session:
         if self._source not in layers:
             fresh = [layer for layer in layers if not is_result(layer)]
             self._source = (fresh or layers or [None])[-1]
+        maps = self.maps
+        if self.painted not in maps:
+            self.painted = maps[-1] if maps else None
         if self.overlay is not None and self.overlay not in self._viewer.layers:
             self.overlay, self.shares = None, []
         if self._working is not None and self._working not in self._viewer.layers:
@@ -157,12 +177,31 @@ class Session:
         """Whether a worker runs."""
         return self._handle is not None
 
-    def start(self) -> None:
-        """Deblur the source in the background; does nothing while a run is on."""
+    def missing_network(self) -> ModelInfo | None:
+        """Return the chosen network if it would have to be downloaded first."""
+        from demoe.model.zoo import list_models
+
+        chosen = (model for model in list_models() if model.name == self.choices.model)
+        return next((model for model in chosen if model.url and not model.available), None)
+
+    def start(self, download: bool = False) -> None:
+        """Deblur the source in the background; does nothing while a run is on.
+
+        Parameters
+        ----------
+        download : bool
+            Whether a network that is not here yet may be downloaded.
+        """
         if self.busy:
             return
         if self._source is None:
             self._fail("There is no image layer to deblur; open an image first.")
+            return
+        painted = self.choices.routing == PAINTED
+        if painted and self.painted is None:
+            self._fail(
+                "There is no labels layer to take the expert map from; add one and paint on it."
+            )
             return
         try:
             recipe = self.choices.recipe()
@@ -174,7 +213,14 @@ class Session:
         self._meta = meta
         self.state, self.error, self._note = "running", "", ""
         self._handle = self._launch(
-            Job(data, meta, recipe, self._focus(self._source)),
+            Job(
+                data,
+                meta,
+                recipe,
+                self._focus(self._source),
+                expert_map=np.array(_finest(self.painted)) if painted else None,
+                download=download,
+            ),
             reported=self._reported,
             crashed=self._crashed,
             ended=self._ended,
@@ -214,7 +260,7 @@ class Session:
             return "Stopping after the tile in work …"
         if self.state == "running":
             if not self.total:
-                return "Loading the network …"
+                return self._note or "Loading the network …"
             left = self.seconds_left
             wait = "" if left is None else f", about {_duration(left)} left"
             if self.done == self.total:
@@ -244,10 +290,13 @@ class Session:
     def _reported(self, report: object) -> None:
         if self.state == "cancelling":
             return
-        if isinstance(report, Planned):
+        if isinstance(report, Downloading):
+            here, total = (f"{n / 1e6:.0f}" for n in (report.done, report.total))
+            self._note = f"Downloading the network: {here} of {total} MB"
+        elif isinstance(report, Planned):
             self._show_working(report)
         elif isinstance(report, TilesDone):
-            self.done = report.done
+            self.done, self._note = report.done, ""
             self._redraw()
         elif isinstance(report, Finished):
             self._finish(report)
@@ -288,8 +337,7 @@ class Session:
         if layer is None:
             return
         self._working = None
-        counts = np.bincount(result.expert_map.ravel(), minlength=len(EXPERT_WORDS))
-        self.shares = [float(n) / result.expert_map.size for n in counts]
+        self.shares = expert_shares(result.expert_map)
         ours = {
             **layer.metadata["demoe"],
             "axes": self._axes,
@@ -306,7 +354,6 @@ class Session:
             **experts_kwargs(self._meta, self._axes, result.pitch, self.shares),
             metadata={"demoe": ours},
         )
-        overlay.editable = False
         overlay.events.visible.connect(self._overlay_toggled)
         self.overlay = overlay
         seconds = _duration(time.monotonic() - self._started_at)
@@ -338,7 +385,7 @@ class Session:
     def _focus(self, layer: Image) -> tuple[float, ...]:
         dims = self._viewer.dims
         point = np.array(dims.point, dtype=float)
-        center = self._viewer.camera.center[-dims.ndisplay :]
+        center = self._viewer.scene.camera.center[-dims.ndisplay :]
         point[list(dims.displayed)] = center
         place = [float(v) for v in layer.world_to_data(point)]
         return tuple(v if math.isfinite(v) else 0.0 for v in place)
@@ -351,6 +398,13 @@ def is_image(layer: Layer) -> bool:
     return isinstance(layer, Image)
 
 
+def is_labels(layer: Layer) -> bool:
+    """Whether a layer holds labels."""
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels)
+
+
 def is_result(layer: Layer) -> bool:
     """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
     ours = layer.metadata.get("demoe")
@@ -359,18 +413,14 @@ def is_result(layer: Layer) -> bool:
 
 def describe(layer: Image) -> str:
     """Put a layer's size and kind into words."""
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = _finest(layer)
     shape = data.shape[:-1] if layer.rgb else data.shape
     size = " × ".join(str(n) for n in shape)  # noqa: RUF001
     return f"{size} pixels, {'colour' if layer.rgb else 'gray'}, {np.dtype(data.dtype).name}"
 
 
-def mostly(shares: list[float]) -> str:
-    """Name the expert with the largest share, for example "mostly defocus (71%)"."""
-    if not shares:
-        return ""
-    best = int(np.argmax(shares))
-    return f"mostly {EXPERT_WORDS[best]} ({shares[best]:.0%})"
+def _finest(layer: Image | Labels) -> Any:
+    return layer.data[0] if layer.multiscale else layer.data
 
 
 def _duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from napari_demoe._session import Choices
+from napari_demoe._session import PAINTED, Choices
 
 if TYPE_CHECKING:
     from napari.utils.events import EventedModel
@@ -26,7 +26,8 @@ def save(choices: Choices) -> None:
     kept = _kept()
     if kept is not None:
         for name, value in asdict(choices).items():
-            setattr(kept, name, value)
+            if value != PAINTED:  # the labels layer is gone by then
+                setattr(kept, name, value)
 
 
 def _kept() -> EventedModel | Any | None:

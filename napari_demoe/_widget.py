@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demoe.colours import EXPERT_COLOURS
-from demoe.recipe import TASKS
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -17,6 +15,7 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QMessageBox,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -27,25 +26,30 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 from superqt.utils import signals_blocked
 
+from demoe.colours import EXPERT_COLOURS
+from demoe.model.zoo import list_models
+from demoe.recipe import TASKS
 from napari_demoe import _settings
 from napari_demoe._layers import EXPERT_WORDS, TASK_WORDS
-from napari_demoe._session import Session
+from napari_demoe._session import PAINTED, Session
 from napari_demoe._worker import launch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
+    from demoe.model.zoo import ModelInfo
+
 FROM_FILE = "file"
-MODELS = {
-    "default": "Bundled network",
-    "demoe": "Released DeMoE weights",
-    FROM_FILE: "From a file …",
-}
+MODEL_WORDS = {"default": "Bundled network", "demoe": "Released DeMoE network"}
 ROUTINGS = {
     "auto": "Automatic",
     "local": "Decide place by place",
     "image": "One decision for the image",
     **{task: f"Only {TASK_WORDS[task]}" for task in TASKS},
+    PAINTED: "As painted in a labels layer",
 }
 DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
 TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048)}}
@@ -53,10 +57,12 @@ TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048
 TOOLTIPS = {
     "image": "The image layer to deblur. Stacks, time series, channels, colour and multiscale\n"
     "layers are all fine; every plane is deblurred on its own.",
-    "model": "The network's weights. The released ones are downloaded once with\n"
-    "“demoe models download demoe”.",
+    "model": "The network's weights: the ones that come with the plugin, the published ones\n"
+    "(downloaded once, after asking), imported ones, or a file.",
     "routing": "Who decides which kind of blur is removed: the network, for each place or once\n"
-    "for each plane, or you, by naming the blur.",
+    "for each plane, or you, by naming the blur or by painting it.",
+    "painted": "A labels layer that covers the image: 1 to 5 name the expert, in the order of the\n"
+    "list below; 0 leaves the choice to the network. The map of a result can be painted on.",
     "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
@@ -90,9 +96,11 @@ class DeblurWidget(QWidget):
     # -- layout -----------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.image = QComboBox()
+        self.image, self.painted = QComboBox(), QComboBox()
+        models = {model.name: MODEL_WORDS.get(model.name, model.name) for model in list_models()}
         self.model, self.routing, self.device, self.tile = (
-            _combo(words) for words in (MODELS, ROUTINGS, DEVICES, TILES)
+            _combo(words)
+            for words in ({**models, FROM_FILE: "From a file …"}, ROUTINGS, DEVICES, TILES)
         )
         self.top_k = QSpinBox()
         self.top_k.setRange(1, len(TASKS))
@@ -110,7 +118,13 @@ class DeblurWidget(QWidget):
         for name, tip in TOOLTIPS.items():
             getattr(self, name).setToolTip(tip)
 
-        main = _form(("Image", self.image), ("Network", self.model), ("Blur", self.routing))
+        main = _form(
+            ("Image", self.image),
+            ("Network", self.model),
+            ("Blur", self.routing),
+            ("Map", self.painted),
+        )
+        self._map_row = (main.labelForField(self.painted), self.painted)
         more = _form(
             ("Experts mixed", self.top_k), ("Device", self.device), ("Tile size", self.tile)
         )
@@ -150,7 +164,7 @@ class DeblurWidget(QWidget):
         self.shares: list[QLabel] = []
         self._bars: list[QProgressBar] = []
         for row, words in enumerate(EXPERT_WORDS[1:], start=1):
-            colour = f"background-color: {_css(EXPERT_COLOURS[row])}; border-radius: 3px"
+            colour = f"background-color: rgb{EXPERT_COLOURS[row]}; border-radius: 3px"
             swatch = QLabel()
             swatch.setFixedSize(14, 14)
             swatch.setStyleSheet(colour)
@@ -158,7 +172,8 @@ class DeblurWidget(QWidget):
             bar.setTextVisible(False)
             bar.setFixedSize(90, 8)
             bar.setStyleSheet(
-                "QProgressBar { border: 0px; border-radius: 3px; background: rgba(128, 128, 128, 60) }"
+                "QProgressBar { border: 0px; border-radius: 3px;"
+                " background: rgba(128, 128, 128, 60) }"
                 f"QProgressBar::chunk {{ {colour} }}"
             )
             number = QLabel()
@@ -176,6 +191,8 @@ class DeblurWidget(QWidget):
         self.session.changed.connect(self._show)
         self._viewer.cursor.events.position.connect(self._show_cursor)
         self.image.currentIndexChanged.connect(self._choose_image)
+        self.painted.currentIndexChanged.connect(self._choose_map)
+        self.routing.currentIndexChanged.connect(self._show_map_row)
         self.model.activated.connect(self._choose_model)
         self.run.clicked.connect(self.start)
         self.cancel.clicked.connect(self.session.cancel)
@@ -191,12 +208,27 @@ class DeblurWidget(QWidget):
         choices.device = self.device.currentData()
         choices.tile = self.tile.currentData()
         choices.keep_brightness = self.brightness.isChecked()
-        _settings.save(choices)
-        self.session.start()
+        missing = self.session.missing_network()
+        if missing is None or self._may_download(missing):
+            _settings.save(choices)
+            self.session.start(download=missing is not None)
+
+    def _may_download(self, model: ModelInfo) -> bool:
+        answer = QMessageBox.question(
+            self,
+            "Download the network?",
+            f"{model.summary}\n\nIt is downloaded once ({model.size / 1e6:.0f} MB) from\n"
+            f"{model.url}\n\nLicence: {model.license}",
+        )
+        return answer == QMessageBox.StandardButton.Yes
 
     def _choose_image(self, index: int) -> None:
         sources = self.session.sources
         self.session.source = sources[index] if 0 <= index < len(sources) else None
+
+    def _choose_map(self, index: int) -> None:
+        maps = self.session.maps
+        self.session.painted = maps[index] if 0 <= index < len(maps) else None
 
     def _choose_model(self, index: int) -> None:
         if self.model.itemData(index) != FROM_FILE:
@@ -235,13 +267,9 @@ class DeblurWidget(QWidget):
 
     def _show(self) -> None:
         session = self.session
-        sources = session.sources
-        with signals_blocked(self.image):
-            self.image.clear()
-            self.image.addItems([layer.name for layer in sources])
-            self.image.setCurrentIndex(
-                sources.index(session.source) if session.source in sources else -1
-            )
+        _list_layers(self.image, session.sources, session.source)
+        _list_layers(self.painted, session.maps, session.painted)
+        self._show_map_row()
         busy = session.busy
         self.run.setEnabled(not busy and session.source is not None)
         self.cancel.setEnabled(busy and session.state == "running")
@@ -261,13 +289,17 @@ class DeblurWidget(QWidget):
             self.overlay.setChecked(session.overlay is not None and session.overlay.visible)
         self._show_cursor()
 
+    def _show_map_row(self) -> None:
+        for part in self._map_row:
+            part.setVisible(self.routing.currentData() == PAINTED)
+
     def _show_cursor(self, event: object = None) -> None:
         words = self.session.describe_cell(tuple(self._viewer.cursor.position))
         self.cursor.setText(f"Under the pointer: {words}" if words else "")
 
     # -- the end ------------------------------------------------------------------------------
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+    def changeEvent(self, event: QEvent) -> None:
         """Stop when the dock is closed: napari then takes this widget out of it."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
@@ -284,6 +316,13 @@ def _combo(words: dict[Any, str]) -> QComboBox:
     for value, text in words.items():
         combo.addItem(text, value)
     return combo
+
+
+def _list_layers(combo: QComboBox, layers: Sequence[Layer], chosen: Layer | None) -> None:
+    with signals_blocked(combo):
+        combo.clear()
+        combo.addItems([layer.name for layer in layers])
+        combo.setCurrentIndex(layers.index(chosen) if chosen in layers else -1)
 
 
 def _line() -> QLabel:
@@ -311,10 +350,3 @@ def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
         label.setToolTip(widget.toolTip())
         form.addRow(label, widget)
     return form
-
-
-def _css(colour: Any) -> str:
-    from napari.utils.colormaps.standardize_color import transform_color
-
-    red, green, blue, _ = (round(255 * float(v)) for v in transform_color(colour)[0])
-    return f"rgb({red}, {green}, {blue})"

@@ -12,12 +12,13 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from demoe.errors import DemoeError
 
-from napari_demoe._job import Failed, Finished, Handle, Job, Planned, TilesDone
+from demoe.errors import DemoeError
+from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES = 2**30
 """Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
+
+REPORT_SECONDS = 0.2
+"""How often a download is reported."""
 
 Slices = tuple[slice, ...]
 
@@ -60,7 +64,7 @@ def steps(job: Job) -> Generator[object, None, None]:
 
     Yields
     ------
-    Planned, TilesDone, Finished
+    Downloading, Planned, TilesDone, Finished
         In this order, or `Failed` at any time as the last one.
     """
     try:
@@ -73,8 +77,10 @@ def _steps(job: Job) -> Generator[object, None, None]:
     import demoe
 
     image = to_lazy(job.data, job.meta)
+    if job.download:
+        yield from _download(job.recipe.model)
     yield TilesDone(0)  # a chance to stop before the network is loaded
-    out = demoe.deblur(image, recipe=job.recipe)
+    out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
     boxes = sorted_boxes(out.image.chunks, image.axes, job.focus)
     pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
     waiting = {}  # plane -> the boxes in it whose source is not shown yet
@@ -155,6 +161,29 @@ def new_store(shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, .
     )
     weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
     return store
+
+
+def _download(name: str) -> Generator[Downloading, None, None]:
+    from demoe.errors import Cancelled
+    from demoe.model.zoo import download
+
+    state: dict[str, Any] = {"at": Downloading(0, 0), "stopped": False}
+
+    def progress(done: int, total: int, message: str) -> None:
+        if state["stopped"]:
+            raise Cancelled(f"The download of {name} was stopped; it goes on where it is.")
+        state["at"] = Downloading(done, total)
+
+    # A thread of its own, so that this generator can go on reporting and be stopped.
+    with ThreadPoolExecutor(1) as pool:
+        fetched = pool.submit(download, name, progress=progress)
+        try:
+            while not fetched.done():
+                yield state["at"]
+                wait([fetched], timeout=REPORT_SECONDS)
+        finally:
+            state["stopped"] = True
+        fetched.result()
 
 
 def _plane(box: Slices, axes: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save an image layer with its pixel sizes, and its expert map if it has one.
 
     The map and the gates are those that the run left with the image. A labels layer that is saved
-    together with its image replaces the map, so that a painted one is kept.
+    together with its image replaces the map, so that what a person painted is kept.
 
     Parameters
     ----------
@@ -35,21 +35,18 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """
     from demoe.errors import OutputError
     from demoe.io import write_image
+    from napari_demoe._layers import map_of_labels, maps_of_image, same_run, to_lazy
 
-    from napari_demoe._layers import LABELS_LAYER, map_of_labels, maps_of_image, to_lazy
-
-    ((data, meta),) = ((data, meta) for data, meta, kind in layers if kind == "image")
+    (data, meta), *labels = sorted_by_kind(layers)
     image = to_lazy(data, meta)
     experts, gates, provenance = maps_of_image(image, meta)
-    for labels, labels_meta, kind in layers:
-        if kind != LABELS_LAYER:
-            continue
-        if experts is None or not same_run(meta, labels_meta):
+    for cells, cells_meta in labels:
+        if experts is None or not same_run(meta, cells_meta):
             raise OutputError(
-                f"The labels layer {labels_meta['name']!r} is no expert map of the image "
+                f"The labels layer {cells_meta['name']!r} is no expert map of the image "
                 f"{meta['name']!r}; save it on its own."
             )
-        experts = map_of_labels(labels, experts)
+        experts = map_of_labels(cells, cells_meta, image, experts)
     # The save dialog asks before it replaces a file, but it cannot ask about a folder.
     written = write_image(
         path,
@@ -62,7 +59,6 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     return [str(written)]
 
 
-def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two layers come from one run of the widget."""
-    runs = [(meta.get("metadata") or {}).get("demoe", {}).get("run") for meta in (first, second)]
-    return runs[0] is not None and runs[0] == runs[1]
+def sorted_by_kind(layers: Sequence[LayerTuple]) -> list[tuple[Any, dict[str, Any]]]:
+    """Put the image before the labels, whatever their order in the layer list."""
+    return [(data, meta) for data, meta, kind in sorted(layers, key=lambda layer: layer[2])]

@@ -1,4 +1,4 @@
-"""A real napari window with the plugin as it is installed, and a tiny network with random weights."""
+"""A real napari window with the plugin as it is installed, and a tiny random network."""
 
 import numpy as np
 import pytest
@@ -43,3 +43,9 @@ def photo():
     rows, columns = np.mgrid[:200, :300]
     waves = 127 + 100 * np.sin(rows / 9.0) * np.cos(columns / 13.0)
     return np.stack([waves, waves[::-1], 255 - waves], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def tiny_weights(root):
+    """A network of width 4 with random weights."""
+    return root / "tests" / "data" / "demoe_w4.safetensors"

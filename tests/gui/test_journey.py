@@ -14,10 +14,10 @@ RESULT = "{} deblurred"
 EXPERTS = "{} experts"
 
 
-def test_the_whole_journey_from_a_sample_to_a_file_and_back(viewer, widget, finish, qtbot, tmp_path):
-    from napari_demoe import _sample_data
-
-    viewer.open_sample("napari-demoe", _sample_data.KEYS[0])
+def test_the_whole_journey_from_a_sample_to_a_file_and_back(
+    viewer, widget, finish, qtbot, tmp_path
+):
+    viewer.open_sample("napari-demoe", "pagoda_motion")
     sample = widget.session.source
     sample.data = np.asarray(sample.data[:150, :200])  # enough of it
     sample.scale, sample.units = (0.2, 0.1), ("um", "um")
@@ -179,7 +179,9 @@ def test_the_window_stays_alive_during_a_run(viewer, widget, finish, photo):
         return block
 
     source = da.from_array(np.tile(photo, (2, 2, 1)), chunks=(128, 128, 3))
-    viewer.add_image(source.map_blocks(noted, dtype=np.uint8), name="photo", contrast_limits=(0, 255))
+    viewer.add_image(
+        source.map_blocks(noted, dtype=np.uint8), name="photo", contrast_limits=(0, 255)
+    )
     threads.clear()
     beats = [time.monotonic()]
     timer = QTimer()
@@ -219,7 +221,9 @@ def test_closing_during_a_run_stops_the_worker(viewer, widget, qtbot, how):
     qtbot.waitUntil(lambda: widget.session.done >= 1, timeout=60_000)
     session = widget.session
     if how == "dock":
-        dock = next(d for d in viewer.window._wrapped_dock_widgets.values() if d.inner_widget() is widget)
+        dock = next(
+            d for d in viewer.window._wrapped_dock_widgets.values() if d.inner_widget() is widget
+        )
         dock.destroyOnClose()
         assert [layer.name for layer in viewer.layers] == ["stack"]
     else:

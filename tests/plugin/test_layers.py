@@ -7,10 +7,10 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from demoe.errors import AxesError, ImageError
-from demoe.image import LazyImage
 from napari.layers import Image, Labels
 
+from demoe.errors import AxesError, ImageError
+from demoe.image import LazyImage
 from napari_demoe._layers import (
     EXPERT_WORDS,
     cells_to_layer_order,
@@ -75,7 +75,9 @@ def as_dask(array, tmp_path):
 
 
 def as_zarr(array, tmp_path):
-    store = zarr.create_array(tmp_path / "a.zarr", shape=array.shape, dtype=array.dtype, chunks=(4, 4))
+    store = zarr.create_array(
+        tmp_path / "a.zarr", shape=array.shape, dtype=array.dtype, chunks=(4, 4)
+    )
     store[:] = array
     return store
 
@@ -178,7 +180,8 @@ def test_the_map_speaks_and_shows_five_colours():
     source = Image(np.zeros((64, 64), np.uint8))
     shares = [0, 0.5, 0.25, 0.25, 0, 0]
     overlay = Labels(
-        np.array([[1, 2], [3, 5]], np.uint8), **experts_kwargs(meta_of(source), "YX", (32, 32), shares)
+        np.array([[1, 2], [3, 5]], np.uint8),
+        **experts_kwargs(meta_of(source), "YX", (32, 32), shares),
     )
     assert overlay.get_status((1, 1), world=True)["coordinates"].endswith(
         "1; blur: defocus, share: 50%"
