@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 from dask.base import optimize
 
 from demoe.axes import plane_axes
 
 if TYPE_CHECKING:
-    import dask.array as da
     from numpy.typing import NDArray
 
     from demoe.image import LazyImage
 
 Progress = Callable[[int, int, str], None]
 PYRAMID_TOP = 512
-GRAPH_BLOCKS = 256
+GRAPH_BLOCKS = 512
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,11 @@ def _block_rows(
     units = iter(product(planes, range(rows)))
     # A look into the graph takes time by the blocks of the whole image, so many rows share one.
     while group := list(islice(units, max(1, GRAPH_BLOCKS // columns))):
-        yield from optimize(*(_take_plane(image, plane).blocks[row] for plane, row in group))
+        together: da.Array = da.concatenate(
+            [_take_plane(image, plane).blocks[row] for plane, row in group]
+        )
+        small = optimize(together)[0]
+        yield from (small.blocks[number] for number in range(len(group)))
 
 
 def _take_plane(image: LazyImage, plane: tuple[int, ...]) -> da.Array:
