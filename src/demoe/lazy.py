@@ -1,0 +1,271 @@
+"""LazyImage + Recipe -> Deblurred: dask arrays whose tiles are computed when looked at.
+
+The graphs are symbolic: they cost the same for one tile and for a million. Every block reads what
+it needs from the source itself, because overlapping reads through dask would rechunk the source.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+
+from demoe.axes import from_canonical
+from demoe.errors import RecipeError
+from demoe.gates import PaintedMap
+from demoe.image import LazyImage
+from demoe.io import open_image
+from demoe.model.loading import Model, load_model
+from demoe.planes import PlaneWork, make_runner
+from demoe.recipe import TASKS, Recipe
+from demoe.tiling import TilePlan
+
+AUTO_TILE = 768
+"""Side in pixels of an automatic tile: the reads around it keep memory under about 2 GB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deblurred:
+    """A lazy result.
+
+    Attributes
+    ----------
+    source : LazyImage
+        The image it was made from.
+    image : dask.array.Array
+        Restored pixels; shape, axes and dtype of the source, one block a tile.
+    expert_map : dask.array.Array
+        uint8: the strongest expert of each routing cell, 1 to 5 in the order of ``demoe.TASKS``;
+        the source's axes without Y, X and S, then (rows, cols) of cells.
+    gates : dask.array.Array
+        float32 expert weights, summing to 1: plane axes, then (5, rows, cols).
+    pitch : (int, int)
+        Rows and columns of pixels a cell covers.
+    provenance : dict
+        How it was made, JSON-able: versions, weights, recipe, tiles, device.
+    recipe : Recipe
+        The settings as they were given.
+    plan : TilePlan
+        How each plane is cut.
+    """
+
+    source: LazyImage
+    image: da.Array
+    expert_map: da.Array
+    gates: da.Array
+    pitch: tuple[int, int]
+    provenance: dict[str, Any]
+    recipe: Recipe
+    plan: TilePlan
+
+    def as_image(self) -> LazyImage:
+        """Return the restored pixels with the source's axes, scale, units and names."""
+        return self.source.with_data(self.image, name=f"{self.source.name} deblurred")
+
+
+def deblur(
+    image: Any,
+    axes: str | None = None,
+    *,
+    recipe: Recipe | None = None,
+    expert_map: Any = None,
+    **fields: Any,
+) -> Deblurred:
+    """Describe the deblurred image; pixels are computed when they are asked for.
+
+    Parameters
+    ----------
+    image : LazyImage, array or path
+        Pixels: a numpy, dask or zarr array of integers or floats with at least rows and columns,
+        or a file or folder that `demoe.open_image` reads.
+    axes : str, optional
+        Letters of TCZYXS for each dimension; see `demoe.axes.guess_axes` for the rules without.
+    recipe : Recipe, optional
+        Settings.
+    expert_map : array, optional
+        Integers painted by a person: 0 lets the router decide, 1 to 5 force an expert. (rows,
+        cols) for all planes or plane axes first; any resolution.
+    **fields
+        Fields of `Recipe`, which win over ``recipe``. ``model`` may also be a loaded `Model`, and
+        ``routing`` an expert map.
+
+    Raises
+    ------
+    DemoeError
+        If image, axes, settings, weights or device cannot be used.
+    """
+    source = _as_lazy_image(image, axes)
+    if isinstance(fields.get("model"), Model):
+        model: Model = fields.pop("model")
+        fields |= {"model": str(model.path), "device": str(model.device)}
+    if "model" in fields:
+        fields["model"] = os.fspath(fields["model"])
+    if not isinstance(fields.get("routing", ""), str):
+        if expert_map is not None:
+            raise RecipeError("Give the expert map either as routing or as expert_map, not both.")
+        expert_map = fields.pop("routing")
+    recipe = (recipe or Recipe()).replace(**fields)
+    loaded = load_model(recipe.model, recipe.device)
+    plan = make_plan(source, recipe, make_runner(loaded, recipe).halo, loaded.multiple)
+    planes = tuple(n for n, a in zip(source.shape, source.axes, strict=True) if a not in "YXS")
+    painted = None if expert_map is None else PaintedMap(expert_map, planes)
+    routing = resolve_routing(recipe, plan)
+    work = PlaneWork(source, recipe, plan, routing, painted)
+    # The checksum stands for the model, and the device does not change what a tile is.
+    token = tokenize(
+        source.data.name,
+        source.axes,
+        asdict(recipe.replace(device="auto", model="default")),
+        loaded.sha256,
+        None if painted is None else painted.values,
+    )
+    samples = source.canonical.shape[-1]
+    t, c, z = source.canonical.shape[:3]
+    ones = ((1,) * t, (1,) * c, (1,) * z)
+    cells = _cell_chunks(work)
+    restored = _blocks(
+        _restore_block, work, f"deblur-{token}", (*ones, *plan.chunks, (samples,)), source.dtype
+    )
+    gates = _blocks(
+        _gates_block, work, f"gates-{token}", (*ones, (len(TASKS),), *cells), np.float32
+    )
+    experts = _blocks(_experts_block, work, f"experts-{token}", (*ones, *cells), np.uint8)
+    return Deblurred(
+        source=source,
+        image=from_canonical(restored, source.axes),
+        expert_map=_plane_order(experts, source.axes),
+        gates=_plane_order(gates, source.axes),
+        pitch=(recipe.pitch, recipe.pitch),
+        provenance=_provenance(source, recipe, loaded, plan, routing, painted),
+        recipe=recipe,
+        plan=plan,
+    )
+
+
+def make_plan(source: LazyImage, recipe: Recipe, halo: int, grid: int) -> TilePlan:
+    """Cut planes by the recipe; ``halo`` is what the network needs where the recipe says auto."""
+    height, width = source.plane_shape
+    tile = AUTO_TILE if recipe.tile == "auto" else int(recipe.tile)
+    wanted = halo if recipe.halo == "auto" else int(recipe.halo)
+    for name, value in (("tile", tile), ("halo", wanted)):
+        if value % grid:
+            raise RecipeError(
+                f"{name} must be a multiple of {grid} pixels for this network, not {value}."
+            )
+    return TilePlan(height, width, tile, wanted, grid)
+
+
+def resolve_routing(recipe: Recipe, plan: TilePlan) -> str:
+    """Return what "auto" means for a plane: local where it is larger than one routing window."""
+    if recipe.routing != "auto":
+        return recipe.routing
+    return "local" if max(plan.height, plan.width) > recipe.window else "image"
+
+
+def _as_lazy_image(image: Any, axes: str | None) -> LazyImage:
+    if isinstance(image, LazyImage):
+        if axes is None:
+            return image
+        return LazyImage.from_array(image.data, axes, name=image.name)
+    if isinstance(image, str | os.PathLike):
+        return open_image(image, axes)
+    return LazyImage.from_array(image, axes)
+
+
+def _blocks(
+    function: Callable[..., Any],
+    work: PlaneWork,
+    name: str,
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: Any,
+) -> da.Array:
+    meta = np.empty((0,) * len(chunks), dtype)
+    return da.map_blocks(function, work=work, chunks=chunks, dtype=dtype, meta=meta, name=name)
+
+
+def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    t, c, z, row, col, _ = block_id
+    return work.restore_tile((t, c, z), row, col)[None, None, None]
+
+
+def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    t, c, z, _, row, col = block_id
+    return work.cell_gates((t, c, z), *_block_ranges(work, row, col))[None, None, None]
+
+
+def _experts_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    t, c, z, row, col = block_id
+    return work.cell_experts((t, c, z), *_block_ranges(work, row, col))[None, None, None]
+
+
+def _block_ranges(work: PlaneWork, row: int, col: int) -> tuple[range, range]:
+    side = work.block_cells
+    rows, cols = work.cells
+    return (
+        range(row * side, min((row + 1) * side, rows)),
+        range(col * side, min((col + 1) * side, cols)),
+    )
+
+
+def _cell_chunks(work: PlaneWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    rows, cols = (
+        tuple(min(work.block_cells, n - start) for start in range(0, n, work.block_cells))
+        for n in work.cells
+    )
+    return rows, cols
+
+
+def _plane_order(array: da.Array, axes: str) -> da.Array:
+    """Bring T, C, Z before other axes into the image's own order; drop those it does not have."""
+    named = [letter for letter in axes if letter in "TCZ"]
+    index = tuple(slice(None) if letter in axes else 0 for letter in "TCZ")
+    kept = [letter for letter in "TCZ" if letter in axes]
+    rest = range(len(kept), len(kept) + array.ndim - 3)
+    return array[index].transpose([*(kept.index(letter) for letter in named), *rest])
+
+
+def _provenance(
+    source: LazyImage,
+    recipe: Recipe,
+    model: Model,
+    plan: TilePlan,
+    routing: str,
+    painted: PaintedMap | None,
+) -> dict[str, Any]:
+    return {
+        "software": {
+            "napari-demoe": version("napari-demoe"),
+            "torch": version("torch"),
+            "dask": version("dask"),
+            "numpy": version("numpy"),
+            "python": platform.python_version(),
+        },
+        "source": {
+            "name": source.name,
+            "path": source.source,
+            "axes": source.axes,
+            "shape": list(source.shape),
+            "dtype": str(source.dtype),
+        },
+        "weights": {
+            "name": model.name,
+            "sha256": model.sha256,
+            "network": model.config.to_dict(),
+        },
+        "recipe": asdict(recipe),
+        "routing": routing,
+        "painted": None if painted is None else tokenize(painted.values),
+        "tiles": {
+            "core": list(plan.core_shape),
+            "halo": plan.halo,
+            "grid": list(plan.shape),
+        },
+        "device": str(model.device),
+    }

@@ -1,0 +1,270 @@
+"""One image and one recipe: what it takes to compute any tile or any routing cell of it.
+
+Every answer depends on image, recipe and weights alone; what is remembered only saves time.
+Objects travel to other processes without what they remember.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.engine import Pixels, TileRunner
+from demoe.errors import ImageError
+from demoe.gates import Gates, PaintedMap, expert_map, fill, one_hot, spread, window_starts
+from demoe.image import LazyImage
+from demoe.intensity import IntensityScale, resolve_intensity
+from demoe.model.loading import Model, load_model
+from demoe.recipe import TASKS, Recipe
+from demoe.tiling import Box, Tile, TilePlan
+
+ROUTING_BLOCK = 1024
+"""Side in pixels of the blocks in which cells are decided on; independent of compute tiles."""
+
+SAMPLED_WINDOWS = 4
+"""Windows along each axis from which a plane larger than a tile gets its one decision."""
+
+_REMEMBERED_BLOCKS = 64
+
+Plane = tuple[int, int, int]
+
+
+class PlaneWork:
+    """Computes tiles and gates of one image.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The source.
+    recipe : Recipe
+        How; ``recipe.model`` is loaded again by other processes that this object travels to.
+    plan : TilePlan
+        How planes are cut.
+    routing : str
+        "image", "local" or a task.
+    painted : PaintedMap, optional
+        A person's choices, which win.
+    """
+
+    def __init__(
+        self,
+        image: LazyImage,
+        recipe: Recipe,
+        plan: TilePlan,
+        routing: str,
+        painted: PaintedMap | None = None,
+    ) -> None:
+        self.image = image
+        self.recipe = recipe
+        self.plan = plan
+        self.routing = routing
+        self.painted = painted
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._lock = threading.RLock()
+        self._scale: IntensityScale | None = None
+        self._remembered: OrderedDict[tuple[Any, ...], Gates] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is remembered: locks do not travel, the rest can be computed again."""
+        names = ("image", "recipe", "plan", "routing", "painted")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with nothing remembered."""
+        self.__dict__.update(state)
+        self._start_empty()
+
+    @property
+    def runner(self) -> TileRunner:
+        """The engine on this process's device."""
+        return make_runner(load_model(self.recipe.model, self.recipe.device), self.recipe)
+
+    @property
+    def scale(self) -> IntensityScale:
+        """How pixel values become [0, 1]; decided once an image, from a fixed sample of it."""
+        with self._lock:
+            if self._scale is None:
+                self._scale = resolve_intensity(self.image, self.recipe.intensity)
+            return self._scale
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of routing cells in a plane."""
+        return (
+            -(-self.plan.height // self.recipe.pitch),
+            -(-self.plan.width // self.recipe.pitch),
+        )
+
+    @property
+    def block_cells(self) -> int:
+        """Side, in cells, of a routing block."""
+        return max(1, ROUTING_BLOCK // self.recipe.pitch)
+
+    # -- tiles ------------------------------------------------------------------------------
+
+    def restore_tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
+        """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
+        tile = self.plan.tile_at(row, col)
+        values = self._values(plane, tile.read)
+        samples = min(values.shape[2], 3)  # an alpha channel passes by
+        pixels = self.scale.normalise(values[..., :samples])
+        runner = self.runner
+        weights = self._weights(plane, tile, runner)
+        core = tile.core.within(tile.read)
+        restored = self.scale.restore(runner.restore(pixels, weights)[core], self.image.dtype)
+        return np.concatenate([restored, values[core][..., samples:]], axis=2)
+
+    def _values(self, plane: Plane, box: Box) -> NDArray[Any]:
+        """Read a rectangle of a plane: (rows, cols, S), dtype of the image."""
+        lazy = self.image.canonical[plane][box.slices]
+        # Synchronous: this already runs inside a task, and tasks are what runs in parallel.
+        values: NDArray[Any] = np.asarray(lazy.compute(scheduler="synchronous"))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            y, x, _ = np.argwhere(~np.isfinite(values))[0]
+            raise ImageError(
+                f"{self.image.source or self.image.name} holds a value that is not finite at row "
+                f"{box.top + y}, column {box.left + x} of plane T, C, Z = {plane}; replace such "
+                "values first, for example with numpy.nan_to_num."
+            )
+        return values
+
+    def _weights(self, plane: Plane, tile: Tile, runner: TileRunner) -> Gates:
+        """Return mixing weights for a read: (5,), or (5, rows, cols) on the network's grid."""
+        pitch, grid = self.recipe.pitch, self.plan.grid
+        if self.routing != "local" and self.painted is None:
+            return runner.mixing(self._whole(plane))
+        read = tile.read
+        # One cell more on every side, so that interpolation sees what neighbouring tiles see.
+        rows = _cells(read.top, read.bottom, pitch, self.cells[0])
+        cols = _cells(read.left, read.right, pitch, self.cells[1])
+        weights = runner.mixing(self.cell_gates(plane, rows, cols))
+        if (weights == weights[:, :1, :1]).all():
+            return np.ascontiguousarray(weights[:, 0, 0])
+        at = [
+            (np.arange(start, stop, grid) + grid / 2) / pitch - cells.start
+            for start, stop, cells in (
+                (read.top, read.bottom, rows),
+                (read.left, read.right, cols),
+            )
+        ]
+        return spread(weights, at[0], at[1])
+
+    # -- gates ------------------------------------------------------------------------------
+
+    def cell_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return the gates of some cells of a plane, (5, len(rows), len(cols)) float32."""
+        if self.routing == "local":
+            gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
+            side = self.block_cells
+            for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
+                for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
+                    block, r, c = self._block(plane, block_row, block_col)
+                    r_both = range(max(r.start, rows.start), min(r.stop, rows.stop))
+                    c_both = range(max(c.start, cols.start), min(c.stop, cols.stop))
+                    gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
+                        :, _part(r_both, r), _part(c_both, c)
+                    ]
+        else:
+            gates = fill(self._whole(plane), len(rows), len(cols))
+        if self.painted is None:
+            return gates
+        return self.painted.override(
+            gates,
+            self._named(plane),
+            rows,
+            cols,
+            self.recipe.pitch,
+            (self.plan.height, self.plan.width),
+        )
+
+    def cell_experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
+        """Return the strongest expert of some cells, 1 to 5."""
+        return expert_map(self.cell_gates(plane, rows, cols))
+
+    def _named(self, plane: Plane) -> tuple[int, ...]:
+        """Put a plane's T, C, Z indices into the image's own order of plane axes."""
+        index = dict(zip("TCZ", plane, strict=True))
+        return tuple(index[letter] for letter in self.image.axes if letter in index)
+
+    def _whole(self, plane: Plane) -> Gates:
+        """Return the one decision (5,) for a plane."""
+        if self.routing in TASKS:
+            return one_hot(self.routing)
+        return self._once(("plane", plane), lambda: self._decide_plane(plane))
+
+    def _decide_plane(self, plane: Plane) -> Gates:
+        """Decide on a plane that is one tile by all of it, on a larger one by regular samples."""
+        height, width = self.plan.height, self.plan.width
+        if self.plan.shape == (1, 1):
+            return self.runner.route(self._network_pixels(plane, Box(0, 0, height, width)))
+        side = 2 * self.recipe.window
+        decisions = []
+        for top in _spread_starts(height, side, self.plan.grid):
+            for left in _spread_starts(width, side, self.plan.grid):
+                box = Box(top, left, min(top + side, height), min(left + side, width))
+                decisions.append(self.runner.route(self._network_pixels(plane, box)))
+        return np.mean(decisions, axis=0, dtype=np.float32)
+
+    def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
+        """Return the gates of a routing block with the cells that it covers."""
+        side = self.block_cells
+        rows = range(row * side, min((row + 1) * side, self.cells[0]))
+        cols = range(col * side, min((col + 1) * side, self.cells[1]))
+        gates = self._once(
+            ("block", plane, row, col), lambda: self._decide_cells(plane, rows, cols)
+        )
+        return gates, rows, cols
+
+    def _decide_cells(self, plane: Plane, rows: range, cols: range) -> Gates:
+        recipe, plan, runner = self.recipe, self.plan, self.runner
+        wide = (recipe.pitch, recipe.window, plan.grid)
+        height, tops = window_starts(rows, plan.height, *wide)
+        width, lefts = window_starts(cols, plan.width, *wide)
+        read = Box(tops[0], lefts[0], tops[-1] + height, lefts[-1] + width)
+        read = read.grown(runner.model.routing_reach, plan.height, plan.width)
+        return runner.route_windows(
+            self._network_pixels(plane, read),
+            (height, width),
+            [top - read.top for top in tops],
+            [left - read.left for left in lefts],
+        )
+
+    def _network_pixels(self, plane: Plane, box: Box) -> Pixels:
+        return self.scale.normalise(self._values(plane, box)[..., :3])
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Gates]) -> Gates:
+        """Return what was computed under a key, computing it at the first call."""
+        with self._lock:
+            if key not in self._remembered:
+                self._remembered[key] = make()
+                while len(self._remembered) > _REMEMBERED_BLOCKS:
+                    self._remembered.popitem(last=False)
+            self._remembered.move_to_end(key)
+            return self._remembered[key]
+
+
+def make_runner(model: Model, recipe: Recipe) -> TileRunner:
+    """Return the engine for a recipe on a loaded model."""
+    return TileRunner(model, top_k=recipe.top_k, preserve=recipe.photometry == "preserve")
+
+
+def _cells(start: int, stop: int, pitch: int, count: int) -> range:
+    return range(max(0, start // pitch - 1), min(count, -(-stop // pitch) + 1))
+
+
+def _part(inner: range, outer: range) -> slice:
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+def _spread_starts(size: int, side: int, grid: int) -> list[int]:
+    """Return where a few windows begin that are spread evenly over a length."""
+    count = min(SAMPLED_WINDOWS, -(-size // side))
+    room = max(0, size - side)
+    return [round(i * room / max(1, count - 1)) // grid * grid for i in range(count)]
