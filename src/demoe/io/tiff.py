@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_SIDE = 512
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 8 * 2**20
 _INTENSITIES = {0, 1, 2, 3, 6, 32803, 34892}  # black or white is zero, RGB, palette, YCbCr, raw
 
 
@@ -40,7 +40,7 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     Returns
     -------
     LazyImage
-        Blocks are tiles, or rows of a page of at most 32 MiB; one plane a block.
+        Blocks are tiles, or rows of a page of at most 8 MiB; one plane a block.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
         shape = tuple(int(length) for length in chosen.shape)
         dtype = np.dtype(chosen.dtype).newbyteorder("=")
         source = TiffSource(path, shape, dtype, series)
-        chunks = _chunks(shape, page_dims(chosen), page)
         offset = chosen.dataoffset
+        chunks = _chunks(shape, page_dims(chosen), page, anywhere=offset is not None)
         if offset is not None and offset + source_bytes(source) > file_state(path)[2]:
             raise ImageError(f"{path} is cut short: pixels are missing at its end.")
         metadata = read_metadata(file, series)
@@ -102,12 +102,19 @@ def _check_page(path: str, series: tifffile.TiffPageSeries) -> None:
         raise ImageError(f"{path} stores its pages in a form that cannot be read block by block.")
 
 
-def _chunks(shape: tuple[int, ...], in_page: int, page: tifffile.TiffPage) -> tuple[int, ...]:
-    """Whole tiles of about 512 pixels, or whole strips of at most 32 MiB; 1 along the stack."""
+def _chunks(
+    shape: tuple[int, ...], in_page: int, page: tifffile.TiffPage, *, anywhere: bool
+) -> tuple[int, ...]:
+    """Whole tiles of about 512 pixels, or whole strips of at most 8 MiB; 1 along the stack.
+
+    Where pixels lie one after another (`anywhere`), a block need not be whole tiles or strips.
+    """
     chunks = [1] * (len(shape) - in_page) + list(shape[len(shape) - in_page :])
     letters = page.axes[-in_page:] if len(page.axes) >= in_page else page.axes
     for at, letter in zip(range(len(shape) - len(letters), len(shape)), letters, strict=True):
-        if page.is_tiled and letter in "YX":
+        if anywhere and letter in "YX":
+            chunks[at] = 2 * BLOCK_SIDE
+        elif page.is_tiled and letter in "YX":
             side = page.tilelength if letter == "Y" else page.tilewidth
             chunks[at] = side * max(1, BLOCK_SIDE // side)
         elif letter == "Y":
