@@ -1,6 +1,7 @@
 """TIFF: every common layout is read block by block, and what is written reads back the same."""
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import dask.array as da
@@ -329,7 +330,7 @@ def test_large_planes_get_a_pyramid(tmp_path: Path, axes: str) -> None:
     rows, columns = axes.index("Y"), axes.index("X")
     assert [level.shape[columns] for level in levels] == [2101, 1051, 526, 263]
     np.testing.assert_array_equal(levels[0], pixels)
-    for fine, coarse in zip(levels, levels[1:], strict=False):
+    for fine, coarse in pairwise(levels):
         assert coarse.shape[rows] == (fine.shape[rows] + 1) // 2
         even = fine.take(range(coarse.shape[columns] // 2 * 2), columns)
         even = even.take(range(coarse.shape[rows] // 2 * 2), rows).astype(float)

@@ -68,17 +68,12 @@ def write_image(
         If the source turns out to be damaged; nothing is left behind.
     """
     target = Path(path)
+    check_output(target, image, overwrite=overwrite)
     kind = suffix_of(target)
-    if kind not in SUFFIXES_OUT:
-        raise OutputError(
-            f"{target} has a suffix that cannot be written; use one of {', '.join(SUFFIXES_OUT)}."
-        )
     # One text for the check and the file, so that nothing unserialisable is met half-way.
     record = None if provenance is None else json.dumps(provenance, indent=2)
-    check = check_zarr if kind in ZARR else check_photo if kind in PHOTOS else check_tiff
-    check(target, image)
     beside = {} if kind in ZARR else _siblings(target, experts, record)
-    for name in (target, *beside):
+    for name in beside:
         check_target(name, overwrite=overwrite)
     with ExitStack() as stack:
         # Entered first, so renamed last: whoever sees the image finds the rest beside it.
@@ -105,14 +100,59 @@ def write_image(
     return target
 
 
+def check_output(
+    path: str | os.PathLike[str],
+    image: LazyImage,
+    *,
+    overwrite: bool = False,
+    with_experts: bool = False,
+) -> None:
+    """Refuse an output that could not be written, before anything is computed.
+
+    Parameters
+    ----------
+    path : str or path
+        Where the image is to go; the suffix decides on the format.
+    image : LazyImage
+        What is to be written; nothing of it is computed.
+    overwrite : bool, default False
+        Whether existing outputs may be replaced.
+    with_experts : bool, default False
+        Whether an expert map and a provenance are to be written too.
+
+    Raises
+    ------
+    OutputError
+        If the format is unknown or cannot hold the image, or a name cannot be written to.
+    """
+    target = Path(path)
+    kind = suffix_of(target)
+    if kind not in SUFFIXES_OUT:
+        raise OutputError(
+            f"{target} has a suffix that cannot be written; use one of {', '.join(SUFFIXES_OUT)}."
+        )
+    check = check_zarr if kind in ZARR else check_photo if kind in PHOTOS else check_tiff
+    check(target, image)
+    beside = _sibling_names(target) if with_experts and kind not in ZARR else ()
+    for name in (target, *beside):
+        check_target(name, overwrite=overwrite)
+
+
+def _sibling_names(target: Path) -> tuple[Path, Path]:
+    """Name the expert map and the provenance of an image file."""
+    stem = stem_of(target)
+    return target.with_name(f"{stem}.experts.tif"), target.with_name(f"{stem}.demoe.json")
+
+
 def _siblings(
     target: Path, experts: LazyImage | None, record: str | None
 ) -> dict[Path, LazyImage | str]:
+    experts_name, record_name = _sibling_names(target)
     found: dict[Path, LazyImage | str] = {}
     if experts is not None:
-        found[target.with_name(f"{stem_of(target)}.experts.tif")] = experts
+        found[experts_name] = experts
     if record is not None:
-        found[target.with_name(f"{stem_of(target)}.demoe.json")] = record
+        found[record_name] = record
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import ZstdCodec
 
 from demoe.axes import CANONICAL, plane_axes
 from demoe.errors import OutputError
@@ -105,7 +105,8 @@ def _create_level(
         shape=shape,
         chunks=chunks,
         dtype=image.dtype,
-        compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+        # With a checksum, or a chunk that is cut short or damaged would read as noise.
+        compressors=ZstdCodec(level=3, checksum=True),
         dimension_names=list(letters.lower()),
     )
 
