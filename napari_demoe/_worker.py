@@ -83,19 +83,23 @@ def _steps(job: Job) -> Generator[object, None, None]:
     out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
     boxes = sorted_boxes(out.image.chunks, image.axes, job.focus)
     pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
-    waiting = {}  # plane -> the boxes in it whose source is not shown yet
-    for box in boxes:
-        waiting.setdefault(_plane(box, image.axes), []).append(box)
-    planned = False
-    for done, box in enumerate(boxes, start=1):
-        for shown in waiting.pop(_plane(box, image.axes), ()):
-            pixels[shown] = _compute(image.data[shown])
-        if not planned:
-            planned = True
+    expert_map = np.zeros(out.expert_map.shape, out.expert_map.dtype)
+    gates = np.zeros(out.gates.shape, out.gates.dtype)
+    done = 0
+    for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, image.axes)):
+        todo = list(tiles)
+        for box in todo:  # until a tile is done, its source is shown in its place
+            pixels[box] = _compute(image.data[box])
+            yield TilesDone(done)
+        if not done:
             yield Planned(pixels, image.axes, image.channel_names, len(boxes))
-        pixels[box] = _compute(out.image[box])
-        yield TilesDone(done)
-    expert_map, gates = _compute(out.expert_map), _compute(out.gates)
+        for box in todo:
+            pixels[box] = _compute(out.image[box])
+            done += 1
+            yield TilesDone(done)
+        # Now, while the core remembers what it decided for the tiles.
+        expert_map[plane] = _compute(out.expert_map[plane])
+        gates[plane] = _compute(out.gates[plane])
     yield Finished(expert_map, gates, out.pitch, out.provenance)
 
 
@@ -116,7 +120,7 @@ def sorted_boxes(
     Returns
     -------
     list of tuple of slice
-        Every block once: nearest plane first, and in a plane from `focus` outwards.
+        Every block once, plane by plane: the nearest first, and in a plane from `focus` outwards.
     """
     place = (*focus, 0.0)[: len(axes)] if "S" in axes else focus
     along = []
@@ -124,14 +128,14 @@ def sorted_boxes(
         ends = np.cumsum(lengths).tolist()
         along.append([slice(e - n, e) for n, e in zip(lengths, ends, strict=True)])
 
-    def distance(box: Slices) -> tuple[float, float]:
+    def distance(box: Slices) -> tuple[float, tuple[int, ...], float]:
         planes, pixels = 0.0, 0.0
         for letter, part, where in zip(axes, box, place, strict=True):
             if letter in "YX":
                 pixels += (where - (part.start + part.stop - 1) / 2) ** 2
             elif letter != "S":
                 planes += max(part.start - where, where - (part.stop - 1), 0.0)
-        return planes, pixels
+        return planes, _plane(box, axes), pixels
 
     return sorted(itertools.product(*along), key=distance)
 

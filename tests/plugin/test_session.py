@@ -1,0 +1,224 @@
+"""The session: choices, states and results, without a window and without a thread."""
+
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+import demoe
+from napari_demoe._session import Choices, is_result
+from napari_demoe._worker import MEMORY_BYTES, new_store, sorted_boxes
+
+
+@pytest.fixture
+def picture():
+    rows, columns = np.mgrid[:100, :150]
+    return (127 + 100 * np.sin(rows / 7.0) * np.cos(columns / 11.0)).astype(np.uint8)
+
+
+def test_choices_freeze_into_a_recipe():
+    choices = Choices(routing="local", top_k=2, tile=256, keep_brightness=True)
+    recipe = choices.recipe()
+    assert (recipe.routing, recipe.top_k, recipe.tile) == ("local", 2, 256)
+    assert recipe.photometry == "preserve"
+    assert Choices().recipe() == demoe.Recipe()
+    with pytest.raises(demoe.RecipeError):
+        Choices(top_k=9).recipe()
+
+
+def test_the_source_follows_the_layers(session, viewer, picture):
+    assert session.source is None
+    first = viewer.add_image(picture, name="first")
+    assert session.source is first
+    second = viewer.add_image(picture, name="second")
+    viewer.add_points(np.zeros((1, 2)))
+    assert session.sources == [first, second]
+    assert session.source is second
+    viewer.layers.selection = {first}
+    assert session.source is first
+    viewer.layers.remove(first)
+    assert session.source is second
+    viewer.layers.clear()
+    assert session.source is None
+
+
+def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):
+    source = viewer.add_image(picture, name="photo", scale=(0.5, 0.5))
+    assert "100 × 150" in session.status  # noqa: RUF001
+    session.start()
+    assert (session.state, session.busy) == ("running", True)
+    assert "Loading" in session.status
+    while not session.total:
+        worker.step()
+    assert session.total == 6
+    running = viewer.layers[-1]
+    assert running.name == "photo deblurred (running)"
+    np.testing.assert_array_equal(running.data, picture)  # not a tile is done yet
+    worker.step()
+    assert session.done == 1
+    assert "tile 2 of 6" in session.status
+    assert session.seconds_left >= 0
+    assert not np.array_equal(running.data, picture)
+    worker.finish()
+    assert (session.state, session.busy, session.error) == ("idle", False, "")
+    assert session.status.startswith("Done in")
+    result, overlay = viewer.layers[1:]
+    assert (result.name, overlay.name) == ("photo deblurred", "photo experts")
+    assert is_result(result)
+    assert session.source is source  # and not the result, although it was added last
+    assert sum(session.shares) == pytest.approx(1)
+    assert session.overlay is overlay
+    expected = demoe.deblur(demoe.LazyImage.from_array(picture), recipe=worker.job.recipe)
+    np.testing.assert_array_equal(result.data, expected.image.compute())
+    np.testing.assert_array_equal(overlay.data, expected.expert_map.compute())
+    assert overlay.metadata["demoe"]["provenance"] == result.metadata["demoe"]["provenance"]
+
+
+def test_cancel_removes_the_unfinished_result(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    while session.done < 2:
+        worker.step()
+    assert len(viewer.layers) == 2
+    session.cancel()
+    assert session.state == "cancelling"
+    assert worker.stopped
+    session.start()  # ignored until the worker has stopped
+    assert not worker.step()
+    assert session.state == "idle"
+    assert "Cancelled" in session.status
+    assert [layer.name for layer in viewer.layers] == ["photo"]
+    session.start()
+    worker.finish()
+    assert session.state == "idle"
+    assert len(viewer.layers) == 3
+
+
+def test_an_error_is_one_sentence_and_keeps_earlier_results(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    worker.finish()
+    before = list(viewer.layers)
+    notification_manager.records.clear()
+    session.choices.model = "no-such-network"
+    session.start()
+    worker.finish()
+    assert (session.state, session.busy) == ("failed", False)
+    assert "no-such-network" in session.error
+    assert [record.message for record in notification_manager.records] == [session.error]
+    assert list(viewer.layers) == before
+
+
+def test_a_crash_is_told_and_ends_the_run(session, viewer, worker, picture, monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError("a bug")
+
+    viewer.add_image(picture, name="photo")
+    monkeypatch.setattr(demoe, "deblur", broken)
+    session.start()
+    worker.finish()
+    assert (session.state, session.busy) == ("failed", False)
+    assert session.error == "ZeroDivisionError: a bug"
+
+
+def test_nothing_to_deblur_is_told(session):
+    session.start()
+    assert session.state == "failed"
+    assert "no image layer" in session.error
+    assert not session.busy
+
+
+def test_a_bad_choice_is_told_before_anything_starts(session, viewer, picture):
+    viewer.add_image(picture)
+    session.choices.tile = 7
+    session.start()
+    assert "tile" in session.error
+    assert not session.busy
+
+
+def test_a_painted_map_is_followed(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.choices.routing = "painted"
+    session.start()
+    assert "labels layer" in session.error
+    painted = viewer.add_labels(np.full((100, 150), 3, np.uint8), name="mine")
+    assert session.painted is painted
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    assert np.unique(session.overlay.data).tolist() == [3]
+
+
+def test_the_map_of_a_result_can_be_painted_on_and_used(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    worker.finish()
+    corrected = session.overlay
+    corrected.data = np.full_like(corrected.data, 2)
+    session.choices.routing = "painted"
+    assert session.painted is corrected
+    session.start()
+    worker.finish()
+    assert np.unique(session.overlay.data).tolist() == [2]
+
+
+def test_a_place_is_described_in_words(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo", scale=(0.5, 0.5))
+    session.choices.routing = "defocus"
+    session.start()
+    worker.finish()
+    assert session.describe_cell((10.0, 10.0)) == "defocus 1.00"
+    assert session.describe_cell((1000.0, 10.0)) == ""
+    session.overlay.visible = False
+    assert session.describe_cell((10.0, 10.0)) == ""
+
+
+def test_deleting_the_running_result_cancels(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    while session.done < 1:
+        worker.step()
+    del viewer.layers[-1]
+    assert session.state == "cancelling"
+    worker.finish()
+    assert [layer.name for layer in viewer.layers] == ["photo"]
+
+
+def test_closing_stops_the_run_and_forgets_the_viewer(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    while session.done < 1:
+        worker.step()
+    session.close()
+    assert worker.stopped
+    worker.finish()
+    assert [layer.name for layer in viewer.layers] == ["photo"]
+    seen = []
+    session.changed.connect(lambda: seen.append(1))
+    viewer.add_image(picture)
+    assert seen == []
+
+
+def test_what_is_looked_at_comes_first(session, viewer, worker):
+    viewer.add_image(np.zeros((4, 256, 256), np.uint8), name="stack")
+    viewer.dims.set_current_step(0, 2)
+    viewer.scene.camera.center = (0, 200, 30)
+    session.start()
+    assert worker.job.focus == pytest.approx((2, 200, 30))
+    boxes = sorted_boxes(((1,) * 4, (128, 128), (128, 128)), "ZYX", worker.job.focus)
+    assert len({str(box) for box in boxes}) == 16
+    assert boxes[0] == (slice(2, 3), slice(128, 256), slice(0, 128))
+    assert [box[0].start for box in boxes[:4]] == [2] * 4
+    session.cancel()
+    worker.finish()
+
+
+def test_a_large_result_is_kept_on_disk_and_deleted_with_its_layer():
+    small = new_store((4, 5), np.dtype(np.uint8), (2, 5))
+    assert isinstance(small, np.ndarray)
+    large = new_store((MEMORY_BYTES // 1024 + 1, 1024), np.dtype(np.uint8), (64, 64))
+    folder = large.store.root
+    large[:3, :2] = 7
+    assert large[:4, :2].tolist() == [[7, 7]] * 3 + [[0, 0]]
+    assert folder.is_dir()
+    del large
+    assert not folder.exists()
