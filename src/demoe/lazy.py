@@ -187,7 +187,10 @@ def _blocks(
     dtype: Any,
 ) -> da.Array:
     meta = np.empty((0,) * len(chunks), dtype)
-    return da.map_blocks(function, work=work, chunks=chunks, dtype=dtype, meta=meta, name=name)
+    lazy: da.Array = da.map_blocks(
+        function, work=work, chunks=chunks, dtype=dtype, meta=meta, name=name
+    )
+    return lazy
 
 
 def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
@@ -228,7 +231,8 @@ def _plane_order(array: da.Array, axes: str) -> da.Array:
     index = tuple(slice(None) if letter in axes else 0 for letter in "TCZ")
     kept = [letter for letter in "TCZ" if letter in axes]
     rest = range(len(kept), len(kept) + array.ndim - 3)
-    return array[index].transpose([*(kept.index(letter) for letter in named), *rest])
+    ordered: da.Array = array[index].transpose([*(kept.index(letter) for letter in named), *rest])
+    return ordered
 
 
 def _provenance(

@@ -74,9 +74,7 @@ class Recipe:
         if not _is_int(self.top_k) or not 1 <= self.top_k <= len(TASKS):
             raise RecipeError(f"top_k must be a whole number from 1 to 5, not {self.top_k!r}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
-            raise RecipeError(
-                f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}."
-            )
+            raise RecipeError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}.")
         for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):
             value = getattr(self, name)
             if value == "auto" and name in ("tile", "halo"):

@@ -31,7 +31,7 @@ def simple_gate(x: Tensor) -> Tensor:
 
 
 class NAFBlock(nn.Module):
-    """Nonlinear-activation-free block: (N, C, H, W) to the same shape (arXiv 2204.04676, fig. 3)."""
+    """Block of NAFNet, free of activations: (N, C, H, W) to the same shape (arXiv 2204.04676)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class NAFBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix space and channels, then channels alone, each added to what came in."""
-        y = simple_gate(self.conv2(self.conv1(self.norm1(x))))
+        y: Tensor = simple_gate(self.conv2(self.conv1(self.norm1(x))))
         y = self.conv3(y * self.sca(y))
         x = x + y * self.beta
         y = self.conv5(simple_gate(self.conv4(self.norm2(x))))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from demoe.errors import OutputError, WeightsError
@@ -182,7 +182,7 @@ def write_weights(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(stored, partial, dict(metadata))
+        partial.write_bytes(save(stored, dict(metadata)))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

@@ -185,7 +185,8 @@ def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
             f"The weights {path} have {network.config.experts} experts, but the {len(TASKS)} tasks "
             "need one each; use such a network through demoe.model.checkpoint."
         )
-    network = network.to(torch.device(device), memory_format=torch.channels_last)
+    network = network.to(torch.device(device))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
     return Model(network, name, path, sha256(path), torch.device(device), metadata.get("card", ""))
 
 

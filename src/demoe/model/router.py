@@ -31,7 +31,8 @@ class Router(nn.Module):
     def attend(self, features: Tensor) -> Tensor:
         """Reduce features (N, C, h, w) to what is pooled: (N, width, h, w)."""
         y: Tensor = self.conv_bottleneck(features)
-        return y * self.attention(y)
+        weight: Tensor = self.attention(y)
+        return y * weight
 
     def logits(self, features: Tensor) -> Tensor:
         """Return unnormalised scores (N, E) for features (N, C, h, w)."""

@@ -1,0 +1,1 @@
+"""Training and evaluation: degradations, data, the loop, and what a network is worth."""

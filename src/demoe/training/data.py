@@ -25,7 +25,9 @@ class SharpImages:
 
     def __init__(self, images: NDArray[np.uint8], device: str | torch.device = "cpu") -> None:
         if len(images) < 10:
-            raise ImageError(f"Training needs at least 10 sharp crops, but there are {len(images)}.")
+            raise ImageError(
+                f"Training needs at least 10 sharp crops, but there are {len(images)}."
+            )
         self.images = torch.from_numpy(images).to(device)
 
     @property

@@ -97,9 +97,7 @@ def from_path(size: int, path: Tensor) -> Tensor:
     kernel = torch.zeros(size * size)
     for dy in (0, 1):
         for dx in (0, 1):
-            weight = (part[:, 0] if dy else 1 - part[:, 0]) * (
-                part[:, 1] if dx else 1 - part[:, 1]
-            )
+            weight = (part[:, 0] if dy else 1 - part[:, 0]) * (part[:, 1] if dx else 1 - part[:, 1])
             kernel.index_add_(0, (low[:, 0] + dy) * size + low[:, 1] + dx, weight)
     return (kernel / kernel.sum()).reshape(size, size)
 
@@ -111,4 +109,5 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(kernels.to(images), (0, w - k, 0, h - k))
     padded = padded.roll((-(k // 2), -(k // 2)), dims=(1, 2))
     spectrum = torch.fft.rfft2(images) * torch.fft.rfft2(padded)[:, None]
-    return torch.fft.irfft2(spectrum, s=(h, w))
+    blurred: Tensor = torch.fft.irfft2(spectrum, s=(h, w))
+    return blurred

@@ -41,7 +41,7 @@ def text(rng: np.random.Generator, size: int) -> Picture:
     letters = np.array(list(string.ascii_letters + string.digits + ".,;-"))
     for y in range(0, big, int(height * rng.uniform(1.15, 1.7))):
         words = ("".join(rng.choice(letters, rng.integers(1, 11))) for _ in range(24))
-        draw.text((-rng.integers(0, 40), y), " ".join(words), fill=ink, font=font)
+        draw.text((-int(rng.integers(0, 40)), y), " ".join(words), fill=ink, font=font)
     turned = image.rotate(rng.normal(0, 6), resample=Image.Resampling.BICUBIC, fillcolor=paper)
     at = (big - size) // 2
     gray = np.asarray(turned.crop((at, at, at + size, at + size)), dtype=np.float32)

@@ -1,0 +1,288 @@
+"""source -> TileStore -> finished file: out of core, resumable, with progress and cancel."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+
+from demoe.errors import Cancelled, OutputError
+from demoe.image import LazyImage
+from demoe.io._write import check_output, write_image
+from demoe.lazy import Deblurred, deblur
+from demoe.recipe import TASKS, Recipe
+from demoe.store import Index, TileStore
+
+Progress = Callable[[int, int, str], None]
+
+
+class CancelToken(Protocol):
+    """Whatever says that a run is to stop, for example a `threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Return True once the run is to stop."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes
+    ----------
+    output : Path
+        The finished file or folder.
+    tiles, computed : int
+        Tiles of the image, and those computed in this run; the rest came from an earlier one.
+    seconds : float
+        Time from call to finished file.
+    megapixels : float
+        Size of the image, all planes, without counting colour samples.
+    shares : dict of str to float
+        Part of the routing cells that each task got; sums to 1.
+    provenance : dict
+        As in `Deblurred`.
+    """
+
+    output: Path
+    tiles: int
+    computed: int
+    seconds: float
+    megapixels: float
+    shares: dict[str, float]
+    provenance: dict[str, Any] = field(repr=False)
+
+
+def run(
+    source: Any,
+    output: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    *,
+    axes: str | None = None,
+    expert_map: Any = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    workers: int = 1,
+    client: Any = None,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    **fields: Any,
+) -> Report:
+    """Deblur an image of any size into a file.
+
+    Tiles are kept on disk beside the output until all are done; the output's name appears when it
+    is whole. An interrupted run goes on where it was with ``resume=True``.
+
+    Parameters
+    ----------
+    source, recipe, axes, expert_map, **fields
+        As in `demoe.deblur`.
+    output : path-like
+        Its suffix decides the format: .ome.zarr, .ome.tif, .tif, .png, .jpg.
+    resume : bool
+        Go on with an interrupted run of the same image, recipe and network; without one, begin.
+    overwrite : bool
+        Replace an existing output, and drop an interrupted run.
+    workers : int
+        Tiles in work at once on this machine. The network runs one tile at a time with all cores;
+        more workers let reading overlap with computing, at the cost of memory.
+    client : distributed.Client, optional
+        Compute tiles on a Dask cluster whose workers see the source's path.
+    progress : callable, optional
+        ``progress(done, total, message)``, in tiles.
+    cancel : object with is_set(), optional
+        Asked between tiles.
+
+    Raises
+    ------
+    Cancelled
+        If ``cancel`` was set; what is done is kept for ``resume``.
+    DemoeError
+        If anything a person can mend is wrong.
+    """
+    began = time.monotonic()
+    result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
+    target = Path(output)
+    check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
+    folder = target.with_name(f".{target.name}.demoe-run")
+    if folder.exists() and not (resume or overwrite):
+        raise OutputError(
+            f"An unfinished run for {target} is kept in {folder}; go on with resume, or drop it "
+            "with overwrite."
+        )
+    open_store = TileStore.resume if resume else TileStore.create
+    with _system_errors(target), open_store(folder, result.image) as store:
+        before = len(store.done)
+        try:
+            _compute_tiles(result.image, store, workers, client, progress, cancel)
+            _finish(result, store, target, overwrite, progress)
+        except BaseException:
+            if not store.done:
+                store.delete()
+            raise
+        store.delete()
+    counts = np.bincount(np.asarray(result.expert_map).ravel(), minlength=len(TASKS) + 1)[1:]
+    tiles = math.prod(result.image.numblocks)
+    return Report(
+        output=target,
+        tiles=tiles,
+        computed=tiles - before,
+        seconds=time.monotonic() - began,
+        megapixels=result.source.n_planes * math.prod(result.source.plane_shape) / 1e6,
+        shares={task: float(n / counts.sum()) for task, n in zip(TASKS, counts, strict=True)},
+        provenance=result.provenance,
+    )
+
+
+def save(
+    result: Deblurred | LazyImage,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+) -> Path:
+    """Compute a lazy result tile by tile into a file, with expert map, gates and provenance.
+
+    Parameters
+    ----------
+    result : Deblurred or LazyImage
+        What `deblur` or `open_image` returned.
+    path : path-like
+        Its suffix decides the format: .ome.zarr, .ome.tif, .tif, .png, .jpg.
+    overwrite, progress, cancel
+        As in `run`; a save that is interrupted leaves nothing behind.
+
+    Raises
+    ------
+    OutputError
+        If the result cannot be written there.
+    """
+    target = Path(path)
+    if isinstance(result, LazyImage):
+        return write_image(target, result, overwrite=overwrite, progress=progress)
+    check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
+    folder = target.with_name(f".{target.name}.demoe-save-{os.getpid()}")
+    with _system_errors(target), TileStore.create(folder, result.image) as store:
+        try:
+            _compute_tiles(result.image, store, 1, None, progress, cancel)
+            _finish(result, store, target, overwrite, progress)
+        finally:
+            store.delete()
+    return target
+
+
+def _compute_tiles(
+    array: da.Array,
+    store: TileStore,
+    workers: int,
+    client: Any,
+    progress: Progress | None,
+    cancel: CancelToken | None,
+) -> None:
+    """Compute the blocks that the store lacks, a few at a time, and put them there."""
+    total = math.prod(array.numblocks)
+    missing = (i for i in itertools.product(*map(range, array.numblocks)) if i not in store.done)
+    with _submitter(array, workers, client) as (submit, in_flight):
+        waiting: dict[Any, Index] = {}
+        try:
+            while True:
+                if cancel is not None and cancel.is_set():
+                    raise Cancelled(
+                        f"Stopped with {len(store.done)} of {total} tiles done; resume goes on "
+                        "from there."
+                    )
+                for index in itertools.islice(missing, in_flight - len(waiting)):
+                    waiting[submit(index)] = index
+                if progress is not None:
+                    progress(len(store.done), total, "tiles")
+                if not waiting:
+                    return
+                finished, _ = _wait_any(list(waiting), client)
+                for future in finished:
+                    store.put(waiting.pop(future), future.result())
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def _submitter(
+    array: da.Array, workers: int, client: Any
+) -> Iterator[tuple[Callable[[Index], Any], int]]:
+    """Offer a function that starts the computation of a block, and how many to keep in work."""
+    if client is not None:
+        threads = max(1, sum(client.nthreads().values()))
+        yield (lambda index: client.compute(array.blocks[index])), 2 * threads
+        return
+
+    def compute(index: Index) -> Any:
+        return array.blocks[index].compute(scheduler="synchronous")
+
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
+        yield (lambda index: pool.submit(compute, index)), workers
+
+
+def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
+    if client is None:
+        done: tuple[set[Future[Any]], set[Future[Any]]] = wait(futures, return_when=FIRST_COMPLETED)
+        return done
+    from distributed import wait as wait_cluster
+
+    both = wait_cluster(futures, return_when=FIRST_COMPLETED)
+    return both.done, both.not_done
+
+
+def _finish(
+    result: Deblurred, store: TileStore, target: Path, overwrite: bool, progress: Progress | None
+) -> None:
+    """Write the output from the stored tiles."""
+    if progress is not None:
+        total = math.prod(result.image.numblocks)
+        progress(total, total, f"writing {target.name}")
+    source = result.source
+    axes = "".join(letter for letter in source.axes if letter not in "YXS") + "YX"
+    scale = {
+        letter: source.scale.get(letter, 1.0)
+        * dict(zip("YX", result.pitch, strict=True)).get(letter, 1)
+        for letter in axes
+        if letter in "TZYX"
+    }
+    experts = LazyImage(
+        result.expert_map,
+        axes,
+        scale,
+        source.units,
+        source.channel_names if "C" in axes else (),
+        f"{source.name} experts",
+    )
+    write_image(
+        target,
+        result.as_image().with_data(store.as_dask()),
+        experts=experts,
+        gates=result.gates,
+        provenance=result.provenance,
+        overwrite=overwrite,
+    )
+
+
+@contextmanager
+def _system_errors(target: Path) -> Iterator[None]:
+    """Turn what the system refuses while tiles are kept into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"The tiles for {target} cannot be kept beside it ({reason}); free some space or "
+            "choose another place."
+        ) from error

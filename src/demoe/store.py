@@ -1,0 +1,144 @@
+"""Tiles done so far, on disk: what survives a crash.
+
+A store is a folder with the pixels (zarr, one chunk a tile), a description of what is computed, and
+a journal of finished tiles. A tile enters the journal after its pixels are written, so whatever
+interrupts a run costs at most the tiles in work.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import dask.array as da
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from demoe.errors import OutputError
+
+Index = tuple[int, ...]
+
+_PIXELS = "pixels.zarr"
+_IDENTITY = "run.json"
+_JOURNAL = "done"
+
+
+class TileStore:
+    """The finished blocks of one dask array.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the store is.
+    array : dask.array.Array
+        What is stored; its blocks are the tiles, and its name says what they depend on.
+
+    Attributes
+    ----------
+    done : set of tuple of int
+        Block indices that are finished.
+    """
+
+    def __init__(self, folder: Path, array: da.Array) -> None:
+        self.folder = folder
+        self._array = array
+        self._pixels = zarr.open_array(str(folder / _PIXELS), mode="r+")
+        self.done = self._read_journal()
+        self._journal = (folder / _JOURNAL).open("ab")
+
+    @classmethod
+    def create(cls, folder: Path, array: da.Array) -> Self:
+        """Begin a store; whatever was in the folder is deleted."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        zarr.create_array(
+            store=str(folder / _PIXELS),
+            shape=array.shape,
+            chunks=tuple(int(side) for side in array.chunksize),
+            dtype=array.dtype,
+            fill_value=0,
+        )
+        (folder / _JOURNAL).touch()
+        # Last: a folder without it is no store.
+        (folder / _IDENTITY).write_text(json.dumps(_identity(array)))
+        return cls(folder, array)
+
+    @classmethod
+    def resume(cls, folder: Path, array: da.Array) -> Self:
+        """Open the store of an interrupted run.
+
+        Raises
+        ------
+        OutputError
+            If it belongs to another image, recipe or network.
+        """
+        try:
+            found = json.loads((folder / _IDENTITY).read_text())
+        except (OSError, ValueError):
+            return cls.create(folder, array)  # interrupted before the first tile
+        if found != _identity(array):
+            raise OutputError(
+                f"The unfinished run in {folder} is of another image, recipe or network, so it "
+                "cannot be resumed; start over with overwrite, or write somewhere else."
+            )
+        return cls(folder, array)
+
+    def put(self, index: Index, values: NDArray[Any]) -> None:
+        """Keep a block, and then note that it is finished."""
+        starts = [sum(sides[:i]) for i, sides in zip(index, self._array.chunks, strict=True)]
+        at = tuple(slice(s, s + n) for s, n in zip(starts, values.shape, strict=True))
+        self._pixels[at] = values
+        self._journal.write(np.asarray(index, dtype="<u4").tobytes())
+        self._journal.flush()
+        self.done.add(index)
+
+    def as_dask(self) -> da.Array:
+        """Return the stored pixels as a dask array, in blocks of a tile."""
+        stored: da.Array = da.from_zarr(self._pixels)
+        return stored
+
+    def close(self) -> None:
+        """Close the journal; the store stays."""
+        self._journal.close()
+
+    def delete(self) -> None:
+        """Remove the store."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the journal."""
+        self.close()
+
+    def _read_journal(self) -> set[Index]:
+        """Return the finished blocks; an entry cut off by a crash does not count."""
+        size = 4 * self._array.ndim
+        raw = (self.folder / _JOURNAL).read_bytes()
+        whole = len(raw) // size * size
+        if whole < len(raw):
+            with (self.folder / _JOURNAL).open("r+b") as file:
+                file.truncate(whole)
+        entries = np.frombuffer(raw[:whole], dtype="<u4").reshape(-1, self._array.ndim)
+        return {tuple(entry) for entry in entries.tolist()}
+
+
+def _identity(array: da.Array) -> dict[str, Any]:
+    return {
+        "name": array.name,
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "tile": list(array.chunksize),
+    }

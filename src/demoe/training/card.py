@@ -1,0 +1,83 @@
+"""The model card: what a network was made from, how, how good it is, and where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demoe.model.config import NetworkConfig
+from demoe.training.evaluation import Scores
+from demoe.training.loop import TrainingPlan
+
+
+def model_card(config: NetworkConfig, plan: TrainingPlan, scores: Scores, pack: Path | None) -> str:
+    """Return a model card in Markdown.
+
+    Parameters
+    ----------
+    config, plan, scores
+        Architecture, schedule and figures of the network.
+    pack : Path or None
+        The data pack that it was trained on; its sources and their licences are listed.
+    """
+    lines = [
+        "# DeMoE network",
+        "",
+        "A deblurring network of the DeMoE family (arXiv 2508.06228), trained with `demoe train`.",
+        "It keeps exposure: low-light images are restored at the brightness that they have.",
+        "",
+        "## Design",
+        "",
+        f"Width {config.width}; encoder blocks {_numbers(config.encoder_blocks)}, middle "
+        f"{config.middle_blocks}, decoder {_numbers(config.decoder_blocks)}; {config.experts} "
+        "experts, one used at each place. Stored as 16-bit floats, run in 32 bits.",
+        "",
+        "## Training",
+        "",
+        f"{plan.minutes:g} minutes on one machine, batches of {plan.batch} crops of {plan.crop} "
+        f"px, AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
+        "the router alone to convergence on features of the finished encoder.",
+        "Blur is synthesised as it is needed (`demoe.training.degradations`): disks, polygons, "
+        "Gaussian and Airy spots of 1 to 6 px radius; camera paths of 4 to 26 px; objects moving "
+        "5 to 26 px; averaged frames of 3 to 24 px; motion or defocus at 1/4 to 1/16 exposure "
+        "with shot and read noise.",
+        "",
+        "## Figures",
+        "",
+        "PSNR on images of files held out of training, blurred by the same generators with "
+        "another seed (`demoe evaluate`):",
+        "",
+        scores.table(),
+        "",
+        "## Limits",
+        "",
+        "Compact and trained for a short time on synthetic blur: expect moderate sharpening, not "
+        "the recovery of strong blur. Blur wider than about 26 px, strong compression and other "
+        "modalities than photographs, text and fluorescence-like images were not in training. "
+        "Do not measure intensities in deblurred images without checking them against the "
+        "original.",
+        "",
+        "## Data",
+        "",
+        *_sources(pack),
+        "Drawn images: dead leaves, text, cells, filaments, beads (`demoe.training.procedural`).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return "-".join(map(str, values))
+
+
+def _sources(pack: Path | None) -> list[str]:
+    if pack is None:
+        return []
+    from demoe.training.pack import load_pack
+
+    content = load_pack(pack)
+    rows = [
+        f"| {s.name} | {s.package} | {s.licence} | {s.author} | "
+        f"{'held out' if index in content.held_out_sources else 'trained on'} |"
+        for index, s in enumerate(content.sources)
+    ]
+    return ["| file | from | licence | author | use |", "|---|---|---|---|---|", *rows, ""]

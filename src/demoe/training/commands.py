@@ -1,0 +1,185 @@
+"""The commands ``demoe train`` and ``demoe evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demoe.errors import ImageError, OutputError
+
+if TYPE_CHECKING:
+    from demoe.training.data import SharpImages
+    from demoe.training.loop import TrainingPlan
+
+PROCEDURAL = 450
+"""Images made from nothing that join the photographs of a pack in training."""
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``demoe train``."""
+    parser.add_argument("--make-pack", type=Path, metavar="PACK", help="make a data pack and stop")
+    parser.add_argument(
+        "images", nargs="*", type=Path, help="sharp images for the pack (else: listed free ones)"
+    )
+    parser.add_argument("--pack", type=Path, help="data pack to train on (else: drawn images only)")
+    parser.add_argument("--out", type=Path, default=Path("training"), help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=60, help="length of the whole schedule")
+    parser.add_argument("--start", type=float, default=0.0, help="where in the schedule to begin")
+    parser.add_argument("--stop", type=float, default=1.0, help="where in the schedule to end")
+    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--init", type=Path, help="weights to start from")
+    parser.add_argument("--width", type=int, default=16, help="channels at full resolution")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--crop", type=int, default=96, help="side of training crops in pixels")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--per-task", type=int, default=40, help="images a task in the evaluation")
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``demoe evaluate``."""
+    parser.add_argument("--model", default="default", help="name or path of weights")
+    parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
+    parser.add_argument("--per-task", type=int, default=40, help="images a task")
+    parser.add_argument("--crop", type=int, default=128, help="side of the images in pixels")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Train, fit the router, evaluate, and write weights with their card."""
+    if arguments.make_pack:
+        return _make_pack(arguments)
+    import torch
+
+    from demoe.model.checkpoint import build_network, read_state_dict, write_weights
+    from demoe.model.config import NetworkConfig
+    from demoe.model.loading import choose_device
+    from demoe.model.network import DeMoENet
+    from demoe.training.card import model_card
+    from demoe.training.evaluation import evaluate as measure
+    from demoe.training.loop import fit_router
+    from demoe.training.loop import train as train_network
+
+    plan = _plan(arguments)
+    device = choose_device(arguments.device)
+    folder: Path = arguments.out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+    images, held_out = load_images(arguments.pack, device)
+    torch.manual_seed(arguments.seed)
+    if arguments.init:
+        network = build_network(read_state_dict(arguments.init)[0], name=str(arguments.init))
+    else:
+        # Few blocks where pixels are many, more where they are few: the best use of a short time.
+        network = DeMoENet(NetworkConfig(arguments.width, (0, 1, 2, 4), 2, (1, 1, 1, 0)))
+        torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+    network = train_network(
+        network.to(device), images, plan, folder, resume=arguments.resume, report=_say
+    )
+    if plan.stop < 1:
+        _say(f"schedule done up to {plan.stop:.0%}; weights are in {folder}")
+        return 0
+    fit_router(network, images, plan, report=_say)
+    scores = measure(network, held_out, per_task=arguments.per_task)
+    card = model_card(network.config, plan, scores, arguments.pack)
+    metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
+    write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
+    (folder / "model.md").write_text(card, encoding="utf-8")
+    (folder / "scores.json").write_text(json.dumps(scores.to_dict(), indent=2), encoding="utf-8")
+    print(scores.table())
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Print how much a network gains over blurred input on images held out of training."""
+    from demoe.model.loading import load_model
+    from demoe.training.evaluation import evaluate as measure
+
+    model = load_model(arguments.model, arguments.device)
+    _, held_out = load_images(arguments.pack, model.device)
+    scores = measure(
+        model.network,
+        held_out,
+        per_task=arguments.per_task,
+        crop=arguments.crop,
+        seed=arguments.seed,
+    )
+    print(scores.table())
+    if arguments.json:
+        arguments.json.write_text(json.dumps(scores.to_dict(), indent=2), encoding="utf-8")
+    return 0
+
+
+def load_images(pack: Path | None, device: Any) -> tuple[SharpImages, SharpImages]:
+    """Return training and held-out images: a pack's photographs and drawn images.
+
+    The two drawn sets have different seeds, the two photographic ones different source files.
+    """
+    import numpy as np
+
+    from demoe.training.data import SharpImages
+    from demoe.training.pack import load_pack
+    from demoe.training.procedural import procedural_images
+
+    train_part, held_part = [], []
+    side = 192
+    if pack is not None:
+        content = load_pack(pack)
+        side = content.images.shape[1]
+        train_part.append(content.images[content.train])
+        held_part.append(content.images[content.validation])
+    train_part.append(procedural_images(PROCEDURAL, side, seed=11))
+    held_part.append(procedural_images(60, side, seed=99))
+    return (
+        SharpImages(np.concatenate(train_part), device),
+        SharpImages(np.concatenate(held_part), device),
+    )
+
+
+def _plan(arguments: argparse.Namespace) -> TrainingPlan:
+    from demoe.training.loop import TrainingPlan
+
+    return TrainingPlan(
+        minutes=arguments.minutes,
+        start=arguments.start,
+        stop=arguments.stop,
+        batch=arguments.batch,
+        crop=arguments.crop,
+        rate=arguments.rate,
+        seed=arguments.seed,
+    )
+
+
+def _make_pack(arguments: argparse.Namespace) -> int:
+    from tempfile import TemporaryDirectory
+
+    from demoe.training.pack import make_pack
+    from demoe.training.sources import CUTOUTS, collect_sources
+
+    if arguments.images:
+        report = make_pack(arguments.images, arguments.make_pack)
+    else:
+        with TemporaryDirectory() as folder:
+            place = Path(folder)
+            report = make_pack(
+                collect_sources(place),
+                arguments.make_pack,
+                cutouts=collect_sources(place, CUTOUTS),
+            )
+    if not report.n_crops:
+        raise ImageError("No image was sharp enough for the pack; give sharper or larger ones.")
+    print(
+        f"{report.path}: {report.n_crops} crops of {len(report.crops)} files, {report.size:,} bytes"
+    )
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
