@@ -148,19 +148,29 @@ def _full_box(
 
 def _touched(keyframe: tifffile.TiffPage, box: tuple[slice, ...]) -> Iterator[int]:
     """Numbers of the strips or tiles that a box of the page touches."""
-    separate, depth, rows, columns, _ = keyframe.shaped
-    if keyframe.is_tiled:
-        sides = (1, keyframe.tiledepth, keyframe.tilelength, keyframe.tilewidth)
-    else:
-        sides = (1, 1, min(keyframe.rowsperstrip or rows, rows), columns)
-    lengths = (separate, depth, rows, columns)
-    counts = [math.ceil(length / side) for length, side in zip(lengths, sides, strict=True)]
+    counts, sides = _segments(keyframe)
     ranges = [
         range(part.start // side, math.ceil(part.stop / side))
         for part, side in zip(box, sides, strict=False)
     ]
     for place in product(*ranges):
         yield int(np.ravel_multi_index(place, counts))
+
+
+def segment_count(page: tifffile.TiffPage) -> int:
+    """How many strips or tiles a page of this size needs."""
+    return math.prod(_segments(page)[0])
+
+
+def _segments(page: tifffile.TiffPage) -> tuple[list[int], tuple[int, ...]]:
+    """Count and size of strips or tiles along separate samples, depth, rows and columns."""
+    separate, depth, rows, columns, _ = page.shaped
+    if page.is_tiled:
+        sides = (1, page.tiledepth, page.tilelength, page.tilewidth)
+    else:
+        sides = (1, 1, min(page.rowsperstrip or rows, rows), columns)
+    lengths = (separate, depth, rows, columns)
+    return [math.ceil(length / side) for length, side in zip(lengths, sides, strict=True)], sides
 
 
 def _segment(

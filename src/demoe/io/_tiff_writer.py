@@ -54,7 +54,9 @@ def write_tiff(target: Path, image: LazyImage, progress: Progress | None) -> Non
         # Each level but the last leaves the next one, still to be tiled, in an unnamed file.
         spools = [stack.enter_context(TemporaryFile(dir=target.parent)) for _ in shapes[1:]]
         big = size * (4 / 3 if spools else 1) > BIG_BYTES
-        writer = stack.enter_context(tifffile.TiffWriter(target, ome=True, bigtiff=big))
+        # Opened here, because tifffile leaves its file open when the first write fails.
+        file = stack.enter_context(open(target, "w+b"))
+        writer = stack.enter_context(tifffile.TiffWriter(file, ome=True, bigtiff=big))
         for level, shape in enumerate(shapes):
             if level == 0:
                 bands = iter_bands(image, TILE, progress)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -10,12 +16,17 @@ import tifffile
 
 from demoe.errors import ImageError
 from demoe.image import LazyImage
-from demoe.io._source import file_state
+from demoe.io._source import file_state, unreadable
 from demoe.io._tiff_metadata import name_axes, read_metadata
-from demoe.io._tiff_pixels import TiffSource, page_dims
+from demoe.io._tiff_pixels import TiffSource, page_dims, segment_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_DAMAGE = re.compile(
+    "invalid page offset|invalid offset to page|corrupted tag list|circular reference|"
+    "metadata or corrupted|metadata invalid or corrupted"
+)
 
 BLOCK_SIDE = 512
 BLOCK_BYTES = 8 * 2**20
@@ -49,7 +60,7 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     AxesError
         For axes that do not map to TCZYXS.
     """
-    with tifffile.TiffFile(path) as file:
+    with _damage_is_an_error(path), tifffile.TiffFile(path) as file:
         if not 0 <= series < len(file.series):
             raise ImageError(
                 f"{path} holds {len(file.series)} image series, so series={series} is out of range."
@@ -82,6 +93,29 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     )
 
 
+@contextmanager
+def _damage_is_an_error(path: str) -> Iterator[None]:
+    """Turn damage that tifffile only logs, leaving out planes, into an ImageError."""
+    thread = threading.get_ident()
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if record.thread == thread and _DAMAGE.search(text):
+                said.append(text.rpartition("> ")[2])
+
+    listener = Listener(logging.ERROR)
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(listener)
+    try:
+        yield
+    finally:
+        logger.removeHandler(listener)
+    if said:
+        raise unreadable(path, said[0])
+
+
 def source_bytes(source: TiffSource) -> int:
     """Size of the pixels in memory."""
     return int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize
@@ -91,6 +125,10 @@ def _check_page(path: str, series: tifffile.TiffPageSeries) -> None:
     page = series.keyframe
     if series.dtype is None or not series.shape or 0 in series.shape:
         raise ImageError(f"{path} holds a page without pixels or of an unknown type.")
+    missing = segment_count(page) - len(page.dataoffsets)
+    # Some scanners leave out a last row of empty tiles.
+    if missing > (math.ceil(page.imagewidth / page.tilewidth) if page.is_tiled else 0):
+        raise unreadable(path, f"{missing} strips or tiles are missing from its index")
     if page.bitspersample == 1:
         raise ImageError(
             f"{path} is a bilevel (1 bit) TIFF, but an image needs intensities of 8 bits or more."
