@@ -18,11 +18,12 @@ def deblur_selected(viewer: Viewer) -> None:
     """
     from napari_demoe._widget import DeblurWidget
 
-    # The name of the dock depends on how it was opened, so look for the widget itself.
     docked = viewer.window.dock_widgets.values()
     widget = next((each for each in docked if isinstance(each, DeblurWidget)), None)
     if widget is None:
-        _, widget = viewer.window.add_plugin_dock_widget("napari-demoe", "Deblur")
+        widget = DeblurWidget(viewer)
+        # The name that the menu entry of the widget gives it, so that the entry hides it again.
+        viewer.window.add_dock_widget(widget, name="Deblur (DeMoE)", area="right")
     widget.session.source = viewer.layers.selection.active
     widget.start()
 

@@ -26,8 +26,11 @@ class Job:
     focus : tuple of float
         The place that is being looked at, in data coordinates without colour samples; tiles near
         it are computed first.
-    expert_map : array, optional
-        Painted by a person: 0 leaves the choice to the network, 1 to 5 forces an expert.
+    region : tuple of slice
+        The part of the data to deblur.
+    expert_map : ndarray, optional
+        Painted by a person for the region: 0 leaves the choice to the network, 1 to 5 forces an
+        expert.
     download : bool
         Whether the recipe's network may be downloaded, because the person agreed to it.
     """
@@ -36,7 +39,8 @@ class Job:
     meta: Mapping[str, Any]
     recipe: Recipe
     focus: tuple[float, ...]
-    expert_map: Any = None
+    region: tuple[slice, ...]
+    expert_map: np.ndarray | None = None
     download: bool = False
 
 

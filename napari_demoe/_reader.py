@@ -73,7 +73,7 @@ def expert_map_of(path: Path) -> Path | None:
 def _read_experts(place: Path, image: LazyImage, kwargs: dict[str, Any]) -> LayerTuple:
     import demoe
     from demoe.axes import plane_axes
-    from napari_demoe._layers import cells_to_layer_order, expert_shares, experts_kwargs
+    from napari_demoe._maps import cells_to_layer_order, expert_shares, experts_kwargs
 
     cells = demoe.open_image(place)
     letters = plane_axes(image.axes) + "YX"

@@ -19,13 +19,15 @@ from psygnal import Signal
 from demoe.errors import DemoeError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
-from napari_demoe._layers import (
+from napari_demoe._layers import layer_axes, result_kwargs, shifted
+from napari_demoe._maps import (
     EXPERT_WORDS,
     cells_to_layer_order,
     expert_shares,
     experts_kwargs,
-    result_kwargs,
+    painted_map,
 )
+from napari_demoe._words import describe, duration, finest, tiles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 
 PAINTED = "painted"
 """The routing that takes the expert map from a labels layer."""
+
+PREVIEW_SIDE = 512
+"""A preview covers so many pixels a side, around the middle of the view."""
 
 REFRESH_SECONDS = 0.2
 """A running result is redrawn at most five times a second."""
@@ -110,6 +115,7 @@ class Session:
         self._handle: Handle | None = None
         self._source: Image | None = None
         self._note = ""
+        self._preview_layers: list[Layer] = []
         self._clear_run()
         for layer in viewer.layers:
             layer.events.name.connect(self._layers_changed)
@@ -184,11 +190,14 @@ class Session:
         chosen = (model for model in list_models() if model.name == self.choices.model)
         return next((model for model in chosen if model.url and not model.available), None)
 
-    def start(self, download: bool = False) -> None:
+    def start(self, *, preview: bool = False, download: bool = False) -> None:
         """Deblur the source in the background; does nothing while a run is on.
 
         Parameters
         ----------
+        preview : bool
+            Take only what is around the middle of the view, in the plane that is shown. Each
+            preview takes the place of the one before.
         download : bool
             Whether a network that is not here yet may be downloaded.
         """
@@ -204,28 +213,35 @@ class Session:
             )
             return
         try:
-            recipe = self.choices.recipe()
+            job = self._job(self._source, self.painted if painted else None, preview, download)
         except DemoeError as error:
             self._fail(str(error))
             return
         self._clear_run()
-        data, meta, _ = self._source.as_layer_data_tuple()
-        self._meta = meta
+        self._preview, self._meta = preview, job.meta
+        if preview:
+            name = f"{job.meta['name']} preview"
+            self._meta = {**shifted(job.meta, [part.start for part in job.region]), "name": name}
         self.state, self.error, self._note = "running", "", ""
         self._handle = self._launch(
-            Job(
-                data,
-                meta,
-                recipe,
-                self._focus(self._source),
-                expert_map=np.array(_finest(self.painted)) if painted else None,
-                download=download,
-            ),
+            job,
             reported=self._reported,
             crashed=self._crashed,
             ended=self._ended,
         )
         self.changed.emit()
+
+    def _job(self, layer: Image, painted: Labels | None, preview: bool, download: bool) -> Job:
+        data, meta, _ = layer.as_layer_data_tuple()
+        recipe, focus = self.choices.recipe(), self._focus(layer)
+        shape = finest(layer).shape
+        axes = layer_axes(len(shape), meta)
+        region = _region(axes, shape, focus) if preview else tuple(slice(0, n) for n in shape)
+        cells = None
+        if painted is not None:
+            map_meta = painted.as_layer_data_tuple()[1]
+            cells = painted_map(np.asarray(finest(painted)), map_meta, axes, shape, region)
+        return Job(data, meta, recipe, focus, region, cells, download)
 
     def cancel(self) -> None:
         """Stop after the tile in work; the unfinished layer is removed."""
@@ -262,7 +278,7 @@ class Session:
             if not self.total:
                 return self._note or "Loading the network …"
             left = self.seconds_left
-            wait = "" if left is None else f", about {_duration(left)} left"
+            wait = "" if left is None else f", about {duration(left)} left"
             if self.done == self.total:
                 return "Drawing the expert map …"
             return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
@@ -356,9 +372,18 @@ class Session:
         )
         overlay.events.visible.connect(self._overlay_toggled)
         self.overlay = overlay
-        seconds = _duration(time.monotonic() - self._started_at)
+        if self._preview:
+            self._replace_preview([layer, overlay])
+        seconds = duration(time.monotonic() - self._started_at)
+        device = result.provenance.get("device", "")
         self.state = "idle"
-        self._note = f"Done in {seconds}: {self.total} {'tile' if self.total == 1 else 'tiles'}."
+        self._note = f"Done in {seconds}: {tiles(self.total)} on {device}."
+
+    def _replace_preview(self, layers: list[Layer]) -> None:
+        for earlier in self._preview_layers:
+            if earlier in self._viewer.layers:
+                self._viewer.layers.remove(earlier)
+        self._preview_layers = layers
 
     def _fail(self, message: str, notify: bool = True) -> None:
         self.state, self.error, self._note = "failed", message, "Stopped by an error."
@@ -379,6 +404,7 @@ class Session:
         self._working: Image | None = None
         self._meta: Mapping[str, Any] = {}
         self._axes = ""
+        self._preview = False
         self._drawn_at = 0.0
         self._started_at = self._planned_at = time.monotonic()
 
@@ -389,6 +415,16 @@ class Session:
         point[list(dims.displayed)] = center
         place = [float(v) for v in layer.world_to_data(point)]
         return tuple(v if math.isfinite(v) else 0.0 for v in place)
+
+
+def _region(axes: str, shape: tuple[int, ...], focus: tuple[float, ...]) -> tuple[slice, ...]:
+    """Return one plane's pixels around a place, as much as a preview takes."""
+    region = []
+    for letter, length, place in zip(axes, shape, (*focus, 0.0), strict=False):
+        side = {"Y": PREVIEW_SIDE, "X": PREVIEW_SIDE, "S": length}.get(letter, 1)
+        start = min(max(round(place - (side - 1) / 2), 0), max(length - side, 0))
+        region.append(slice(start, min(start + side, length)))
+    return tuple(region)
 
 
 def is_image(layer: Layer) -> bool:
@@ -409,23 +445,3 @@ def is_result(layer: Layer) -> bool:
     """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
     ours = layer.metadata.get("demoe")
     return isinstance(ours, Mapping) and "run" in ours
-
-
-def describe(layer: Image) -> str:
-    """Put a layer's size and kind into words."""
-    data = _finest(layer)
-    shape = data.shape[:-1] if layer.rgb else data.shape
-    size = " × ".join(str(n) for n in shape)  # noqa: RUF001
-    return f"{size} pixels, {'colour' if layer.rgb else 'gray'}, {np.dtype(data.dtype).name}"
-
-
-def _finest(layer: Image | Labels) -> Any:
-    return layer.data[0] if layer.multiscale else layer.data
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
+    QApplication,
     QCheckBox,
     QComboBox,
     QFileDialog,
@@ -30,8 +31,9 @@ from demoe.colours import EXPERT_COLOURS
 from demoe.model.zoo import list_models
 from demoe.recipe import TASKS
 from napari_demoe import _settings
-from napari_demoe._layers import EXPERT_WORDS, TASK_WORDS
-from napari_demoe._session import PAINTED, Session
+from napari_demoe._maps import EXPERT_WORDS, TASK_WORDS
+from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
+from napari_demoe._words import script
 from napari_demoe._worker import launch
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ TOOLTIPS = {
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
     "tile": "Larger tiles are faster and need more memory. The result hardly depends on it.",
+    "run": "Deblur all of the image.",
+    "preview": f"Deblur up to {PREVIEW_SIDE} by {PREVIEW_SIDE} pixels around the middle of the\n"
+    "view, in the plane that is shown, to try the settings.",
+    "cancel": "Stop after the tile in work; the unfinished result is removed.",
+    "script": "Copy Python lines that do this run without the viewer.",
     "brightness": "Keep the local mean of the image as it is: for measurements of intensity,\n"
     "and for low light that should stay dark.",
 }
@@ -106,6 +113,8 @@ class DeblurWidget(QWidget):
         self.top_k.setRange(1, len(TASKS))
         self.brightness = QCheckBox("Keep local brightness")
         self.run = QPushButton("Run")
+        self.preview = QPushButton("Preview")
+        self.script = QPushButton("Copy as Python")
         self.cancel = QPushButton("Cancel")
         self.progress = QProgressBar()
         keeping = self.progress.sizePolicy()
@@ -129,6 +138,7 @@ class DeblurWidget(QWidget):
             ("Experts mixed", self.top_k), ("Device", self.device), ("Tile size", self.tile)
         )
         more.addRow("", self.brightness)
+        more.addRow("", self.script)
         options = QWidget()
         options.setLayout(more)
         self.advanced = QCollapsible("More options")
@@ -136,8 +146,8 @@ class DeblurWidget(QWidget):
         self.advanced.content().layout().setContentsMargins(0, 6, 0, 0)
         self.advanced.addWidget(options)
         buttons = QHBoxLayout()
-        buttons.addWidget(self.run, 2)
-        buttons.addWidget(self.cancel, 1)
+        for button in (self.run, self.preview, self.cancel):
+            buttons.addWidget(button)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 10, 10, 10)
@@ -194,13 +204,29 @@ class DeblurWidget(QWidget):
         self.painted.currentIndexChanged.connect(self._choose_map)
         self.routing.currentIndexChanged.connect(self._show_map_row)
         self.model.activated.connect(self._choose_model)
-        self.run.clicked.connect(self.start)
+        self.run.clicked.connect(lambda: self.start())
+        self.preview.clicked.connect(lambda: self.start(preview=True))
+        self.script.clicked.connect(self.copy_script)
         self.cancel.clicked.connect(self.session.cancel)
         self.overlay.toggled.connect(self._toggle_overlay)
         self.destroyed.connect(self.session.close)
 
-    def start(self) -> None:
-        """Read the choices, remember them, and run."""
+    def start(self, preview: bool = False) -> None:
+        """Read the choices, remember them, and run, on all of the image or around the view."""
+        self._read_choices()
+        missing = self.session.missing_network()
+        if missing is None or self._may_download(missing):
+            _settings.save(self.session.choices)
+            self.session.start(preview=preview, download=missing is not None)
+
+    def copy_script(self) -> None:
+        """Put Python lines that do the same run on the clipboard."""
+        self._read_choices()
+        if self.session.source is not None:
+            lines = script(self.session.choices.recipe(), self.session.source)
+            QApplication.clipboard().setText(lines)
+
+    def _read_choices(self) -> None:
         choices = self.session.choices
         choices.model = self.model.currentData()
         choices.routing = self.routing.currentData()
@@ -208,10 +234,6 @@ class DeblurWidget(QWidget):
         choices.device = self.device.currentData()
         choices.tile = self.tile.currentData()
         choices.keep_brightness = self.brightness.isChecked()
-        missing = self.session.missing_network()
-        if missing is None or self._may_download(missing):
-            _settings.save(choices)
-            self.session.start(download=missing is not None)
 
     def _may_download(self, model: ModelInfo) -> bool:
         answer = QMessageBox.question(
@@ -271,7 +293,9 @@ class DeblurWidget(QWidget):
         _list_layers(self.painted, session.maps, session.painted)
         self._show_map_row()
         busy = session.busy
-        self.run.setEnabled(not busy and session.source is not None)
+        for button in (self.run, self.preview):
+            button.setEnabled(not busy and session.source is not None)
+        self.script.setEnabled(session.source is not None)
         self.cancel.setEnabled(busy and session.state == "running")
         self.progress.setVisible(busy)
         self.progress.setRange(0, session.total)

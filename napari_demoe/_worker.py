@@ -77,11 +77,13 @@ def _steps(job: Job) -> Generator[object, None, None]:
     import demoe
 
     image = to_lazy(job.data, job.meta)
+    image = image.with_data(image.data[job.region])
     if job.download:
         yield from _download(job.recipe.model)
     yield TilesDone(0)  # a chance to stop before the network is loaded
     out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
-    boxes = sorted_boxes(out.image.chunks, image.axes, job.focus)
+    focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
+    boxes = sorted_boxes(out.image.chunks, image.axes, focus)
     pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
     expert_map = np.zeros(out.expert_map.shape, out.expert_map.dtype)
     gates = np.zeros(out.gates.shape, out.gates.dtype)

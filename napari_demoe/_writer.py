@@ -35,7 +35,8 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """
     from demoe.errors import OutputError
     from demoe.io import write_image
-    from napari_demoe._layers import map_of_labels, maps_of_image, same_run, to_lazy
+    from napari_demoe._layers import to_lazy
+    from napari_demoe._maps import map_of_labels, maps_of_image, same_run
 
     (data, meta), *labels = sorted_by_kind(layers)
     image = to_lazy(data, meta)

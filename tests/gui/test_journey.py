@@ -9,6 +9,7 @@ import pytest
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication
 
 RESULT = "{} deblurred"
 EXPERTS = "{} experts"
@@ -278,3 +279,29 @@ def test_the_overlay_can_be_hidden_and_speaks(viewer, widget, finish, photo):
     viewer.layers.remove(overlay)
     assert not widget.overlay.isEnabled()
     assert isinstance(viewer.layers[-1], Image)
+
+
+def test_preview_shows_a_part_and_the_script_is_copied(viewer, widget, finish, photo):
+    viewer.add_image(np.tile(photo, (3, 3, 1)), name="photo")
+    widget.preview.click()
+    assert not widget.preview.isEnabled()
+    finish(widget)
+    assert viewer.layers[-2].data.shape == (512, 512, 3)
+    assert widget.preview.isEnabled()
+    widget.routing.setCurrentIndex(widget.routing.findData("defocus"))
+    widget.script.click()
+    copied = QApplication.clipboard().text()
+    compile(copied, "copied", "exec")
+    assert "routing='defocus'" in copied
+
+
+def test_the_row_for_a_painted_map_shows_only_when_it_is_wanted(viewer, widget, finish, photo):
+    viewer.add_image(photo, name="photo")
+    viewer.add_labels(np.full((20, 30), 4, np.uint8), name="mine")
+    assert not widget.painted.isVisible()
+    widget.routing.setCurrentIndex(widget.routing.findData("painted"))
+    assert widget.painted.isVisible()
+    assert widget.painted.currentText() == "mine"
+    widget.run.click()
+    finish(widget)
+    assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [4]

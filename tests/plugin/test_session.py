@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import tifffile
 from napari.utils.notifications import notification_manager
 
 import demoe
+from napari_demoe._reader import read
 from napari_demoe._session import Choices, is_result
+from napari_demoe._words import script
 from napari_demoe._worker import MEMORY_BYTES, new_store, sorted_boxes
 
 
@@ -159,6 +162,50 @@ def test_the_map_of_a_result_can_be_painted_on_and_used(session, viewer, worker,
     session.start()
     worker.finish()
     assert np.unique(session.overlay.data).tolist() == [2]
+
+
+def test_a_preview_takes_the_middle_of_the_view_and_replaces_the_last(session, viewer, worker):
+    stack = np.random.default_rng(0).integers(0, 255, (3, 40, 700), np.uint8)
+    source = viewer.add_image(stack, name="stack", scale=(2, 0.5, 0.5), translate=(1, 2, 3))
+    session.choices.tile = 512
+    viewer.dims.set_current_step(0, 1)
+    viewer.scene.camera.center = (0, 12, 300)  # far to the right
+    session.start(preview=True)
+    worker.finish()
+    assert session.error == ""
+    result, overlay = viewer.layers[1:]
+    assert result.name == "stack preview deblurred"
+    assert result.data.shape == (1, 40, 512)
+    np.testing.assert_allclose(
+        result.data_to_world((0, 0, 0)), source.data_to_world((1, 0, 700 - 512))
+    )
+    np.testing.assert_allclose(
+        overlay.data_to_world((0, -0.5, -0.5)), source.data_to_world((1, -0.5, 700 - 512 - 0.5))
+    )
+    part = demoe.LazyImage.from_array(stack[1:2, :, 188:], "ZYX")
+    expected = demoe.deblur(part, recipe=worker.job.recipe).image.compute()
+    np.testing.assert_array_equal(result.data, expected)
+    session.start(preview=True)
+    worker.finish()
+    assert len(viewer.layers) == 3
+    assert result not in viewer.layers
+    session.start()
+    worker.finish()
+    assert len(viewer.layers) == 5  # a full result leaves the preview
+
+
+def test_the_script_does_the_same_run(session, viewer, tmp_path, picture):
+    path = tmp_path / "photo.tif"
+    tifffile.imwrite(path, picture)
+    ((data, kwargs, _),) = read(str(path))
+    layer = viewer.add_image(data, **kwargs)
+    session.choices.routing = "low_light"
+    lines = script(session.choices.recipe(), layer)
+    assert "routing='low_light'" in lines
+    exec(lines, {})
+    back = demoe.open_image(tmp_path / "photo_deblurred.ome.zarr")
+    expected = demoe.deblur(path, recipe=session.choices.recipe())
+    np.testing.assert_array_equal(back.data.compute(), expected.image.compute())
 
 
 def test_a_place_is_described_in_words(session, viewer, worker, picture):

@@ -1,0 +1,207 @@
+"""Expert maps as layers and as files: which expert worked in which cell, in colours and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from demoe.axes import plane_axes
+from demoe.colours import EXPERT_COLOURS
+from demoe.errors import OutputError
+from demoe.image import SCALED_AXES, LazyImage
+from demoe.recipe import TASKS
+from napari_demoe._layers import GEOMETRY, ours, shifted
+
+TASK_WORDS = {
+    "defocus": "defocus",
+    "global_motion": "global motion",
+    "local_motion": "local motion",
+    "synth_global_motion": "synthetic motion",
+    "low_light": "low light",
+}
+"""The five blur types in words, in the published order."""
+
+EXPERT_WORDS = ("not decided", *(TASK_WORDS[task] for task in TASKS))
+"""What the values 0 to 5 of an expert map mean."""
+
+
+def cells_to_layer_order(cells: np.ndarray, axes: str) -> np.ndarray:
+    """Put the axes of an expert map into the order of the image's layer.
+
+    Parameters
+    ----------
+    cells : ndarray
+        Plane axes of the image in its own order, then rows and columns of routing cells.
+    axes : str
+        The image's axes.
+
+    Returns
+    -------
+    ndarray
+        A view with one dimension for each axis of the image but S.
+    """
+    order = plane_axes(axes) + "YX"
+    return cells.transpose([order.index(letter) for letter in axes.removesuffix("S")])
+
+
+def cells_to_image_order(cells: np.ndarray, axes: str) -> np.ndarray:
+    """Undo `cells_to_layer_order`."""
+    spatial = axes.removesuffix("S")
+    return cells.transpose([spatial.index(letter) for letter in plane_axes(axes) + "YX"])
+
+
+def painted_map(
+    values: np.ndarray,
+    meta: Mapping[str, Any],
+    axes: str,
+    shape: Sequence[int],
+    region: Sequence[slice],
+) -> np.ndarray:
+    """Cut the part of a painted expert map that covers a part of an image.
+
+    Parameters
+    ----------
+    values : ndarray of int
+        A labels layer that covers the image evenly, (rows, cols) or with all of the image's axes,
+        at any resolution; or the expert map of an earlier result, whose last cells may reach
+        beyond the image.
+    meta : mapping
+        The labels layer's attributes.
+    axes, shape : str, sequence of int
+        Of the image.
+    region : sequence of slice
+        The part, one slice an axis of the image.
+
+    Returns
+    -------
+    ndarray of int
+        For the region: planes first, then rows and columns of pixels.
+    """
+    size = dict(zip(axes, shape, strict=True))
+    part = dict(zip(axes, region, strict=True))
+    if values.ndim == len(axes.removesuffix("S")) > 2:
+        values = cells_to_image_order(values, axes)
+        planes = (part[letter] for letter in plane_axes(axes))
+        if values.shape[:-2] == tuple(size[letter] for letter in plane_axes(axes)):
+            values = values[tuple(planes)]
+    pitch = ours(meta).get("pitch")
+    index = []
+    for i, letter in enumerate("YX", start=-2):
+        pixels, cells = np.arange(size[letter])[part[letter]], values.shape[i]
+        if pitch is not None and cells == -(-size[letter] // pitch[i]):
+            index.append(pixels // pitch[i])
+        else:
+            index.append(((pixels + 0.5) * cells / size[letter]).astype(np.intp))
+    return values[..., index[0][:, None], index[1]]
+
+
+def maps_of_image(
+    image: LazyImage, meta: Mapping[str, Any]
+) -> tuple[LazyImage | None, da.Array | None, dict[str, Any] | None]:
+    """Find what a run left with its result.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The result.
+    meta : mapping
+        Its layer's attributes.
+
+    Returns
+    -------
+    experts : LazyImage or None
+        The expert map, its scale that of a cell.
+    gates : dask array or None
+        Plane axes, 5 experts, rows and columns of cells.
+    provenance : dict or None
+        How the result was made.
+    """
+    left = ours(meta)
+    if "expert_map" not in left:
+        return None, None, None
+    cell = dict(zip("YX", left["pitch"], strict=True))
+    experts = LazyImage.from_array(
+        left["expert_map"],
+        plane_axes(image.axes) + "YX",
+        scale={a: image.scale.get(a, 1.0) * cell.get(a, 1) for a in SCALED_AXES if a in image.axes},
+        units=image.units,
+        channel_names=image.channel_names,
+        name=f"{image.name} experts",
+    )
+    return experts, da.from_array(left["gates"]), dict(left["provenance"])
+
+
+def map_of_labels(
+    labels: Any, meta: Mapping[str, Any], image: LazyImage, experts: LazyImage
+) -> LazyImage:
+    """Take the values of a labels layer for an expert map; `OutputError` if it is another's."""
+    cells = np.asarray(labels)
+    expected = cells_to_layer_order(np.empty(experts.shape, np.uint8), image.axes).shape
+    if cells.shape != expected:
+        raise OutputError(
+            f"The labels layer {meta['name']!r} has the shape {cells.shape}, but the expert map of "
+            f"{image.name!r} has {expected}; save it on its own."
+        )
+    values = cells_to_image_order(cells, image.axes).astype(np.uint8)
+    return experts.with_data(da.from_array(values))
+
+
+def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two layers, given by their attributes, come from one run of the widget."""
+    run = ours(first).get("run")
+    return run is not None and run == ours(second).get("run")
+
+
+def expert_shares(expert_map: np.ndarray) -> list[float]:
+    """Return the part of all cells that has each value, 0 to 5."""
+    counts = np.bincount(expert_map.ravel(), minlength=len(EXPERT_WORDS))
+    return [float(n) / expert_map.size for n in counts]
+
+
+def experts_kwargs(
+    source: Mapping[str, Any], axes: str, pitch: tuple[int, int], shares: Sequence[float]
+) -> dict[str, Any]:
+    """Describe an expert map as keyword arguments of a labels layer that overlays its image.
+
+    A cell's centre must lie over the centre of the pixels it decides on: with a pitch of p the
+    first centre is at pixel (p - 1) / 2, so the map is p times coarser and shifted by that much,
+    along the image's own axes even where the layer is rotated or sheared.
+
+    Parameters
+    ----------
+    source : mapping
+        The image layer's attributes, as in ``layer.as_layer_data_tuple()[1]`` or of `image_kwargs`.
+    axes : str
+        The image's axes.
+    pitch : (int, int)
+        Rows and columns of pixels a routing cell covers.
+    shares : sequence of 6 float
+        Part of all cells that has each value, 0 to 1.
+
+    Returns
+    -------
+    dict
+        name, geometry, colormap, features (value -> words), opacity.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
+    colours |= {value: np.array(rgb) / 255 for value, rgb in EXPERT_COLOURS.items()}
+    spatial = axes.removesuffix("S")
+    cell = np.array([dict(zip("YX", pitch, strict=True)).get(a, 1) for a in spatial], dtype=float)
+    return {
+        **{key: source[key] for key in GEOMETRY if key in source},
+        "name": f"{source['name']} experts",
+        "scale": np.asarray(source["scale"], dtype=float) * cell,
+        "translate": shifted(source, (cell - 1) / 2)["translate"],
+        "colormap": DirectLabelColormap(color_dict=colours),
+        "features": {
+            "index": list(range(len(EXPERT_WORDS))),
+            "blur": list(EXPERT_WORDS),
+            "share": [f"{share:.0%}" for share in shares],
+        },
+        "opacity": 0.3,
+    }
