@@ -173,7 +173,7 @@ def _as_lazy_image(image: Any, axes: str | None) -> LazyImage:
     if isinstance(image, LazyImage):
         if axes is None:
             return image
-        return LazyImage.from_array(image.data, axes, name=image.name)
+        return image.with_data(image.data, axes=axes)
     if isinstance(image, str | os.PathLike):
         return open_image(image, axes)
     return LazyImage.from_array(image, axes)

@@ -29,7 +29,7 @@ ROUTING_BLOCK = 1024
 SAMPLED_WINDOWS = 4
 """Windows along each axis from which a plane larger than a tile gets its one decision."""
 
-_REMEMBERED_BLOCKS = 64
+_REMEMBERED_BLOCKS = 4096  # of about 5 kB each
 
 Plane = tuple[int, int, int]
 
