@@ -1,8 +1,10 @@
 """Bad input and failing disks: one sentence that names the file, and nothing left behind."""
 
+import asyncio
 import errno
 import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,6 +277,23 @@ def test_a_full_disk(tmp_path: Path, name: str, monkeypatch) -> None:
     monkeypatch.setattr(LocalStore, "set", no_space)
     with pytest.raises(OutputError, match="disk is full"):
         write_image(tmp_path / name, image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_chunks_on_their_way_do_not_bring_the_folder_back(tmp_path: Path, monkeypatch) -> None:
+    store_chunk = LocalStore.set
+
+    async def late(self: LocalStore, key: str, value: object) -> None:
+        if key.endswith("/0/0"):
+            no_space()
+        if not key.endswith("zarr.json"):
+            await asyncio.sleep(0.1)
+        await store_chunk(self, key, value)
+
+    monkeypatch.setattr(LocalStore, "set", late)
+    with pytest.raises(OutputError, match="disk is full"):
+        write_image(tmp_path / "a.zarr", LazyImage.from_array(noise(500, 3000)))
+    time.sleep(0.3)
     assert not list(tmp_path.iterdir())
 
 

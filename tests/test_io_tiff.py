@@ -317,6 +317,11 @@ def test_units_of_other_kinds_survive(tmp_path: Path) -> None:
     back = open_image(write_image(tmp_path / "a.tif", image))
     assert dict(back.units) == {"Y": "nanometer", "X": "pixel"}
     assert dict(back.scale) == {"Y": 2.0, "X": 3.0}
+    frames = LazyImage.from_array(
+        noise(3, 20, 30), "TYX", scale={"T": 7, "X": 2}, units={"T": "frame", "X": "furlong"}
+    )
+    back = open_image(write_image(tmp_path / "b.tif", frames))
+    assert dict(back.scale) == {"X": 2.0} and dict(back.units) == {"X": "pixel"}
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "YXS"])

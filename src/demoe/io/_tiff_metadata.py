@@ -35,6 +35,7 @@ OME_SYMBOLS = {
     "day": "d",
     "pixel": "pixel",
 }
+_TIMES = ("nanosecond", "microsecond", "millisecond", "second", "minute", "hour", "day")
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def ome_metadata(image: LazyImage) -> dict[str, Any]:
     for letter, key in keys.items():
         if letter not in image.scale:
             continue
-        unit = OME_SYMBOLS.get(image.units.get(letter, "pixel"))
-        if letter == "T" and unit == "pixel":
-            continue  # OME-XML has no unit of time for "one frame"
-        if unit is None:  # not a unit of OME-XML: the number is worth keeping without it
-            unit = "reference frame" if letter != "T" else "s"
+        name = image.units.get(letter, "pixel")
+        if letter == "T" and name not in _TIMES:
+            continue  # OME-XML has no other unit of time, such as "one frame"
+        # A length in a unit that OME-XML does not know is worth keeping as a bare number.
+        unit = OME_SYMBOLS.get(name, "reference frame")
         found[key] = image.scale[letter]
         found[f"{key}Unit"] = unit
     if image.channel_names:

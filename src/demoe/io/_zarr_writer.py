@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ import dask.array as da
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.sync import sync
 
 from demoe.axes import CANONICAL, plane_axes
 from demoe.errors import OutputError
@@ -19,6 +23,7 @@ from demoe.recipe import TASKS
 
 CHUNK = 512
 VERSION = "0.5"
+SETTLE_SECONDS = 60
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"), ("alpha", "FFFFFF"))
 # Okabe and Ito's colours, told apart by colour-blind people too; one for each task.
@@ -61,6 +66,37 @@ def write_zarr(
     progress : callable, optional
         Told about each block that was computed.
     """
+    with _nothing_runs_on():
+        _write_root(target, image, experts, gates, provenance, progress)
+
+
+@contextmanager
+def _nothing_runs_on() -> Iterator[None]:
+    """Wait, after a failure, for the chunks that zarr still writes in the background.
+
+    They would bring the folder back after it was removed.
+    """
+
+    async def wait() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=SETTLE_SECONDS)
+
+    try:
+        yield
+    except BaseException:
+        sync(wait())
+        raise
+
+
+def _write_root(
+    target: Path,
+    image: LazyImage,
+    experts: LazyImage | None,
+    gates: da.Array | None,
+    provenance: dict[str, Any] | None,
+    progress: Progress | None,
+) -> None:
     root = zarr.create_group(target, zarr_format=3)
     shapes = level_shapes(*image.plane_shape, largest=PYRAMID_TOP)
     arrays = [_create_level(root, image, level, shape) for level, shape in enumerate(shapes)]
