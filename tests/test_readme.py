@@ -8,46 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
+from pages import GUIDE, PAGES, ROOT, blocks, commands, lay_out_files
 
 from demoe.cli import build_parser
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOX = re.compile(r"tox run -e ([\w,]+)")
-
-
-def blocks(page: Path, *languages: str) -> list[str]:
-    """Fenced code blocks in one of the languages, in order."""
-    fenced = re.findall(r"^```(\w*)[^\n]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [code for language, code in fenced if language in languages]
-
-
-def commands(page: Path) -> list[str]:
-    """`demoe …` lines of shell blocks, continued lines joined, comments dropped."""
-    text = "\n".join(blocks(page, "", "sh", "bash", "shell", "console")).replace("\\\n", " ")
-    lines = [line.removeprefix("$ ").strip() for line in text.splitlines()]
-    return [line for line in lines if line.startswith("demoe ")]
 
 
 def ids(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.fixture
-def desk(tmp_path, monkeypatch) -> Path:
-    """A working directory with the files that the examples name."""
+@pytest.mark.parametrize("page", [page for page in PAGES if page != GUIDE], ids=ids)
+def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    random = np.random.default_rng(0)
-    stack = random.integers(0, 4000, (2, 48, 64), dtype=np.uint16)
-    tifffile.imwrite("stack.ome.tif", stack, metadata={"axes": "ZYX"})
-    Image.fromarray(random.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save("photo.png")
-    return tmp_path
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids)
-def test_python_examples_run(page, desk):
+    lay_out_files()
     names = {"__name__": "example", "array": np.zeros((2, 48, 64), np.uint16)}
     for number, code in enumerate(blocks(page, "python"), start=1):
         exec(compile(code, f"{page.name}, example {number}", "exec"), names)
