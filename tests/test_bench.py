@@ -1,0 +1,296 @@
+"""The benchmark, tiny: its rows, its arithmetic, and what it says when memory is short."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from demoe import bench, bench_rows, measure
+from demoe.errors import OutputError, WeightsError
+from demoe.model.checkpoint import build_network, read_state_dict, write_weights
+from demoe.model.config import NetworkConfig
+from demoe.model.flops import flops_per_pixel
+from demoe.model.network import DeMoENet
+
+CPU = torch.device("cpu")
+SIZE, REPEATS = 128, 3
+CONFIG = NetworkConfig(4, (0, 1, 1, 1), 1, (1, 0, 1, 1), router_width=8, router_hidden=4)
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_weights(path, DeMoENet(CONFIG).state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def small_matrices():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure.MATRIX_SIDES, "cpu", (64,))
+        patch.setattr(measure, "MATRIX_SECONDS", 0.02)
+        yield
+
+
+@pytest.fixture(scope="module")
+def printed_and_written(weights, small_matrices, tmp_path_factory):
+    target = tmp_path_factory.mktemp("result") / "bench.json"
+    words = ("--size", str(SIZE), "--repeats", str(REPEATS), "--tile", "64", "--device", "cpu")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = bench.main(parse(*words, "--model", str(weights), "--json", str(target)))
+    assert code == 0
+    return out.getvalue(), target.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def result(printed_and_written) -> dict:
+    return json.loads(printed_and_written[1])
+
+
+# -- operations counted -------------------------------------------------------------------
+
+
+def test_the_published_network_has_the_published_number_of_operations():
+    macs = flops_per_pixel(NetworkConfig()) * 256 * 256 / 2
+    assert round(macs / 1e9, 2) == 10.84
+    assert round(flops_per_pixel(NetworkConfig()) / 1e3) == 331
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIG,
+        NetworkConfig(8, (1, 2), 0, (2, 1), experts=2),
+        NetworkConfig(4, (2, 2, 2, 2), 2, (2, 2, 2, 2)),
+    ],
+    ids=["uneven", "two levels", "as published"],
+)
+def test_counted_operations_are_those_that_convolutions_do(config):
+    network = DeMoENet(config).eval()
+    done = 0
+
+    def count(module, _, output):
+        nonlocal done
+        done += 2 * output.numel() * module.weight[0].numel()
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+
+    def operations(side: int) -> int:
+        nonlocal done
+        done = 0
+        with torch.inference_mode():
+            network(torch.rand(1, 3, side, side))
+        return done
+
+    # What follows a global pooling is the same for both pictures and cancels.
+    difference = operations(64) - operations(32)
+    assert difference == pytest.approx(flops_per_pixel(config) * (64**2 - 32**2), rel=1e-12)
+
+
+# -- the whole benchmark ------------------------------------------------------------------
+
+
+def test_every_row_is_measured_as_often_as_asked(result):
+    assert [row["name"] for row in result["rows"]] == [
+        bench_rows.BARE,
+        bench_rows.BARE_KEEPING,
+        "demoe, array to array, one expert",
+        "demoe, array to array, routed",
+        "demoe, TIFF to OME-Zarr, one expert",
+    ]
+    for row in result["rows"]:
+        assert row["side"] == SIZE
+        assert len(row["seconds"]) == REPEATS
+        assert min(row["seconds"]) > 0
+        assert row["note"] == ""
+    assert result["settings"]["tile"] == [64, 64]
+    # The halo is wider than what lies beyond a tile, so each of the four tiles reads everything.
+    assert result["settings"]["halo"] >= 64
+    assert result["settings"]["reads_per_pixel"] == 4
+    assert len(result["matrix_product_gflops"]) == len(result["rows"]) + 1
+
+
+def test_figures_are_quotients_of_medians(result):
+    flops = flops_per_pixel(CONFIG)
+    assert result["network"]["flops_per_pixel"] == flops
+    products = result["matrix_product_gflops"]
+    rows = result["rows"]
+    for i, row in enumerate(rows):
+        median = statistics.median(row["seconds"])
+        assert row["median_seconds"] == median
+        assert row["megapixels_per_second"] == pytest.approx(SIZE**2 / median / 1e6)
+        assert row["gflops"] == pytest.approx(SIZE**2 * flops / median / 1e9)
+        assert row["share"] == pytest.approx(row["gflops"] * 2 / (products[i] + products[i + 1]))
+        assert row["times_bare"] == pytest.approx(rows[0]["median_seconds"] / median)
+        assert row["times_bare_same_allocator"] == pytest.approx(rows[1]["median_seconds"] / median)
+
+
+def test_the_table_shows_the_rows_and_what_was_measured(printed_and_written, result):
+    text = printed_and_written[0]
+    assert text.rstrip("\n") == bench.table(result)
+    for row in result["rows"]:
+        line = next(line for line in text.splitlines() if line.startswith(row["name"]))
+        numbers = line.removeprefix(row["name"]).split()
+        assert numbers[0] == str(SIZE)
+        assert numbers[1] == f"{row['median_seconds']:.2f}"
+        assert numbers[-1] == f"{row['times_bare_same_allocator']:.2f}"
+    assert result["network"]["sha256"][:12] in text
+    assert "medians of 3 runs" in text
+
+
+def test_neither_table_nor_json_names_host_or_folders(printed_and_written, weights, result):
+    for text in printed_and_written:
+        assert str(weights.parent) not in text
+        assert weights.name in text
+    assert platform.node() not in map(str, result["machine"].values())
+
+
+# -- memory -------------------------------------------------------------------------------
+
+
+def test_a_peak_is_seen_though_it_is_over_at_the_end():
+    idle = measure.memory_in_use(CPU)
+
+    def work():
+        np.ones(16_000_000).sum()  # 128 MB
+
+    timing = measure.timed(work, 2, CPU, idle)
+    assert timing.peak_bytes > 100e6
+    assert len(timing.seconds) == 2
+
+
+def test_a_peak_does_not_contain_what_an_earlier_row_took():
+    measure.give_memory_back(CPU)
+    idle = measure.memory_in_use(CPU)
+    measure.timed(lambda: np.ones(16_000_000).sum(), 1, CPU, idle)
+    assert measure.timed(lambda: None, 1, CPU, idle).peak_bytes < 60e6
+
+
+def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):
+    monkeypatch.setattr(measure, "memory_in_use", lambda device: None)
+    assert measure.timed(lambda: None, 1, CPU, None).peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "side"),
+    [
+        (2048, None, 2048),
+        (2048, 100e9, 2048),
+        (2048, 16e9, 1024),
+        (2048, 4e9, 512),
+        (1040, 4e9, 512),
+        (2048, 1e7, None),
+        (128, 1e6, None),
+    ],
+)
+def test_the_bare_network_gets_the_largest_picture_that_fits(size, free, side):
+    found, note = bench_rows.whole_side(size, 32, free)
+    assert found == side
+    assert (note == "") == (side == size)
+    if note:
+        assert f"{size} px would take about" in note
+
+
+def test_rows_that_memory_does_not_allow_are_left_out_and_say_so(
+    weights, small_matrices, monkeypatch
+):
+    monkeypatch.setattr(bench_rows, "free_memory", lambda device: 1_000_000)
+    result = bench_rows.measure_all(size=64, repeats=1, model=str(weights), device="cpu")
+    bare, keeping, *tiled = result["rows"]
+    for row in (bare, keeping):
+        assert row["seconds"] is None
+        assert row["times_bare"] is None
+        assert row["note"].startswith("skipped")
+        assert f"{row['name']}: skipped" in bench.table(result)
+    for row in tiled:
+        assert row["gflops"] > 0
+        assert row["times_bare"] is None
+
+
+def test_a_process_that_the_system_ends_gives_no_figures():
+    assert bench_rows.in_own_process(os._exit, 9) is None
+    row = bench_rows.figures("x", 64, None, 1e3, (1.0, 1.0), "ended")
+    assert row["seconds"] is None
+    assert row["note"] == "ended"
+
+
+# -- what is run --------------------------------------------------------------------------
+
+
+def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
+    network = build_network(read_state_dict(weights)[0])
+    picture = bench_rows.photo(64)
+    restored, gates = bench_rows.bare_work(network, picture, CPU)()
+    assert gates.tolist() == [[1, 0, 0, 0, 0]]
+    x = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
+    assert torch.allclose(restored, network(x, gates.clone())[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [64, 640, 1504])
+def test_the_photo_has_any_size_and_no_flat_parts(side):
+    picture = bench_rows.photo(side)
+    assert picture.shape == (side, side, 3)
+    assert picture.dtype == np.uint8
+    corners = [picture[:64, :64], picture[-64:, -64:], picture[:64, -64:], picture[-64:, :64]]
+    assert min(part.std() for part in corners) > 1
+
+
+# -- arguments ----------------------------------------------------------------------------
+
+
+def test_arguments_have_the_documented_defaults():
+    assert vars(parse()) == {
+        "size": 2048,
+        "repeats": 3,
+        "model": "default",
+        "tile": "auto",
+        "device": "auto",
+        "json": None,
+    }
+    assert parse("--tile", "512").tile == 512
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--size", "100"),
+        ("--size", "16"),
+        ("--size", "-64"),
+        ("--repeats", "0"),
+        ("--tile", "65"),
+        ("--tile", "big"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*words)
+    assert stop.value.code == 2
+    assert "must be" in capsys.readouterr().err
+
+
+def test_a_place_for_the_json_is_checked_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(OutputError, match="no folder"):
+        bench.main(parse("--json", str(tmp_path / "absent" / "bench.json")))
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(WeightsError, match="absent"):
+        bench.main(parse("--size", "64", "--model", str(tmp_path / "absent.safetensors")))
