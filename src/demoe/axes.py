@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import dask.array as da
+import numpy as np
+
 from demoe.errors import AxesError
 
 if TYPE_CHECKING:
-    import dask.array as da
     from numpy.typing import NDArray
 
     AnyArray = TypeVar("AnyArray", NDArray[Any], da.Array)
@@ -118,9 +120,21 @@ def to_canonical(array: AnyArray, axes: str) -> AnyArray:
     ndarray or dask array
         A 6-dimensional view, TCZYXS; missing axes have length 1.
     """
-    order = [axes.index(letter) for letter in CANONICAL if letter in axes]
-    index = tuple(slice(None) if letter in axes else None for letter in CANONICAL)
-    view: AnyArray = array.transpose(order)[index]
+    present = "".join(letter for letter in CANONICAL if letter in axes)
+    turned: AnyArray = array.transpose([axes.index(letter) for letter in present])
+    if isinstance(turned, np.ndarray):
+        return _add_axes(turned, present)
+    # Indexing with None would list every block; this keeps the graph of any image small.
+    view: AnyArray = da.blockwise(
+        _add_axes,
+        tuple(CANONICAL),
+        turned,
+        tuple(present),
+        new_axes={letter: 1 for letter in CANONICAL if letter not in present},
+        present=present,
+        dtype=turned.dtype,
+        meta=np.empty((0,) * len(CANONICAL), turned.dtype),
+    )
     return view
 
 
@@ -150,8 +164,21 @@ def from_canonical(array: AnyArray, axes: str) -> AnyArray:
                 f"Axis {letter} is {length} long and cannot be left out of axes '{axes}'."
             )
     present = [letter for letter in CANONICAL if letter in axes]
-    index = tuple(slice(None) if letter in axes else 0 for letter in CANONICAL)
-    view: AnyArray = array[index].transpose([present.index(letter) for letter in axes])
+    dropped = tuple(at for at, letter in enumerate(CANONICAL) if letter not in axes)
+    if isinstance(array, np.ndarray):
+        kept = array.squeeze(dropped)
+    elif dropped:
+        kept = da.map_blocks(
+            np.squeeze,
+            array,
+            axis=dropped,
+            drop_axis=list(dropped),
+            dtype=array.dtype,
+            meta=np.empty((0,) * len(present), array.dtype),
+        )
+    else:
+        kept = array
+    view: AnyArray = kept.transpose([present.index(letter) for letter in axes])
     return view
 
 
@@ -169,6 +196,12 @@ def plane_axes(axes: str) -> str:
         `axes` without Y, X and S, in the same order, for example "TCZ" or "".
     """
     return "".join(letter for letter in axes if letter not in PLANE_LETTERS)
+
+
+def _add_axes(block: NDArray[Any], present: str) -> NDArray[Any]:
+    index = tuple(slice(None) if letter in present else None for letter in CANONICAL)
+    view: NDArray[Any] = block[index]
+    return view
 
 
 def _size(shape: tuple[int, ...]) -> str:
