@@ -28,7 +28,6 @@ def named_arrays(draw: st.DrawFn) -> tuple[np.ndarray, str]:
     return values, "".join(letters)
 
 
-@settings(deadline=None)
 @given(named_arrays())
 def test_canonical_round_trip(named: tuple[np.ndarray, str]) -> None:
     array, axes = named
@@ -40,7 +39,6 @@ def test_canonical_round_trip(named: tuple[np.ndarray, str]) -> None:
     np.testing.assert_array_equal(from_canonical(canonical, axes), array)
 
 
-@settings(deadline=None)
 @given(named_arrays())
 def test_an_index_means_the_same_voxel_in_both_orders(named: tuple[np.ndarray, str]) -> None:
     array, axes = named
@@ -63,7 +61,7 @@ def test_dask_arrays_stay_lazy_and_their_graphs_small() -> None:
     assert to_canonical(lazy, "CYX").name == canonical.name
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(named_arrays())
 def test_dask_arrays_go_the_same_way(named: tuple[np.ndarray, str]) -> None:
     array, axes = named
@@ -74,7 +72,6 @@ def test_dask_arrays_go_the_same_way(named: tuple[np.ndarray, str]) -> None:
     assert back.dtype == array.dtype
 
 
-@settings(deadline=None)
 @given(named_arrays())
 def test_check_accepts_any_order_and_case(named: tuple[np.ndarray, str]) -> None:
     array, axes = named

@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -26,7 +26,6 @@ def test_every_short_integer_comes_back(dtype: str) -> None:
         np.testing.assert_array_equal(scale.restore(scaled, dtype), values)
 
 
-@settings(deadline=None)
 @given(hnp.arrays(np.float32, 9, elements=st.floats(-1e4, 1e4, width=32)))
 def test_floats_come_back(values: np.ndarray) -> None:
     scale = IntensityScale(-50.0, 1000.0)
