@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
+from dask.base import optimize
+from numpy.typing import NDArray
 
-from demoe.errors import Cancelled, OutputError
+from demoe.errors import Cancelled, OutputError, RecipeError
 from demoe.image import LazyImage
 from demoe.io._write import check_output, write_image
 from demoe.lazy import Deblurred, deblur
@@ -24,6 +26,9 @@ from demoe.recipe import TASKS, Recipe
 from demoe.store import Index, TileStore
 
 Progress = Callable[[int, int, str], None]
+
+GRAPH_TILES = 64
+"""Tiles that are taken from the graph together: a look into it takes time by all its tiles."""
 
 
 class CancelToken(Protocol):
@@ -91,7 +96,7 @@ def run(
     resume : bool
         Go on with an interrupted run of the same image, recipe and network; without one, begin.
     overwrite : bool
-        Replace an existing output, and drop an interrupted run.
+        Replace an existing output and, unless it is to be resumed, drop an interrupted run.
     workers : int
         Tiles in work at once on this machine. The network runs one tile at a time with all cores;
         more workers let reading overlap with computing, at the cost of memory.
@@ -100,7 +105,7 @@ def run(
     progress : callable, optional
         ``progress(done, total, message)``, in tiles.
     cancel : object with is_set(), optional
-        Asked between tiles.
+        Asked between tiles, and while the output is written.
 
     Raises
     ------
@@ -110,6 +115,8 @@ def run(
         If anything a person can mend is wrong.
     """
     began = time.monotonic()
+    if workers < 1:
+        raise RecipeError(f"workers must be at least 1, not {workers}.")
     result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
     target = Path(output)
     check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
@@ -123,14 +130,15 @@ def run(
     with _system_errors(target), open_store(folder, result.image) as store:
         before = len(store.done)
         try:
-            _compute_tiles(result.image, store, workers, client, progress, cancel)
-            _finish(result, store, target, overwrite, progress)
+            watch = _Watch(progress, cancel, "resume goes on from there")
+            _compute_tiles(result.image, store, workers, client, watch)
+            experts = _finish(result, store, target, overwrite, watch)
         except BaseException:
             if not store.done:
                 store.delete()
             raise
         store.delete()
-    counts = np.bincount(np.asarray(result.expert_map).ravel(), minlength=len(TASKS) + 1)[1:]
+    counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)[1:]
     tiles = math.prod(result.image.numblocks)
     return Report(
         output=target,
@@ -168,68 +176,76 @@ def save(
         If the result cannot be written there.
     """
     target = Path(path)
+    watch = _Watch(progress, cancel, "nothing is kept")
     if isinstance(result, LazyImage):
-        return write_image(target, result, overwrite=overwrite, progress=progress)
+        return write_image(target, result, overwrite=overwrite, progress=watch)
     check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
     folder = target.with_name(f".{target.name}.demoe-save-{os.getpid()}")
     with _system_errors(target), TileStore.create(folder, result.image) as store:
         try:
-            _compute_tiles(result.image, store, 1, None, progress, cancel)
-            _finish(result, store, target, overwrite, progress)
+            _compute_tiles(result.image, store, 1, None, watch)
+            _finish(result, store, target, overwrite, watch)
         finally:
             store.delete()
     return target
 
 
+@dataclass(frozen=True)
+class _Watch:
+    """Tells about progress, and stops the work when it is asked to."""
+
+    progress: Progress | None
+    cancel: CancelToken | None
+    consequence: str
+
+    def __call__(self, done: int, total: int, message: str) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled(f"Stopped with {done} of {total} tiles done; {self.consequence}.")
+        if self.progress is not None:
+            self.progress(done, total, message)
+
+
 def _compute_tiles(
-    array: da.Array,
-    store: TileStore,
-    workers: int,
-    client: Any,
-    progress: Progress | None,
-    cancel: CancelToken | None,
+    array: da.Array, store: TileStore, workers: int, client: Any, watch: _Watch
 ) -> None:
     """Compute the blocks that the store lacks, a few at a time, and put them there."""
     total = math.prod(array.numblocks)
-    missing = (i for i in itertools.product(*map(range, array.numblocks)) if i not in store.done)
-    with _submitter(array, workers, client) as (submit, in_flight):
+    missing = _missing_tiles(array, store)
+    with _submitter(workers, client) as (submit, in_flight):
         waiting: dict[Any, Index] = {}
         try:
+            watch(len(store.done), total, "tiles")
             while True:
-                if cancel is not None and cancel.is_set():
-                    raise Cancelled(
-                        f"Stopped with {len(store.done)} of {total} tiles done; resume goes on "
-                        "from there."
-                    )
-                for index in itertools.islice(missing, in_flight - len(waiting)):
-                    waiting[submit(index)] = index
-                if progress is not None:
-                    progress(len(store.done), total, "tiles")
+                for index, tile in itertools.islice(missing, in_flight - len(waiting)):
+                    waiting[submit(tile)] = index
                 if not waiting:
                     return
                 finished, _ = _wait_any(list(waiting), client)
                 for future in finished:
                     store.put(waiting.pop(future), future.result())
+                watch(len(store.done), total, "tiles")
         finally:
             for future in waiting:
                 future.cancel()
 
 
+def _missing_tiles(array: da.Array, store: TileStore) -> Iterator[tuple[Index, da.Array]]:
+    """Give the blocks that the store lacks, each with a small graph."""
+    every = itertools.product(*map(range, array.numblocks))
+    missing = (index for index in every if index not in store.done)
+    while group := list(itertools.islice(missing, GRAPH_TILES)):
+        yield from zip(group, optimize(*(array.blocks[i] for i in group)), strict=True)
+
+
 @contextmanager
-def _submitter(
-    array: da.Array, workers: int, client: Any
-) -> Iterator[tuple[Callable[[Index], Any], int]]:
+def _submitter(workers: int, client: Any) -> Iterator[tuple[Callable[[da.Array], Any], int]]:
     """Offer a function that starts the computation of a block, and how many to keep in work."""
     if client is not None:
         threads = max(1, sum(client.nthreads().values()))
-        yield (lambda index: client.compute(array.blocks[index])), 2 * threads
+        yield client.compute, 2 * threads
         return
-
-    def compute(index: Index) -> Any:
-        return array.blocks[index].compute(scheduler="synchronous")
-
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
-        yield (lambda index: pool.submit(compute, index)), workers
+        yield (lambda tile: pool.submit(tile.compute, scheduler="synchronous")), workers
 
 
 def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
@@ -243,12 +259,17 @@ def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
 
 
 def _finish(
-    result: Deblurred, store: TileStore, target: Path, overwrite: bool, progress: Progress | None
-) -> None:
-    """Write the output from the stored tiles."""
-    if progress is not None:
-        total = math.prod(result.image.numblocks)
-        progress(total, total, f"writing {target.name}")
+    result: Deblurred, store: TileStore, target: Path, overwrite: bool, watch: _Watch
+) -> NDArray[np.uint8]:
+    """Write the output from the stored tiles, and return the expert map."""
+    total = math.prod(result.image.numblocks)
+
+    def tell(done: int, blocks: int, _: str) -> None:
+        watch(total, total, f"writing {target.name}, {done / blocks:.0%}")
+
+    tell(0, total, "")
+    # Now, because the output may take the place of the source.
+    expert_map: NDArray[np.uint8] = np.asarray(result.expert_map)
     source = result.source
     axes = "".join(letter for letter in source.axes if letter not in "YXS") + "YX"
     scale = {
@@ -258,7 +279,7 @@ def _finish(
         if letter in "TZYX"
     }
     experts = LazyImage(
-        result.expert_map,
+        da.from_array(expert_map, chunks=result.expert_map.chunks),
         axes,
         scale,
         source.units,
@@ -272,7 +293,9 @@ def _finish(
         gates=result.gates,
         provenance=result.provenance,
         overwrite=overwrite,
+        progress=tell,
     )
+    return expert_map
 
 
 @contextmanager

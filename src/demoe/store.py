@@ -2,7 +2,8 @@
 
 A store is a folder with the pixels (zarr, one chunk a tile), a description of what is computed, and
 a journal of finished tiles. A tile enters the journal after its pixels are written, so whatever
-interrupts a run costs at most the tiles in work.
+interrupts a run costs at most the tiles in work. Where the machine itself went down, the disk may
+hold an entry without its pixels; so each tile has a checksum, and is read once before it is reused.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dask.array as da
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from demoe.errors import OutputError
 
@@ -46,7 +48,9 @@ class TileStore:
     def __init__(self, folder: Path, array: da.Array) -> None:
         self.folder = folder
         self._array = array
-        self._pixels = zarr.open_array(str(folder / _PIXELS), mode="r+")
+        # Tiles of zeros are written too, so that a lost one shows.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._pixels = zarr.open_array(str(folder / _PIXELS), mode="r+")
         self.done = self._read_journal()
         self._journal = (folder / _JOURNAL).open("ab")
 
@@ -54,18 +58,23 @@ class TileStore:
     def create(cls, folder: Path, array: da.Array) -> Self:
         """Begin a store; whatever was in the folder is deleted."""
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        zarr.create_array(
-            store=str(folder / _PIXELS),
-            shape=array.shape,
-            chunks=tuple(int(side) for side in array.chunksize),
-            dtype=array.dtype,
-            fill_value=0,
-        )
-        (folder / _JOURNAL).touch()
-        # Last: a folder without it is no store.
-        (folder / _IDENTITY).write_text(json.dumps(_identity(array)))
-        return cls(folder, array)
+        try:
+            folder.mkdir()
+            zarr.create_array(
+                store=str(folder / _PIXELS),
+                shape=array.shape,
+                chunks=tuple(int(side) for side in array.chunksize),
+                dtype=array.dtype,
+                fill_value=0,
+                compressors=ZstdCodec(level=0, checksum=True),
+            )
+            (folder / _JOURNAL).touch()
+            # Last: a folder without it is no store.
+            (folder / _IDENTITY).write_text(json.dumps(_identity(array)))
+            return cls(folder, array)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     @classmethod
     def resume(cls, folder: Path, array: da.Array) -> Self:
@@ -85,7 +94,9 @@ class TileStore:
                 f"The unfinished run in {folder} is of another image, recipe or network, so it "
                 "cannot be resumed; start over with overwrite, or write somewhere else."
             )
-        return cls(folder, array)
+        store = cls(folder, array)
+        store.done = {index for index in store.done if store._holds(index)}
+        return store
 
     def put(self, index: Index, values: NDArray[Any]) -> None:
         """Keep a block, and then note that it is finished."""
@@ -122,6 +133,16 @@ class TileStore:
     ) -> None:
         """Close the journal."""
         self.close()
+
+    def _holds(self, index: Index) -> bool:
+        """Whether a block's pixels are all there, as they were written."""
+        if not self.folder.joinpath(_PIXELS, "c", *map(str, index)).is_file():
+            return False
+        try:
+            self._pixels.blocks[index]
+        except (OSError, RuntimeError, ValueError):
+            return False
+        return True
 
     def _read_journal(self) -> set[Index]:
         """Return the finished blocks; an entry cut off by a crash does not count."""
