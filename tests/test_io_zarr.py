@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from demoe.colours import EXPERT_COLOURS
 from demoe.errors import AxesError, ImageError, OutputError
 from demoe.image import LazyImage
 from demoe.io import open_image, write_image
@@ -279,6 +280,8 @@ def test_the_expert_map_overlays_the_image(tmp_path: Path) -> None:
     ]
     assert scale["scale"] == [3.0, 16.0, 32.0]
     assert ome["multiscales"][0]["axes"][1]["unit"] == "micrometer"
+    colours = {entry["label-value"]: tuple(entry["rgba"]) for entry in ome["image-label"]["colors"]}
+    assert colours == {number: (*colour, 255) for number, colour in EXPERT_COLOURS.items()}
     np.testing.assert_array_equal(root["labels/expert_map/0"][:], values)
     np.testing.assert_array_equal(root["labels/expert_map/1"][:], values[:, ::2, ::2])
     np.testing.assert_array_equal(root["demoe/gates"][:], gates.compute())

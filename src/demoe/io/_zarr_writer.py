@@ -16,6 +16,7 @@ from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
 from demoe.axes import CANONICAL, plane_axes
+from demoe.colours import EXPERT_COLOURS
 from demoe.errors import OutputError
 from demoe.image import LazyImage
 from demoe.io._bands import PYRAMID_TOP, Band, Progress, coarsen, iter_bands, level_shapes
@@ -26,8 +27,6 @@ VERSION = "0.5"
 SETTLE_SECONDS = 60
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"), ("alpha", "FFFFFF"))
-# Okabe and Ito's colours, told apart by colour-blind people too; one for each task.
-_EXPERT_COLOURS = ((86, 180, 233), (230, 159, 0), (213, 94, 0), (240, 228, 66), (204, 121, 167))
 
 
 def check_zarr(path: Path, image: LazyImage) -> None:
@@ -251,7 +250,7 @@ def _write_experts(root: zarr.Group, image: LazyImage, experts: LazyImage, level
             "source": {"image": "../../"},
             "colors": [
                 {"label-value": number, "rgba": [*colour, 255]}
-                for number, colour in enumerate(_EXPERT_COLOURS, start=1)
+                for number, colour in EXPERT_COLOURS.items()
             ],
             "properties": [
                 {"label-value": number, "expert": task}
