@@ -5,10 +5,13 @@ Run it on any screen: ``python docs/make_screenshot.py``, or without one:
 """
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import napari
+from napari._app_model import get_app_model
+from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
 
 SAMPLE = "pagoda_mixed"
@@ -16,8 +19,8 @@ SIZE = (1480, 900)
 PICTURE = Path(__file__).parent / "images" / "napari.png"
 
 
-def wait(until=None, seconds=0.5):
-    """Let the window live until something is true, then a little longer."""
+def live(until=None, seconds=0.5):
+    """Let the window live until something is true, and then a little longer."""
     while until is not None and not until():
         QApplication.processEvents()
         time.sleep(0.01)
@@ -32,24 +35,26 @@ def main() -> int:
     viewer = napari.Viewer(show=True)
     viewer.window._qt_window.resize(*SIZE)
     viewer.open_sample("napari-demoe", SAMPLE)
-    _, widget = viewer.window.add_plugin_dock_widget("napari-demoe", "Deblur")
+    get_app_model().commands.execute_command("napari-demoe.deblur")
+    widget = viewer.window.dock_widgets["Deblur (DeMoE)"]
+    widget.choose_model("default")
     widget.routing.setCurrentIndex(widget.routing.findData("local"))
-    wait()
-    widget.session.choices.model = "default"
+    widget.tile.setCurrentIndex(widget.tile.findData(256))
+    live()
     widget.run.click()
-    wait(lambda: not widget.session.busy)
+    live(lambda: not widget.session.busy)
     if widget.session.error:
         print(widget.session.error, file=sys.stderr)
         viewer.close()
         return 1
-    # Left the hidden sharp picture and the blurred one, right the result under its expert map.
+    # Above the blurred picture (and the hidden sharp one), below the result under its expert map.
     viewer.canvas.grid.stride = 2
     viewer.canvas.grid.shape = (2, 1)
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
     rows, columns = viewer.layers[-2].data.shape[:2]
-    viewer.cursor.position = (rows * 0.4, columns * 0.1)
-    wait()
+    viewer.cursor.position = (rows * 0.6, columns * 0.9)
+    live()
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(PICTURE, canvas_only=False, flash=False)
     viewer.close()
@@ -57,4 +62,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory() as folder:  # this person's own settings stay as they are
+        get_settings(Path(folder) / "settings.yaml")
+        sys.exit(main())

@@ -203,5 +203,5 @@ def experts_kwargs(
             "blur": list(EXPERT_WORDS),
             "share": [f"{share:.0%}" for share in shares],
         },
-        "opacity": 0.3,
+        "opacity": 0.25,
     }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from demoe.axes import plane_axes
 from demoe.errors import DemoeError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
@@ -282,7 +283,7 @@ class Session:
             if self.done == self.total:
                 return "Drawing the expert map …"
             return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
-        if self._note:
+        if self._note or self.state == "failed":
             return self._note
         if self._source is None:
             return "Open an image, or one of File > Open Sample > DeMoE."
@@ -294,12 +295,14 @@ class Session:
         if layer is None or not layer.visible:
             return ""
         value = layer.get_value(position, world=True)
-        if not value:
+        if not value or value >= len(EXPERT_WORDS):  # a person may paint anything
             return ""
         ours = layer.metadata["demoe"]
         cell = np.rint(layer.world_to_data(position)).astype(int)
-        weights = cells_to_layer_order(ours["gates"].max(axis=-3), ours["axes"])
-        return f"{EXPERT_WORDS[int(value)]} {float(weights[tuple(cell)]):.2f}"
+        at = dict(zip(ours["axes"], cell, strict=False))
+        plane = tuple(at[letter] for letter in plane_axes(ours["axes"]))
+        weight = ours["gates"][(*plane, int(value) - 1, at["Y"], at["X"])]
+        return f"{EXPERT_WORDS[int(value)]} {float(weight):.2f}"
 
     # -- reports of the worker, on the main thread ---------------------------------------------
 
@@ -386,7 +389,7 @@ class Session:
         self._preview_layers = layers
 
     def _fail(self, message: str, notify: bool = True) -> None:
-        self.state, self.error, self._note = "failed", message, "Stopped by an error."
+        self.state, self.error, self._note = "failed", message, ""
         self._drop_working()
         if notify:
             from napari.utils.notifications import show_error

@@ -122,7 +122,7 @@ class DeblurWidget(QWidget):
         self.progress.setSizePolicy(keeping)
         self.status, self.error, self.cursor = (_line() for _ in range(3))
         self.error.setObjectName("demoe_error")
-        self.error.setStyleSheet("color: #ff6b6b")
+        self.error.setStyleSheet("color: #e0524d")
         self.overlay = QCheckBox("Show the expert map")
         for name, tip in TOOLTIPS.items():
             getattr(self, name).setToolTip(tip)
@@ -156,8 +156,8 @@ class DeblurWidget(QWidget):
         layout.addWidget(self.advanced)
         layout.addLayout(buttons)
         layout.addWidget(self.status)
-        layout.addWidget(self.progress)
         layout.addWidget(self.error)
+        layout.addWidget(self.progress)
         layout.addWidget(_rule())
         layout.addLayout(self._legend())
         layout.addWidget(self.overlay)
@@ -302,6 +302,7 @@ class DeblurWidget(QWidget):
         self.progress.setValue(session.done)
         self.progress.setFormat(f"{session.done} of {session.total} tiles")
         self.status.setText(session.status)
+        self.status.setVisible(bool(session.status))
         self.error.setText(session.error)
         self.error.setVisible(bool(session.error))
         for i, (label, bar) in enumerate(zip(self.shares, self._bars, strict=True), start=1):

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from napari.utils.notifications import notification_manager
 
 import demoe
+from napari_demoe import _worker
 from napari_demoe._reader import read
 from napari_demoe._session import Choices, is_result
 from napari_demoe._words import script
 from napari_demoe._worker import MEMORY_BYTES, new_store, sorted_boxes
+from napari_demoe._writer import write_layers
 
 
 @pytest.fixture
@@ -192,6 +195,27 @@ def test_a_preview_takes_the_middle_of_the_view_and_replaces_the_last(session, v
     session.start()
     worker.finish()
     assert len(viewer.layers) == 5  # a full result leaves the preview
+
+
+def test_a_result_on_disk_is_a_layer_like_any_other(
+    session, viewer, worker, picture, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
+    viewer.add_image(np.stack([picture] * 2), name="stack")
+    session.start()
+    worker.finish()
+    result = viewer.layers["stack deblurred"]
+    assert isinstance(result.data, zarr.Array)
+    pixels = result.data[:]
+    assert pixels.any()
+    write_layers(str(tmp_path / "out.ome.zarr"), [result.as_layer_data_tuple()])
+    back = demoe.open_image(tmp_path / "out.ome.zarr")
+    np.testing.assert_array_equal(back.data.compute(), pixels)
+    session.source = result
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    assert "stack deblurred deblurred" in viewer.layers
 
 
 def test_the_script_does_the_same_run(session, viewer, tmp_path, picture):
