@@ -199,10 +199,10 @@ class _Watch:
     consequence: str
 
     def __call__(self, done: int, total: int, message: str) -> None:
-        if self.cancel is not None and self.cancel.is_set():
-            raise Cancelled(f"Stopped with {done} of {total} tiles done; {self.consequence}.")
         if self.progress is not None:
             self.progress(done, total, message)
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled(f"Stopped with {done} of {total} tiles done; {self.consequence}.")
 
 
 def _compute_tiles(
