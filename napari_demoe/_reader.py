@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from demoe.image import LazyImage
+
+LARGE = 4096
+"""Planes longer than this are shown from the pyramid that is stored with them, if there is one."""
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -41,7 +46,8 @@ def read(path: str) -> list[LayerTuple]:
     Returns
     -------
     list of layer data tuples
-        The image as a dask array; then, for a result of ours, the expert map as labels.
+        The image as a dask array, or several of one pyramid where planes are large; then, for a
+        result of ours, the expert map as labels.
 
     Raises
     ------
@@ -53,11 +59,42 @@ def read(path: str) -> list[LayerTuple]:
 
     image = demoe.open_image(path)
     kwargs = image_kwargs(image)
+    levels = [image.data]
+    if max(image.plane_shape) > LARGE:
+        levels += _coarser_levels(Path(path), image.axes)
     layers: list[LayerTuple] = [(image.data, kwargs, "image")]
+    if len(levels) > 1:
+        layers = [(levels, {**kwargs, "multiscale": True}, "image")]
     place = expert_map_of(Path(path))
     if place is not None:
         layers.append(_read_experts(place, image, kwargs))
     return layers
+
+
+def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
+    """Open the coarser levels of an OME-Zarr image; none where they are stored in another way."""
+    import zarr
+
+    import demoe
+
+    if not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
+        return []
+    node = zarr.open(path, mode="r", use_consolidated=False)
+    attributes = node.attrs.asdict()
+    multiscales = attributes.get("ome", attributes).get("multiscales", [])
+    if not multiscales:
+        return []
+    entries = multiscales[0].get("axes", [])
+    stored = "".join(entry["name"] for entry in entries if isinstance(entry, dict)).upper()
+    wanted = axes.replace("S", "C")  # colour samples are stored as channels
+    if sorted(stored) != sorted(wanted):
+        return []
+    order = [stored.index(letter) for letter in wanted]
+    levels = []
+    for dataset in multiscales[0]["datasets"][1:]:
+        data = demoe.open_image(path / dataset["path"], stored).data.transpose(order)
+        levels.append(data.rechunk({data.ndim - 1: -1}) if "S" in axes else data)
+    return levels
 
 
 def expert_map_of(path: Path) -> Path | None:

@@ -11,8 +11,10 @@ from napari.components import ViewerModel
 from npe2 import PluginManifest
 
 import demoe
+from demoe.io import write_image
 from demoe.sample_images import sample_names, sample_titles
 from napari_demoe import _sample_data
+from napari_demoe._layers import to_lazy
 from napari_demoe._reader import get_reader, read
 from napari_demoe._writer import write_layers
 
@@ -109,6 +111,24 @@ def test_reading_is_lazy(tmp_path):
     assert data.shape == (40, 2000, 2000)
     assert not isinstance(data, np.ndarray)
     assert kwargs["contrast_limits"] == (0, 255)
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((30, 5000), "YX"), ((2, 30, 5000, 3), "ZYXS")])
+def test_a_large_image_is_shown_from_its_pyramid(tmp_path, shape, axes):
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    path = tmp_path / "wide.ome.zarr"
+    write_image(path, demoe.LazyImage.from_array(pixels, axes, scale={"X": 0.5}))
+    ((levels, kwargs, _),) = read(str(path))
+    layer = ViewerModel().add_image(levels, **kwargs)
+    assert layer.multiscale
+    assert len(levels) == 5
+    assert layer.scale[-1] == 0.5
+    assert layer.rgb == ("S" in axes)
+    lazy = to_lazy(*layer.as_layer_data_tuple()[:2])
+    assert lazy.axes == axes
+    np.testing.assert_array_equal(lazy.data.compute(), pixels)
+    coarse = np.asarray(levels[1]).astype(float)
+    assert abs(coarse.mean() - pixels.mean()) < 2
 
 
 def test_the_reader_takes_single_images_only(tmp_path):
