@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from demoe.errors import Cancelled, DemoeError, ImageError, OutputError, RecipeError
+from demoe.errors import (
+    AxesError,
+    Cancelled,
+    DemoeError,
+    ImageError,
+    OutputError,
+    RecipeError,
+)
+from demoe.io._names import stem_of
 from demoe.recipe import PHOTOMETRY, ROUTINGS, Recipe
 
 if TYPE_CHECKING:
@@ -89,9 +97,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--axes", help="letters of TCZYXS, for example ZYX; else from the file")
     parser.add_argument("--expert-map", type=Path, help="painted map: 0 router, 1-5 an expert")
-    kept = parser.add_mutually_exclusive_group()
-    kept.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    kept.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, default=1, help="tiles in work at once (default 1)")
     where.add_argument("--scheduler", help="address of a Dask scheduler to compute on")
@@ -138,31 +145,37 @@ def _run(arguments: argparse.Namespace) -> int:
     from demoe.run import run
 
     recipe = recipe_from(arguments)
-    if arguments.workers < 1:
-        raise RecipeError(f"--workers must be at least 1, not {arguments.workers}.")
     painted = None
     if arguments.expert_map:
         painted = open_image(arguments.expert_map).data
     output: Path = arguments.output
-    jobs = [(arguments.input, output)]
-    if not output.name.lower().endswith(tuple(SUFFIXES_OUT)):
-        jobs = _folder_jobs(arguments.input, output)
-    reports = []
+    many = not output.name.lower().endswith(tuple(SUFFIXES_OUT))
+    jobs = _folder_jobs(arguments.input, output) if many else [(arguments.input, output)]
+    reports, code = [], DONE
     with _client(arguments.scheduler) as client:
         for source, target in jobs:
-            with _bar(source.name, arguments.quiet) as progress:
-                report = run(
-                    source,
-                    target,
-                    recipe,
-                    axes=arguments.axes,
-                    expert_map=painted,
-                    resume=arguments.resume,
-                    overwrite=arguments.overwrite,
-                    workers=arguments.workers,
-                    client=client,
-                    progress=progress,
-                )
+            if many and arguments.resume and not arguments.overwrite and target.exists():
+                print(f"demoe: {target} is finished already", file=sys.stderr)
+                continue
+            try:
+                with _bar(source.name, arguments.quiet) as progress:
+                    report = run(
+                        source,
+                        target,
+                        recipe,
+                        axes=arguments.axes,
+                        expert_map=painted,
+                        resume=arguments.resume,
+                        overwrite=arguments.overwrite,
+                        workers=arguments.workers,
+                        client=client,
+                        progress=progress,
+                    )
+            except (AxesError, ImageError, OutputError) as error:
+                if not many:
+                    raise
+                code = _complain(error, FAILED)  # the other images may be well
+                continue
             reports.append(asdict(report) | {"output": str(report.output)})
             if not arguments.json:
                 used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
@@ -170,14 +183,16 @@ def _run(arguments: argparse.Namespace) -> int:
                     f"{report.output}: {report.megapixels:.2f} MP in {report.seconds:.1f} s; {used}"
                 )
     if arguments.json:
-        print(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
-    return DONE
+        print(json.dumps(reports if many else reports[0], indent=2))
+    return code
 
 
 def _folder_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     """Pair every image of a folder with a file of its name in the output folder."""
     from demoe.io import SUFFIXES_OUT, is_readable
 
+    if not source.exists():
+        raise ImageError(f"There is no file or folder {source}.")
     if not source.is_dir() or source.name.lower().endswith(".zarr"):
         raise OutputError(
             f"{output} has no suffix of an image; use one of {', '.join(SUFFIXES_OUT)}, or give a "
@@ -190,11 +205,27 @@ def _folder_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         output.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {output} cannot be made ({error.strerror}).") from None
-    writable = tuple(SUFFIXES_OUT)
-    return [
-        (p, output / (p.name if p.name.lower().endswith(writable) else f"{p.stem}.png"))
-        for p in found
-    ]
+    jobs = [(p, output / _output_name(p)) for p in found]
+    # Expert map and record are named by the stem, so two images may not share it.
+    stems: dict[str, Path] = {}
+    for path, target in jobs:
+        other = stems.setdefault(stem_of(target).lower(), path)
+        if other != path:
+            raise OutputError(
+                f"{other.name} and {path.name} would both be written as {stem_of(target)} in "
+                f"{output}; rename one of them."
+            )
+    return jobs
+
+
+def _output_name(source: Path) -> str:
+    """Keep an image's name where its format can be written; else take one that holds as much."""
+    from demoe.io import SUFFIXES_OUT
+
+    if source.name.lower().endswith(tuple(SUFFIXES_OUT)):
+        return source.name
+    lossless = ".png" if source.suffix.lower() in (".bmp", ".webp") else ".ome.tif"
+    return stem_of(source) + lossless
 
 
 @contextmanager
@@ -256,15 +287,10 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from demoe.info import describe
+    from demoe.info import as_text, describe
 
     facts = describe(arguments.input, arguments.axes, recipe_from(arguments))
-    if arguments.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        width = max(map(len, facts))
-        for name, value in facts.items():
-            print(f"{name:<{width}}  {value}")
+    print(json.dumps(facts, indent=2) if arguments.json else as_text(facts))
     return DONE
 
 
@@ -325,3 +351,7 @@ def _models_path(arguments: argparse.Namespace) -> int:
 
     print(weights_path(arguments.name))
     return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from demoe.errors import OutputError
+from demoe.io import open_image
 from demoe.lazy import deblur
 from demoe.picture import SheetRow, contact_sheet, psnr
 from demoe.recipe import TASKS, Recipe
@@ -44,7 +45,7 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
         sample = load_sample(name)
         result = deblur(sample.blurred, recipe=recipe)
         path = save(result, folder / f"{name}.ome.tif", overwrite=True)
-        restored = np.asarray(result.image)
+        restored = np.asarray(open_image(path).data)  # what is in the file, and computed once
         experts = np.asarray(result.expert_map)
         blurred = np.asarray(sample.blurred.data)
         sharp = None if sample.sharp is None else np.asarray(sample.sharp.data)

@@ -109,11 +109,17 @@ class TileRunner:
         with _ONE_AT_A_TIME, torch.inference_mode():
             try:
                 return work()
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                # On a CPU, PyTorch says so in words alone.
+                if not (
+                    isinstance(error, torch.OutOfMemoryError | MemoryError)
+                    or "can't allocate memory" in str(error)
+                ):
+                    raise
                 height, width = pixels.shape[:2]
                 raise DeviceError(
                     f"The device {self.model.device} has too little memory for a tile of "
-                    f"{width} x {height} pixels; choose a smaller tile or device='cpu'."
+                    f"{width} x {height} pixels; choose a smaller tile or another device."
                 ) from None
 
 

@@ -20,7 +20,8 @@ Gates = NDArray[np.float32]
 
 def one_hot(task: str) -> Gates:
     """Return the gates (5,) of a manual task."""
-    return np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
+    gates: Gates = np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
+    return gates
 
 
 def fill(gates: Gates, rows: int, cols: int) -> Gates:
@@ -30,7 +31,7 @@ def fill(gates: Gates, rows: int, cols: int) -> Gates:
 
 def expert_map(gates: Gates) -> NDArray[np.uint8]:
     """Return the strongest expert of each cell, 1 to 5, for gates (..., 5, rows, cols)."""
-    return (gates.argmax(axis=-3) + 1).astype(np.uint8)
+    return np.asarray(gates.argmax(axis=-3) + 1, np.uint8)
 
 
 def window_starts(
@@ -87,7 +88,8 @@ def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floa
 def _hat(at: NDArray[np.floating], cells: int) -> Gates:
     """Return the matrix (len(at), cells) of linear interpolation."""
     place = np.clip(at - 0.5, 0, cells - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
+    distance = np.abs(place[:, None] - np.arange(cells))
+    return np.asarray(np.maximum(0, 1 - distance), np.float32)
 
 
 class PaintedMap:
@@ -96,8 +98,10 @@ class PaintedMap:
     Parameters
     ----------
     values : array
-        Integers; (rows, cols) for all planes, or with the image's plane axes before them. Any
-        resolution: it covers the plane evenly, and the value at a cell's centre counts.
+        Integers; (rows, cols) for all planes, or with the image's plane axes before them. One value
+        a routing cell, or any other resolution: then it covers the plane evenly, and the value at
+        a cell's centre counts. Along an
+        axis with as many values as cells, as in the expert map of a result, each is a cell's.
     planes : tuple of int
         Lengths of the image's plane axes, in the image's order.
 
@@ -153,7 +157,15 @@ class PaintedMap:
 
 
 def _centres(cells: range, pitch: int, size: int, length: int) -> NDArray[np.intp]:
-    """Return the index in a map of ``length`` that each cell's centre falls on."""
+    """Return the index in a map of ``length`` that each cell's centre falls on.
+
+    A map of just the cells is taken cell by cell: spread evenly it would shift against them where
+    the last cell is cut short by the border.
+    """
+    if length == -(-size // pitch):
+        return np.asarray(cells)
+    if length == -(-size // pitch):
+        return np.asarray(cells)
     start = np.asarray(cells) * pitch
     centre = (start + np.minimum(start + pitch, size)) / 2
-    return np.minimum((centre * length / size).astype(np.intp), length - 1)
+    return np.minimum(np.asarray(centre * length / size, np.intp), length - 1)

@@ -19,13 +19,14 @@ from demoe.recipe import Recipe
 # Both measured on CPUs with `demoe bench`; the estimate is meant to be right within a factor of 2.
 _SHARE_OF_PEAK = 0.2
 _BYTES_PER_CHANNEL = 90
+_BYTES_OF_PROGRAM = 0.35e9
 
 
 def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> dict[str, Any]:
     """Return JSON-able facts about an image and a run on it.
 
-    Axes, size and dtype are read from the file; tiles follow from the recipe; memory and time are
-    estimates for this machine.
+    Axes, size and dtype are read from the file; tiles follow from the recipe; memory (bytes, of
+    the whole process) and time (seconds) are estimates for this machine.
     """
     image = open_image(path, axes)
     model = load_model(recipe.model, recipe.device)
@@ -34,25 +35,51 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     tiles = image.n_planes * math.prod(plan.shape)
     operations = tiles * math.prod(read) * flops_per_pixel(model.config)
     seconds = operations / (_SHARE_OF_PEAK * _matrix_rate(model.device))
-    units = {k: f"{v:g} {image.units.get(k, 'pixel')}" for k, v in image.scale.items()}
     return {
         "image": str(path),
         "axes": image.axes,
         "shape": list(image.shape),
         "dtype": str(image.dtype),
-        "size": f"{math.prod(image.shape) * image.dtype.itemsize / 1e6:.1f} MB",
-        "step": units,
+        "bytes": math.prod(image.shape) * image.dtype.itemsize,
+        "scale": dict(image.scale),
+        "units": {letter: image.units.get(letter, "pixel") for letter in image.scale},
         "channels": list(image.channel_names),
         "planes": image.n_planes,
         "routing": resolve_routing(recipe, plan),
         "tiles": tiles,
         "tile": list(plan.core_shape),
         "halo": plan.halo,
-        "model": f"{model.name}, width {model.config.width}",
+        "model": model.name,
+        "width": model.config.width,
         "device": str(model.device),
-        "memory": f"about {math.prod(read) * model.config.width * _BYTES_PER_CHANNEL / 1e9:.1f} GB",
-        "time": f"about {_duration(seconds)}",
+        "memory": round(
+            _BYTES_OF_PROGRAM + math.prod(read) * model.config.width * _BYTES_PER_CHANNEL
+        ),
+        "seconds": round(seconds, 1),
     }
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """Lay out what `describe` returned for people, one fact a line."""
+    lengths = ", ".join(
+        f"{letter} {n}" for letter, n in zip(facts["axes"], facts["shape"], strict=True)
+    )
+    steps = [f"{k} {v:g} {facts['units'][k]}" for k, v in facts["scale"].items()]
+    rows, columns = facts["tile"]
+    lines = {
+        "image": facts["image"],
+        "size": f"{lengths}; {facts['dtype']}, {_amount(facts['bytes'])}",
+        "step": ", ".join(steps) or "not stated",
+        "channels": ", ".join(facts["channels"]),
+        "planes": facts["planes"],
+        "model": f"{facts['model']}, width {facts['width']}, on {facts['device']}",
+        "routing": facts["routing"],
+        "tiles": f"{facts['tiles']} of {columns} x {rows} pixels, read with {facts['halo']} more "
+        "around",
+        "memory": f"about {_amount(facts['memory'])}",
+        "time": f"about {_duration(facts['seconds'])}",
+    }
+    return "\n".join(f"{name:<8}  {value}" for name, value in lines.items() if value)
 
 
 def _matrix_rate(device: torch.device) -> float:
@@ -71,4 +98,11 @@ def _duration(seconds: float) -> str:
     for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{max(1, seconds):.0f} seconds"
+    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
+
+
+def _amount(size: float) -> str:
+    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} bytes"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,13 +17,13 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 
-from demoe.axes import from_canonical
+from demoe.axes import from_canonical, plane_axes
 from demoe.errors import RecipeError
 from demoe.gates import PaintedMap
 from demoe.image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.planes import PlaneWork, make_runner
+from demoe.planes import Plane, PlaneWork, make_runner
 from demoe.recipe import TASKS, Recipe
 from demoe.tiling import TilePlan
 
@@ -105,7 +105,7 @@ def deblur(
     if isinstance(fields.get("model"), Model):
         model: Model = fields.pop("model")
         fields |= {"model": str(model.path), "device": str(model.device)}
-    if "model" in fields:
+    if isinstance(fields.get("model"), os.PathLike):
         fields["model"] = os.fspath(fields["model"])
     if not isinstance(fields.get("routing", ""), str):
         if expert_map is not None:
@@ -114,8 +114,11 @@ def deblur(
     recipe = (recipe or Recipe()).replace(**fields)
     loaded = load_model(recipe.model, recipe.device)
     plan = make_plan(source, recipe, make_runner(loaded, recipe).halo, loaded.multiple)
-    planes = tuple(n for n, a in zip(source.shape, source.axes, strict=True) if a not in "YXS")
-    painted = None if expert_map is None else PaintedMap(expert_map, planes)
+    length = dict(zip(source.axes, source.shape, strict=True))
+    along = plane_axes(source.axes)
+    painted = None
+    if expert_map is not None:
+        painted = PaintedMap(expert_map, tuple(length[letter] for letter in along))
     routing = resolve_routing(recipe, plan)
     work = PlaneWork(source, recipe, plan, routing, painted)
     # The checksum stands for the model, and the device does not change what a tile is.
@@ -125,23 +128,26 @@ def deblur(
         asdict(recipe.replace(device="auto", model="default")),
         loaded.sha256,
         None if painted is None else painted.values,
+        version("napari-demoe"),
     )
-    samples = source.canonical.shape[-1]
-    t, c, z = source.canonical.shape[:3]
-    ones = ((1,) * t, (1,) * c, (1,) * z)
+    # In the image's own order of axes from the start: every step after this would cost as many
+    # tasks as there are tiles.
+    planes = tuple((1,) * length[letter] for letter in along)
+    sides = dict(zip(along, planes, strict=True)) | dict(zip("YX", plan.chunks, strict=True))
+    if source.is_rgb:
+        sides["S"] = (length["S"],)
+    tiles = tuple(sides[letter] for letter in source.axes)
     cells = _cell_chunks(work)
-    restored = _blocks(
-        _restore_block, work, f"deblur-{token}", (*ones, *plan.chunks, (samples,)), source.dtype
-    )
-    gates = _blocks(
-        _gates_block, work, f"gates-{token}", (*ones, (len(TASKS),), *cells), np.float32
-    )
-    experts = _blocks(_experts_block, work, f"experts-{token}", (*ones, *cells), np.uint8)
+    experts = (len(TASKS),)
     return Deblurred(
         source=source,
-        image=from_canonical(restored, source.axes),
-        expert_map=_plane_order(experts, source.axes),
-        gates=_plane_order(gates, source.axes),
+        image=_blocks(_restore_block, work, f"deblur-{token}", tiles, source.dtype),
+        expert_map=_blocks(
+            _experts_block, work, f"experts-{token}", (*planes, *cells), np.dtype(np.uint8)
+        ),
+        gates=_blocks(
+            _gates_block, work, f"gates-{token}", (*planes, experts, *cells), np.dtype(np.float32)
+        ),
         pitch=(recipe.pitch, recipe.pitch),
         provenance=_provenance(source, recipe, loaded, plan, routing, painted),
         recipe=recipe,
@@ -154,7 +160,12 @@ def make_plan(source: LazyImage, recipe: Recipe, halo: int, grid: int) -> TilePl
     height, width = source.plane_shape
     tile = AUTO_TILE if recipe.tile == "auto" else int(recipe.tile)
     wanted = halo if recipe.halo == "auto" else int(recipe.halo)
-    for name, value in (("tile", tile), ("halo", wanted)):
+    for name, value in (
+        ("tile", tile),
+        ("halo", wanted),
+        ("pitch", recipe.pitch),
+        ("window", recipe.window),
+    ):
         if value % grid:
             raise RecipeError(
                 f"{name} must be a multiple of {grid} pixels for this network, not {value}."
@@ -184,7 +195,7 @@ def _blocks(
     work: PlaneWork,
     name: str,
     chunks: tuple[tuple[int, ...], ...],
-    dtype: Any,
+    dtype: np.dtype[Any],
 ) -> da.Array:
     meta = np.empty((0,) * len(chunks), dtype)
     lazy: da.Array = da.map_blocks(
@@ -194,18 +205,31 @@ def _blocks(
 
 
 def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
-    t, c, z, row, col, _ = block_id
-    return work.restore_tile((t, c, z), row, col)[None, None, None]
+    index = dict(zip(work.image.axes, block_id, strict=True))
+    block = work.restore_tile(_plane(index), index["Y"], index["X"])
+    return from_canonical(block[None, None, None], work.image.axes)
 
 
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
-    t, c, z, _, row, col = block_id
-    return work.cell_gates((t, c, z), *_block_ranges(work, row, col))[None, None, None]
+    *along, _, row, col = block_id
+    return _cells_block(work.cell_gates, work, along, row, col)
 
 
 def _experts_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
-    t, c, z, row, col = block_id
-    return work.cell_experts((t, c, z), *_block_ranges(work, row, col))[None, None, None]
+    *along, row, col = block_id
+    return _cells_block(work.cell_experts, work, along, row, col)
+
+
+def _cells_block(
+    function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
+) -> Any:
+    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    block = function(plane, *_block_ranges(work, row, col))
+    return block.reshape((1,) * len(along) + block.shape)
+
+
+def _plane(index: Mapping[str, int]) -> Plane:
+    return index.get("T", 0), index.get("C", 0), index.get("Z", 0)
 
 
 def _block_ranges(work: PlaneWork, row: int, col: int) -> tuple[range, range]:
@@ -223,16 +247,6 @@ def _cell_chunks(work: PlaneWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
         for n in work.cells
     )
     return rows, cols
-
-
-def _plane_order(array: da.Array, axes: str) -> da.Array:
-    """Bring T, C, Z before other axes into the image's own order; drop those it does not have."""
-    named = [letter for letter in axes if letter in "TCZ"]
-    index = tuple(slice(None) if letter in axes else 0 for letter in "TCZ")
-    kept = [letter for letter in "TCZ" if letter in axes]
-    rest = range(len(kept), len(kept) + array.ndim - 3)
-    ordered: da.Array = array[index].transpose([*(kept.index(letter) for letter in named), *rest])
-    return ordered
 
 
 def _provenance(

@@ -1,17 +1,20 @@
 """One image and one recipe: what it takes to compute any tile or any routing cell of it.
 
 Every answer depends on image, recipe and weights alone; what is remembered only saves time.
-Objects travel to other processes without what they remember.
+Objects travel to other processes without what they remember, and share it there.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from dask.local import get_sync
 from numpy.typing import NDArray
 
 from demoe.engine import Pixels, TileRunner
@@ -64,22 +67,17 @@ class PlaneWork:
         self.plan = plan
         self.routing = routing
         self.painted = painted
-        self._start_empty()
-
-    def _start_empty(self) -> None:
-        self._lock = threading.RLock()
-        self._scale: IntensityScale | None = None
-        self._remembered: OrderedDict[tuple[Any, ...], Gates] = OrderedDict()
+        self._identity = uuid.uuid4().hex
+        self._memory = _memory_of(self._identity)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is remembered: locks do not travel, the rest can be computed again."""
-        names = ("image", "recipe", "plan", "routing", "painted")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name != "_memory"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin with nothing remembered."""
+        """Remember together with other copies: on a cluster every task brings one of its own."""
         self.__dict__.update(state)
-        self._start_empty()
+        self._memory = _memory_of(self._identity)
 
     @property
     def runner(self) -> TileRunner:
@@ -89,10 +87,11 @@ class PlaneWork:
     @property
     def scale(self) -> IntensityScale:
         """How pixel values become [0, 1]; decided once an image, from a fixed sample of it."""
-        with self._lock:
-            if self._scale is None:
-                self._scale = resolve_intensity(self.image, self.recipe.intensity)
-            return self._scale
+        memory = self._memory
+        with memory.lock:
+            if memory.scale is None:
+                memory.scale = resolve_intensity(self.image, self.recipe.intensity)
+            return memory.scale
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -123,9 +122,16 @@ class PlaneWork:
 
     def _values(self, plane: Plane, box: Box) -> NDArray[Any]:
         """Read a rectangle of a plane: (rows, cols, S), dtype of the image."""
-        lazy = self.image.canonical[plane][box.slices]
-        # Synchronous: this already runs inside a task, and tasks are what runs in parallel.
-        values: NDArray[Any] = np.asarray(lazy.compute(scheduler="synchronous"))
+        # In the image's own axes: to turn all of it first would cost as much as it has blocks.
+        axes = self.image.axes
+        index = dict(zip("TCZ", plane, strict=True)) | dict(zip("YX", box.slices, strict=True))
+        lazy = self.image.data[tuple(index.get(letter, slice(None)) for letter in axes)]
+        # In this thread: this already runs inside a task, and tasks are what runs in parallel.
+        values: NDArray[Any] = np.asarray(lazy.compute(scheduler=get_sync))
+        if axes.index("Y") > axes.index("X"):
+            values = values.swapaxes(0, 1)
+        if not self.image.is_rgb:
+            values = values[..., None]
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             y, x, _ = np.argwhere(~np.isfinite(values))[0]
             raise ImageError(
@@ -210,7 +216,7 @@ class PlaneWork:
             for left in _spread_starts(width, side, self.plan.grid):
                 box = Box(top, left, min(top + side, height), min(left + side, width))
                 decisions.append(self.runner.route(self._network_pixels(plane, box)))
-        return np.mean(decisions, axis=0, dtype=np.float32)
+        return np.asarray(np.mean(decisions, axis=0), np.float32)
 
     def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
         """Return the gates of a routing block with the cells that it covers."""
@@ -241,13 +247,28 @@ class PlaneWork:
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Gates]) -> Gates:
         """Return what was computed under a key, computing it at the first call."""
-        with self._lock:
-            if key not in self._remembered:
-                self._remembered[key] = make()
-                while len(self._remembered) > _REMEMBERED_BLOCKS:
-                    self._remembered.popitem(last=False)
-            self._remembered.move_to_end(key)
-            return self._remembered[key]
+        memory = self._memory
+        with memory.lock:
+            if key not in memory.gates:
+                memory.gates[key] = make()
+                while len(memory.gates) > _REMEMBERED_BLOCKS:
+                    memory.gates.popitem(last=False)
+            memory.gates.move_to_end(key)
+            return memory.gates[key]
+
+
+class _Memory:
+    """What the copies of one `PlaneWork` in a process have found out so far."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.scale: IntensityScale | None = None
+        self.gates: OrderedDict[tuple[Any, ...], Gates] = OrderedDict()
+
+
+@functools.lru_cache(maxsize=16)
+def _memory_of(_identity: str) -> _Memory:
+    return _Memory()
 
 
 def make_runner(model: Model, recipe: Recipe) -> TileRunner:

@@ -92,7 +92,7 @@ class Recipe:
 
     def _one_of(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise RecipeError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
 
     def _check_intensity(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from demoe.model.network import DeMoENet
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _LISTED = 4
+_LONGEST_HEADER = 100_000_000  # what the safetensors library accepts
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -50,24 +50,25 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         raise WeightsError(f"There is no weights file {path}.")
     metadata: dict[str, str] = {}
     if _is_torch_file(path):
-        content = _unwrap(_read_torch(path))
+        content = _unwrap(_read_torch(path), path)
     else:
         content, metadata = _read_safetensors(path)
+    content = {str(key): value for key, value in content.items()}
     wrapper = next((w for w in _WRAPPERS if any(k.startswith(f"{w}.") for k in content)), None)
     if wrapper:
         prefix = f"{wrapper}."
         content = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
             raise WeightsError(
-                f"The weights file {path} holds {type(value).__name__} under {key!r} "
-                "where a tensor is expected."
+                f"The weights file {path} holds {_kind(value)} under {key!r} "
+                "where a dense tensor is expected."
             )
         value = value.float() if value.is_floating_point() else value
         if value.is_floating_point() and not value.isfinite().all():
             raise WeightsError(f"The weights file {path} is damaged: {key} is not finite.")
-        tensors[str(key).removeprefix("module.")] = value
+        tensors[key.removeprefix("module.")] = value
     if not tensors:
         raise WeightsError(f"The weights file {path} holds no tensors.")
     return tensors, metadata
@@ -75,9 +76,23 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
 
 def _is_torch_file(path: Path) -> bool:
     """Tell PyTorch's formats (zip archive or bare pickle) from safetensors by content."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    return head[:1] == b"\x80" or head == b"PK"
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsError(
+            f"The weights file {path} cannot be read ({error.strerror or error})."
+        ) from None
+    # The length of a safetensors header may begin with the very bytes of a pickle or a zip file.
+    if int.from_bytes(head[:8], "little") <= _LONGEST_HEADER and head[8:] == b"{":
+        return False
+    return head[:1] == b"\x80" or head[:2] == b"PK"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a {'quantized' if value.is_quantized else value.layout} tensor"
+    return f"a value of type {type(value).__name__}"
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -103,14 +118,14 @@ def _read_torch(path: Path) -> Any:
             else "is damaged or no PyTorch file"
         )
         raise WeightsError(f"The weights file {path} {why}.") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # what a damaged pickle makes the reader stumble over is open
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"The weights file {path} is damaged or incomplete ({reason})."
         ) from None
 
 
-def _unwrap(content: Any) -> dict[str, Any]:
+def _unwrap(content: Any, path: Path) -> dict[Any, Any]:
     for _ in range(2):
         if isinstance(content, Mapping):
             for wrapper in _WRAPPERS:
@@ -119,7 +134,8 @@ def _unwrap(content: Any) -> dict[str, Any]:
                     break
     if not isinstance(content, Mapping):
         raise WeightsError(
-            f"The weights file holds a {type(content).__name__} where a state dict is expected."
+            f"The weights file {path} holds a {type(content).__name__} where a state dict is "
+            "expected."
         )
     return dict(content)
 
@@ -141,9 +157,9 @@ def build_network(tensors: Mapping[str, Tensor], *, name: str = "these weights")
         "missing": [key for key in wanted if key not in tensors],
         "unexpected": [key for key in tensors if key not in wanted],
         "misshapen": [
-            f"{key} {tuple(tensors[key].shape)} instead of {tuple(value.shape)}"
+            f"{key} {_form(tensors[key])} instead of {_form(value)}"
             for key, value in wanted.items()
-            if key in tensors and tensors[key].shape != value.shape
+            if key in tensors and _form(tensors[key]) != _form(value)
         ],
     }
     if any(problems.values()):
@@ -153,6 +169,10 @@ def build_network(tensors: Mapping[str, Tensor], *, name: str = "these weights")
         )
     network.load_state_dict(dict(tensors), strict=True, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _some(keys: list[str]) -> str:
@@ -177,7 +197,7 @@ def write_weights(
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     stored = {
-        key: (value.half() if half and value.is_floating_point() else value).contiguous().cpu()
+        key: (_halved(value) if half else value).contiguous().cpu()
         for key, value in tensors.items()
     }
     try:
@@ -187,6 +207,14 @@ def write_weights(
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise OutputError(f"The weights could not be written to {path}: {error}.") from None
+
+
+def _halved(value: Tensor) -> Tensor:
+    """Return a tensor as float16 unless it is of integers or has values beyond that range."""
+    if not value.is_floating_point():
+        return value
+    halved = value.half()
+    return halved if halved.isfinite().all() else value
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

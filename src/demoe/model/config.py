@@ -9,6 +9,9 @@ from typing import Any
 
 from demoe.errors import WeightsError
 
+_MOST = 4096
+"""Channels that no network of this family comes near."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -83,6 +86,14 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
         found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
         return max(found) + 1 if found else 0
 
+    def channels(key: str) -> int:
+        if not shapes[key] or not 1 <= shapes[key][0] <= _MOST:
+            raise WeightsError(
+                f"These weights are not of the DeMoE family: {key} has the shape {shapes[key]} "
+                f"where (channels, ...) with 1 to {_MOST} channels is expected."
+            )
+        return shapes[key][0]
+
     needed = (
         "intro.weight",
         "ending.weight",
@@ -90,30 +101,25 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
         "mlp_branch.classifier.2.weight",
     )
     absent = [key for key in needed if key not in shapes]
-    levels = count(r"downs\.(\d+)\.")
-    experts = count(r"experts\.\d+\.experts\.(\d+)\.")
+    # Numbers of a few digits: a file must not make anything count to a billion.
+    levels = count(r"downs\.(\d)\.")
+    experts = count(r"experts\.\d\.experts\.(\d{1,2})\.")
     if absent or not levels or not experts:
         what = ", ".join(absent) if absent else "downs.* and experts.*"
         raise WeightsError(
             f"These weights are not of the DeMoE family: the tensors {what} are missing; "
             "use weights trained with `demoe train` or the released DeMoE.pt."
         )
-    try:
-        return NetworkConfig(
-            width=shapes["intro.weight"][0],
-            encoder_blocks=tuple(
-                count(rf"encoders\.{level}\.modules_list\.(\d+)\.") for level in range(levels)
-            ),
-            middle_blocks=count(r"middle_blks\.modules_list\.(\d+)\."),
-            decoder_blocks=tuple(
-                count(rf"decoders\.{level}\.modules_list\.(\d+)\.") for level in range(levels)
-            ),
-            experts=experts,
-            router_width=shapes["mlp_branch.conv_bottleneck.0.weight"][0],
-            router_hidden=shapes["mlp_branch.classifier.2.weight"][0],
-        )
-    except IndexError:
-        raise WeightsError(
-            "These weights are not of the DeMoE family: intro.weight or the router's tensors "
-            "have no dimensions where (channels, ...) is expected."
-        ) from None
+    return NetworkConfig(
+        width=channels("intro.weight"),
+        encoder_blocks=tuple(
+            count(rf"encoders\.{level}\.modules_list\.(\d{{1,3}})\.") for level in range(levels)
+        ),
+        middle_blocks=count(r"middle_blks\.modules_list\.(\d{1,3})\."),
+        decoder_blocks=tuple(
+            count(rf"decoders\.{level}\.modules_list\.(\d{{1,3}})\.") for level in range(levels)
+        ),
+        experts=experts,
+        router_width=channels("mlp_branch.conv_bottleneck.0.weight"),
+        router_hidden=channels("mlp_branch.classifier.2.weight"),
+    )

@@ -9,7 +9,13 @@ from demoe.training.evaluation import Scores
 from demoe.training.loop import TrainingPlan
 
 
-def model_card(config: NetworkConfig, plan: TrainingPlan, scores: Scores, pack: Path | None) -> str:
+def model_card(
+    config: NetworkConfig,
+    plan: TrainingPlan,
+    scores: Scores,
+    pack: Path | None,
+    init: Path | None = None,
+) -> str:
     """Return a model card in Markdown.
 
     Parameters
@@ -18,6 +24,8 @@ def model_card(config: NetworkConfig, plan: TrainingPlan, scores: Scores, pack: 
         Architecture, schedule and figures of the network.
     pack : Path or None
         The data pack that it was trained on; its sources and their licences are listed.
+    init : Path, optional
+        The weights that training began from.
     """
     lines = [
         "# DeMoE network",
@@ -36,6 +44,7 @@ def model_card(config: NetworkConfig, plan: TrainingPlan, scores: Scores, pack: 
         f"{plan.minutes:g} minutes on one machine, batches of {plan.batch} crops of {plan.crop} "
         f"px, AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
         "the router alone to convergence on features of the finished encoder.",
+        *([f"Training began from the weights {init.name}."] if init else []),
         "Blur is synthesised as it is needed (`demoe.training.degradations`): disks, polygons, "
         "Gaussian and Airy spots of 1 to 6 px radius; camera paths of 4 to 26 px; objects moving "
         "5 to 26 px; averaged frames of 3 to 24 px; motion or defocus at 1/4 to 1/16 exposure "
@@ -43,14 +52,14 @@ def model_card(config: NetworkConfig, plan: TrainingPlan, scores: Scores, pack: 
         "",
         "## Figures",
         "",
-        "PSNR on images of files held out of training, blurred by the same generators with "
+        "PSNR on images held out of training, blurred by the same generators with "
         "another seed (`demoe evaluate`):",
         "",
         scores.table(),
         "",
         "## Limits",
         "",
-        "Compact and trained for a short time on synthetic blur: expect moderate sharpening, not "
+        "Compact and trained on synthetic blur alone: expect moderate sharpening, not "
         "the recovery of strong blur. Blur wider than about 26 px, strong compression and other "
         "modalities than photographs, text and fluorescence-like images were not in training. "
         "Do not measure intensities in deblurred images without checking them against the "

@@ -7,14 +7,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demoe.errors import ImageError, OutputError
+from demoe.errors import ImageError, OutputError, RecipeError
 
 if TYPE_CHECKING:
     from demoe.training.data import SharpImages
     from demoe.training.loop import TrainingPlan
 
-PROCEDURAL = 450
-"""Images made from nothing that join the photographs of a pack in training."""
+PROCEDURAL, PROCEDURAL_HELD_OUT = 450, 60
+"""Images made from nothing that join the photographs of a pack, in training and held out of it."""
+
+ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 2000)
+"""Blurred images that the router is fitted on: by the length of the schedule, within limits."""
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,30 +33,44 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop", type=float, default=1.0, help="where in the schedule to end")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--init", type=Path, help="weights to start from")
-    parser.add_argument("--width", type=int, default=16, help="channels at full resolution")
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--crop", type=int, default=96, help="side of training crops in pixels")
+    parser.add_argument("--width", type=_count, default=16, help="channels at full resolution")
+    parser.add_argument("--batch", type=_count, default=12)
+    parser.add_argument("--crop", type=_count, default=96, help="side of training crops in pixels")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--per-task", type=int, default=40, help="images a task in the evaluation")
+    parser.add_argument(
+        "--per-task", type=_count, default=40, help="images a task in the evaluation"
+    )
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``demoe evaluate``."""
     parser.add_argument("--model", default="default", help="name or path of weights")
     parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
-    parser.add_argument("--per-task", type=int, default=40, help="images a task")
-    parser.add_argument("--crop", type=int, default=128, help="side of the images in pixels")
+    parser.add_argument("--per-task", type=_count, default=40, help="images a task")
+    parser.add_argument("--crop", type=_count, default=128, help="side of the images in pixels")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
 
 
 def train(arguments: argparse.Namespace) -> int:
     """Train, fit the router, evaluate, and write weights with their card."""
     if arguments.make_pack:
         return _make_pack(arguments)
+    if arguments.images:
+        raise RecipeError(
+            "Training takes a pack: make one with `demoe train --make-pack PACK IMAGES ...`, then "
+            "train with `demoe train --pack PACK`."
+        )
     import torch
 
     from demoe.model.checkpoint import build_network, read_state_dict, write_weights
@@ -62,7 +79,7 @@ def train(arguments: argparse.Namespace) -> int:
     from demoe.model.network import DeMoENet
     from demoe.training.card import model_card
     from demoe.training.evaluation import evaluate as measure
-    from demoe.training.loop import fit_router
+    from demoe.training.loop import STATE, fit_router
     from demoe.training.loop import train as train_network
 
     plan = _plan(arguments)
@@ -72,6 +89,10 @@ def train(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+    if not arguments.resume and (folder / STATE).exists():
+        raise OutputError(
+            f"{folder} holds a training already; go on with --resume, or choose another --out."
+        )
     images, held_out = load_images(arguments.pack, device)
     torch.manual_seed(arguments.seed)
     if arguments.init:
@@ -79,31 +100,38 @@ def train(arguments: argparse.Namespace) -> int:
     else:
         # Few blocks where pixels are many, more where they are few: the best use of a short time.
         network = DeMoENet(NetworkConfig(arguments.width, (0, 1, 2, 4), 2, (1, 1, 1, 0)))
-        torch.nn.init.zeros_(network.ending.weight)  # begin as the identity
+        for parameter in network.ending.parameters():
+            torch.nn.init.zeros_(parameter)  # begin as the identity
     network = train_network(
         network.to(device), images, plan, folder, resume=arguments.resume, report=_say
     )
     if plan.stop < 1:
         _say(f"schedule done up to {plan.stop:.0%}; weights are in {folder}")
         return 0
-    fit_router(network, images, plan, report=_say)
-    scores = measure(network, held_out, per_task=arguments.per_task)
-    card = model_card(network.config, plan, scores, arguments.pack)
+    low, high = ROUTER_SAMPLES
+    samples = int(min(high, max(low, plan.minutes * ROUTER_SAMPLES_A_MINUTE)))
+    fit_router(network, images, plan, samples=samples, steps=samples // 4, report=_say)
+    crop = min(128, held_out.largest_crop)
+    scores = measure(network, held_out, per_task=arguments.per_task, crop=crop)
+    card = model_card(network.config, plan, scores, arguments.pack, arguments.init)
     metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
     write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
-    (folder / "model.md").write_text(card, encoding="utf-8")
-    (folder / "scores.json").write_text(json.dumps(scores.to_dict(), indent=2), encoding="utf-8")
+    _write_text(folder / "model.md", card)
+    _write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
     print(scores.table())
     return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Print how much a network gains over blurred input on images held out of training."""
+    from demoe.io._atomic import check_target
     from demoe.model.loading import load_model
     from demoe.training.evaluation import evaluate as measure
 
+    if arguments.json:
+        check_target(arguments.json, overwrite=True)
     model = load_model(arguments.model, arguments.device)
-    _, held_out = load_images(arguments.pack, model.device)
+    held_out = load_held_out(arguments.pack, model.device)
     scores = measure(
         model.network,
         held_out,
@@ -113,7 +141,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     print(scores.table())
     if arguments.json:
-        arguments.json.write_text(json.dumps(scores.to_dict(), indent=2), encoding="utf-8")
+        _write_text(arguments.json, json.dumps(scores.to_dict(), indent=2))
     return 0
 
 
@@ -125,22 +153,49 @@ def load_images(pack: Path | None, device: Any) -> tuple[SharpImages, SharpImage
     import numpy as np
 
     from demoe.training.data import SharpImages
-    from demoe.training.pack import load_pack
     from demoe.training.procedural import procedural_images
 
-    train_part, held_part = [], []
-    side = 192
-    if pack is not None:
-        content = load_pack(pack)
-        side = content.images.shape[1]
-        train_part.append(content.images[content.train])
-        held_part.append(content.images[content.validation])
-    train_part.append(procedural_images(PROCEDURAL, side, seed=11))
-    held_part.append(procedural_images(60, side, seed=99))
+    photographs = _photographs(pack)
+    side = photographs[0].shape[1]
+    drawn = procedural_images(PROCEDURAL, side, seed=11)
     return (
-        SharpImages(np.concatenate(train_part), device),
-        SharpImages(np.concatenate(held_part), device),
+        SharpImages(np.concatenate([photographs[0], drawn]), device),
+        _with_drawn_held_out(photographs[1], device),
     )
+
+
+def load_held_out(pack: Path | None, device: Any) -> SharpImages:
+    """Return the second of what `load_images` returns, without making the first."""
+    return _with_drawn_held_out(_photographs(pack)[1], device)
+
+
+def _photographs(pack: Path | None) -> tuple[Any, Any]:
+    """Return a pack's training and held-out images; without a pack, none of the usual size."""
+    import numpy as np
+
+    from demoe.training.pack import load_pack
+
+    if pack is None:
+        return np.empty((0, 192, 192, 3), np.uint8), np.empty((0, 192, 192, 3), np.uint8)
+    content = load_pack(pack)
+    return content.images[content.train], content.images[content.validation]
+
+
+def _with_drawn_held_out(photographs: Any, device: Any) -> SharpImages:
+    import numpy as np
+
+    from demoe.training.data import SharpImages
+    from demoe.training.procedural import procedural_images
+
+    drawn = procedural_images(PROCEDURAL_HELD_OUT, photographs.shape[1], seed=99)
+    return SharpImages(np.concatenate([photographs, drawn]), device)
+
+
+def _write_text(path: Path, text: str) -> None:
+    from demoe.io._atomic import partial_output
+
+    with partial_output(path, overwrite=True) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def _plan(arguments: argparse.Namespace) -> TrainingPlan:

@@ -100,7 +100,7 @@ def global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     if roll == 0.0:
         seen = kernels.convolve(linear, kernels.from_path(KERNEL, path)[None])
     else:
-        seen = _average_frames(linear, path[:: max(1, len(path) // 32)], roll)
+        seen = _average_frames(linear, kernels.centred(path[:: max(1, len(path) // 32)]), roll)
     return to_display(seen.clamp(0, 1)), sharp
 
 
@@ -123,7 +123,8 @@ def synth_global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Average finished frames along a line, an arc or a sparse path, without linear light."""
     path = _straight_path(draw, 3, 24)
     if draw.chance(0.3):
-        path = path[:: draw.integer(4, 12)]  # few frames: the steps between them show
+        # Few frames: the steps between them show.
+        path = kernels.centred(path[:: draw.integer(4, 12)])
     return kernels.convolve(sharp, kernels.from_path(KERNEL, path)[None]).clamp(0, 1), sharp
 
 
@@ -165,7 +166,7 @@ def low_light(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     electrons = draw.log_uniform(1500, 12000)
     shot = draw.normal(*light.shape).to(light) * (light / electrons).sqrt()
     read = draw.normal(*light.shape).to(light) * draw.uniform(1, 4) / electrons
-    dark = to_linear(sharp) * exposure
+    dark = (linear * exposure).clamp(0, 1)  # of the same scene, highlights and all
     return to_display((light + shot + read).clamp(0, 1)), to_display(dark)
 
 
@@ -177,7 +178,7 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
     sharp : Tensor
         (N, 3, H, W), [0, 1]; ``MARGIN`` pixels a side are cut off the result.
     tasks : list of int
-        An index into ``TASKS`` for each image, or -1 to leave it sharp (with a little noise).
+        An index into ``TASKS`` for each image, or -1 to leave it sharp.
     draw : Draw
         Source of all randomness.
     """

@@ -65,7 +65,7 @@ def line(length: float, angle: float, bend: float = 0.0, points: int = 129) -> T
     s = torch.linspace(-0.5, 0.5, points)
     heading = angle + bend * s
     step = torch.stack([torch.sin(heading), torch.cos(heading)], dim=1) * (length / points)
-    return _centred(step.cumsum(0))
+    return centred(step.cumsum(0))
 
 
 def shake(length: float, draw: Draw, points: int = 129) -> Tensor:
@@ -80,10 +80,10 @@ def shake(length: float, draw: Draw, points: int = 129) -> Tensor:
     age = torch.arange(points)[:, None] - torch.arange(points)
     velocity = torch.where(age >= 0, 0.97 ** age.clamp_min(0).float(), 0.0) @ kicks
     travelled = velocity.norm(dim=1).sum().clamp_min(1e-6)
-    return _centred((velocity * (length / travelled)).cumsum(0))
+    return centred((velocity * (length / travelled)).cumsum(0))
 
 
-def _centred(path: Tensor) -> Tensor:
+def centred(path: Tensor) -> Tensor:
     """Shift a path so that its mean is the origin: blur then displaces nothing on average."""
     return path - path.mean(dim=0)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from demoe.allocator import keep_freed_memory
-from demoe.errors import WeightsError
+from demoe.errors import OutputError, RecipeError, WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
@@ -26,9 +26,9 @@ from demoe.training.random import Draw
 
 Report = Callable[[str], None]
 
-_STATE = "state.safetensors"
-_WEIGHTS = "weights.safetensors"
-_METRICS = "metrics.csv"
+STATE = "state.safetensors"
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,17 @@ class TrainingPlan:
         Weight of the router's cross entropy beside the restoration loss.
     sharp_share : float
         Share of images that are sharp already and must stay as they are.
+    ema : float
+        Share of the smoothed weights that a step keeps, once there have been many.
     seed : int
         Seed of data, degradations and initial weights.
+    save_every_s : float
+        Seconds between two saves of the state.
+
+    Raises
+    ------
+    RecipeError
+        If a field is out of range.
     """
 
     minutes: float = 60.0
@@ -65,6 +74,22 @@ class TrainingPlan:
     ema: float = 0.999
     seed: int = 0
     save_every_s: float = 180.0
+
+    def __post_init__(self) -> None:
+        """Check what would fail late, or never end."""
+        if not 0 < self.minutes < math.inf:
+            raise RecipeError(f"minutes must be a number above 0, not {self.minutes}.")
+        if not 0 <= self.start < self.stop <= 1:
+            raise RecipeError(
+                f"start and stop must be 0 <= start < stop <= 1, not {self.start} and {self.stop}."
+            )
+        if self.batch < 2 or self.crop < 16:
+            raise RecipeError(
+                "A batch needs at least 2 images of at least 16 pixels a side, not "
+                f"{self.batch} of {self.crop}."
+            )
+        if not 0 < self.rate < math.inf:
+            raise RecipeError(f"rate must be a number above 0, not {self.rate}.")
 
 
 def restoration_loss(restored: Tensor, target: Tensor) -> Tensor:
@@ -114,6 +139,8 @@ def train(
     ------
     WeightsError
         If there is no state to resume, or one of another architecture.
+    OutputError
+        If the folder cannot be written.
     """
     keep_freed_memory()
     device = next(network.parameters()).device
@@ -126,40 +153,46 @@ def train(
     )
     step, progress = 0, plan.start
     if resume:
-        step, progress = _load_state(folder / _STATE, network, smooth, optimiser)
+        step, progress = _load_state(folder / STATE, network, smooth, optimiser)
         report(f"going on at step {step}, {100 * progress:.0f} % of the schedule")
     first_progress = progress
     draw = Draw(plan.seed * 1_000_003 + step)
     began = saved = told = time.monotonic()
     sums: list[float] = []
-    while progress < plan.stop:
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(plan, progress)
-        tasks = _tasks(plan, step, draw)
-        data = degrade(images.batch(plan.batch, plan.crop, draw), tasks, draw)
-        with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-            loss, right = _losses(network, data.image, data.target, data.task, progress, plan, draw)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-        optimiser.step()
-        _follow(smooth, network, min(plan.ema, (1 + step) / (10 + step)))
-        step += 1
-        now = time.monotonic()
-        progress = first_progress + (now - began) / (60 * plan.minutes)
-        sums.append(float(loss.detach()))
-        if now - told > 20 or progress >= plan.stop:
-            told = now
-            mean = sum(sums) / len(sums)
-            report(
-                f"step {step}  {100 * progress:5.1f} %  loss {mean:.4f}  router {right:.2f}  "
-                f"{(now - began) / 60:.1f} min"
-            )
-            _log(folder / _METRICS, step, progress, mean, right)
-            sums.clear()
-        if now - saved > plan.save_every_s:
-            saved = now
-            _save(folder, network, smooth, optimiser, step, progress, plan)
+    try:
+        while progress < plan.stop:
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(plan, progress)
+            tasks = _tasks(plan, step, draw)
+            data = degrade(images.batch(plan.batch, plan.crop, draw), tasks, draw)
+            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+                loss, right = _losses(
+                    network, data.image, data.target, data.task, progress, plan, draw
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+            optimiser.step()
+            _follow(smooth, network, min(plan.ema, (1 + step) / (10 + step)))
+            step += 1
+            now = time.monotonic()
+            progress = first_progress + (now - began) / (60 * plan.minutes)
+            sums.append(float(loss.detach()))
+            if now - told > 20 or progress >= plan.stop:
+                told = now
+                mean = sum(sums) / len(sums)
+                report(
+                    f"step {step}  {100 * progress:5.1f} %  loss {mean:.4f}  router {right:.2f}  "
+                    f"{(now - began) / 60:.1f} min"
+                )
+                _log(folder / METRICS, step, progress, mean, right)
+                sums.clear()
+            if now - saved > plan.save_every_s:
+                saved = now
+                _save(folder, network, smooth, optimiser, step, progress, plan)
+    except KeyboardInterrupt:
+        _save(folder, network, smooth, optimiser, step, progress, plan)
+        raise
     _save(folder, network, smooth, optimiser, step, progress, plan)
     return smooth.eval()
 
@@ -250,12 +283,16 @@ def fit_router(
 
 
 def _log(path: Path, step: int, progress: float, loss: float, right: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["step", "progress", "loss", "router"])
-        writer.writerow([step, f"{progress:.4f}", f"{loss:.5f}", f"{right:.3f}"])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "progress", "loss", "router"])
+            writer.writerow([step, f"{progress:.4f}", f"{loss:.5f}", f"{right:.3f}"])
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def _save(
@@ -272,8 +309,8 @@ def _save(
     for index, moments in optimiser.state_dict()["state"].items():
         state |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     facts = {"step": step, "progress": progress, "plan": asdict(plan)}
-    write_weights(folder / _STATE, state, {"training": json.dumps(facts)})
-    write_weights(folder / _WEIGHTS, smooth.state_dict(), {"training": json.dumps(facts)})
+    write_weights(folder / STATE, state, {"training": json.dumps(facts)})
+    write_weights(folder / WEIGHTS, smooth.state_dict(), {"training": json.dumps(facts)})
 
 
 def _load_state(
