@@ -240,10 +240,11 @@ def _client(address: str | None) -> Iterator[Any]:
             "--scheduler needs the package distributed; install napari-demoe[cluster]."
         ) from None
     try:
-        client = Client(address, timeout="10s")
+        # Not the default: a client that fails to connect would stay it.
+        client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise RecipeError(f"No Dask scheduler answers at {address} ({error}).") from None
-    with client:
+    with client, client.as_current():
         yield client
 
 
