@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.base import compute
+from dask.local import get_sync
 
 from demoe.errors import RecipeError
 
@@ -193,14 +194,15 @@ def _constant(value: float, full: IntensityScale, dtype: np.dtype[Any]) -> Inten
 
 
 def _sample(image: LazyImage) -> NDArray[np.float64]:
-    planes = image.canonical[..., :3]
+    planes = image.canonical
     counts = planes.shape[:3]
     blocks = []
     for plane, top, left in _sample_places(image.n_planes, image.plane_shape):
         t, c, z = (int(index) for index in np.unravel_index(plane, counts))
-        block = planes[t, c, z, top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
+        block = planes[t, c, z, top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE, :3]
         blocks.append(block.ravel())
-    values = np.concatenate(compute(*blocks)).astype(np.float64)
+    # In this thread: on a cluster this is part of a task, which must not wait for other tasks.
+    values = np.concatenate(compute(*blocks, scheduler=get_sync)).astype(np.float64)
     return values[np.isfinite(values)]
 
 
