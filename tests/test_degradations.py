@@ -1,0 +1,288 @@
+"""Blur as physics: kernels, light, exposure, and what must stay as it is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from demoe.recipe import TASKS
+from demoe.training import degradations as blur
+from demoe.training import kernels
+from demoe.training.degradations import KERNEL, MARGIN, degrade, to_display, to_linear
+from demoe.training.random import Draw
+
+SIZE = 25
+SHAKES = [kernels.shake(length, Draw(seed)) for seed in range(3) for length in (5.0, 20.0)]
+
+
+def moments(kernel: Tensor) -> tuple[float, float, float]:
+    """Return a kernel's centre of mass (y, x) from its middle, and its mean squared radius."""
+    at = torch.arange(kernel.shape[0], dtype=torch.float32) - kernel.shape[0] // 2
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    return (
+        float((kernel * y).sum()),
+        float((kernel * x).sum()),
+        float((kernel * (y.square() + x.square())).sum()),
+    )
+
+
+KERNELS = {
+    "disk": kernels.disk(SIZE, 4.0),
+    "small disk": kernels.disk(SIZE, 0.1),
+    "hexagon": kernels.polygon(SIZE, 5.0, 6, 0.3),
+    "pentagon": kernels.polygon(SIZE, 5.0, 5, 1.0),
+    "gaussian": kernels.gaussian(SIZE, 2.0),
+    "airy": kernels.airy(SIZE, 3.0),
+    "line": kernels.from_path(SIZE, kernels.line(9.0, 0.5)),
+    "arc": kernels.from_path(SIZE, kernels.line(9.0, 0.5, bend=1.5)),
+    "shake": kernels.from_path(KERNEL, kernels.shake(15.0, Draw(3))),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_move_no_light_and_lose_none(name: str) -> None:
+    kernel = KERNELS[name]
+    assert kernel.dtype == torch.float32
+    assert kernel.shape[0] == kernel.shape[1]
+    assert kernel.shape[0] % 2 == 1
+    assert float(kernel.min()) >= 0
+    assert float(kernel.sum()) == pytest.approx(1, abs=1e-5)
+    y, x, _ = moments(kernel)
+    assert math.hypot(y, x) < 0.05
+
+
+def test_supports() -> None:
+    at = torch.arange(SIZE) - SIZE // 2
+    distance = (at[:, None].square() + at[None].square()).sqrt()
+    for name in ("disk", "hexagon", "pentagon"):
+        radius = 4.0 if name == "disk" else 5.0
+        assert float(KERNELS[name][distance > radius + 1].abs().max()) == 0
+        assert float(KERNELS[name][distance < radius * 0.6].min()) > 0
+    line = KERNELS["line"]
+    assert float(line[distance > 9 / 2 + 1.5].max()) == 0
+    assert float(KERNELS["small disk"][distance > 1].max()) == 0
+
+
+def test_spreads_are_those_of_the_formulas() -> None:
+    assert moments(kernels.disk(41, 8.0))[2] == pytest.approx(8.0**2 / 2, rel=0.03)
+    assert moments(kernels.gaussian(41, 3.0))[2] == pytest.approx(2 * 3.0**2, rel=0.03)
+    assert moments(kernels.from_path(41, kernels.line(18.0, 1.0)))[2] == pytest.approx(
+        18.0**2 / 12, rel=0.05
+    )
+    ring = kernels.airy(41, 6.0)[20, 20:]
+    assert int(ring[1:9].argmin()) + 1 == 6  # the first dark ring
+
+
+def test_a_line_points_where_it_was_told() -> None:
+    flat = kernels.from_path(SIZE, kernels.line(11.0, 0.0))
+    upright = kernels.from_path(SIZE, kernels.line(11.0, math.pi / 2))
+    assert int((flat.sum(1) > 1e-4).sum()) <= 2
+    torch.testing.assert_close(flat, upright.T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("path", SHAKES)
+def test_shakes_are_as_long_as_asked_and_centred(path: Tensor) -> None:
+    length = float(path.diff(dim=0).norm(dim=1).sum())
+    assert any(abs(length - wanted) < 0.1 * wanted for wanted in (5.0, 20.0))
+    assert float(path.mean(dim=0).norm()) < 1e-4
+
+
+def test_a_path_beyond_the_kernel_stays_inside() -> None:
+    kernel = kernels.from_path(SIZE, kernels.line(100.0, 0.7))
+    assert kernel.shape == (SIZE, SIZE)
+    assert float(kernel.sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_convolve_is_the_direct_convolution() -> None:
+    draw = Draw(0)
+    images, pair = draw.uniform_(2, 3, 20, 24), draw.uniform_(2, 5, 5)
+    found = kernels.convolve(images, pair)
+    wanted = torch.zeros_like(images)
+    for n, (dy, dx) in itertools.product(range(2), itertools.product(range(5), repeat=2)):
+        wanted[n] += pair[n, dy, dx] * images[n].roll((dy - 2, dx - 2), dims=(1, 2))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_transfer_curves_undo_each_other_and_know_middle_gray() -> None:
+    x = torch.linspace(0, 1, 257)
+    torch.testing.assert_close(to_display(to_linear(x)), x, atol=1e-5, rtol=0)
+    assert float(to_linear(torch.tensor(0.5))) == pytest.approx(0.2140, abs=1e-4)
+    assert bool((to_display(x).diff() > 0).all())
+
+
+# -- the five kinds -------------------------------------------------------------------------
+
+SIDE = 96
+
+
+def point(value: float = 0.8, side: int = SIDE) -> Tensor:
+    """One pixel of light on black."""
+    image = torch.zeros(1, 3, side, side)
+    image[..., side // 2, side // 2] = value
+    return image
+
+
+def texture(seed: int = 0, side: int = SIDE) -> Tensor:
+    """Blocks of random colours, not so bright that highlights would be raised."""
+    blocks = Draw(seed).uniform_(1, 3, side // 8, side // 8) * 0.85
+    return blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+@pytest.mark.parametrize("make", [blur.defocus, blur.global_motion], ids=lambda f: f.__name__)
+def test_in_front_of_the_sensor_light_is_kept(make: object) -> None:
+    for seed in range(8):
+        image, target = make(point(), Draw(seed))  # type: ignore[operator]
+        torch.testing.assert_close(target, point())
+        before, after = float(to_linear(point()).sum()), float(to_linear(image).sum())
+        assert after == pytest.approx(before, rel=0.02)
+        assert float(image.max()) < 0.8  # and spread
+
+
+def test_finished_frames_are_averaged_as_they_are_shown() -> None:
+    for seed in range(8):
+        image, target = blur.synth_global_motion(point(), Draw(seed))
+        torch.testing.assert_close(target, point())
+        assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
+        light, shown = to_linear(point()).sum(), to_linear(image).sum()
+        assert float(shown) < 0.9 * float(light)  # which a real exposure would not lose
+
+
+def test_averaging_frames_displaces_nothing() -> None:
+    at = torch.arange(SIDE) - SIDE // 2
+    for seed in range(30):
+        image, _ = blur.synth_global_motion(point(), Draw(seed))
+        plane = image[0, 0] / image[0, 0].sum()
+        centre = float((plane.sum(1) * at).sum()), float((plane.sum(0) * at).sum())
+        assert math.hypot(*centre) < 0.05
+
+
+def test_a_rolling_camera_blurs_the_border_more_than_the_middle() -> None:
+    stripes = texture()
+    still = kernels.line(0.01, 0.0, points=32)
+    seen = blur._average_frames(stripes, still, roll=0.2)
+    change = (seen - stripes).abs().mean(dim=(0, 1))
+    middle = change[SIDE // 2 - 8 : SIDE // 2 + 8, SIDE // 2 - 8 : SIDE // 2 + 8].mean()
+    assert float(change[8:24, 8:24].mean()) > 2 * float(middle)
+    torch.testing.assert_close(
+        blur._average_frames(stripes, still, roll=0.0), stripes, atol=0.01, rtol=0
+    )
+
+
+def test_local_motion_leaves_the_background_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., 40:56, 40:56] = 1
+    monkeypatch.setattr(blur, "_object_mask", lambda h, w, draw: mask)
+    back, front = texture(0), texture(1)
+    for seed in range(6):
+        image, target = blur.local_motion(back, Draw(seed), front)
+        near = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        near[40 - 21 : 56 + 21, 40 - 21 : 56 + 21] = True
+        torch.testing.assert_close(image[..., ~near], back[..., ~near], atol=1e-3, rtol=0)
+        torch.testing.assert_close(target[..., ~near], back[..., ~near], atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            target[..., 40:56, 40:56], front[..., 40:56, 40:56], atol=1e-3, rtol=0
+        )
+        assert float((image - target)[..., 40:56, 40:56].abs().mean()) > 0.01
+
+
+def test_moving_objects_are_blobs_of_some_size() -> None:
+    for seed in range(20):
+        mask = blur._object_mask(128, 128, Draw(seed))
+        assert mask.shape == (1, 1, 128, 128)
+        assert 0 <= float(mask.min()) <= float(mask.max()) <= 1
+        assert 0.08 < float(mask.mean()) < 0.55
+
+
+def test_low_light_has_one_exposure_for_image_and_target() -> None:
+    for seed in range(20):
+        sharp = texture(seed) + 0.05
+        image, target = blur.low_light(sharp, Draw(seed))
+        light, dark = to_linear(image).mean(), to_linear(target).mean()
+        assert float(light) == pytest.approx(float(dark), rel=0.03)
+        assert bool((target <= sharp + 1e-6).all())
+        ratio = to_linear(target) / to_linear(sharp)
+        assert float(ratio.min()) > 1 / 16.1
+        assert float(ratio.max()) < 1 / 3.9
+        assert float(ratio.max() - ratio.min()) < 0.01
+
+
+def test_low_light_highlights_are_as_bright_in_the_target() -> None:
+    sharp = torch.full((1, 3, SIDE, SIDE), 0.2)
+    sharp[..., 20:76, 20:76] = 1.0  # wider than any kernel, so its middle is not blurred away
+    for seed in range(20):
+        image, target = blur.low_light(sharp, Draw(seed))
+        middle = (..., slice(46, 50), slice(46, 50))
+        found, wanted = to_linear(image[middle]).mean(), to_linear(target[middle]).mean()
+        assert float(found) == pytest.approx(float(wanted), rel=0.05)
+
+
+def test_low_light_is_noisier_where_there_is_less_light() -> None:
+    flat = torch.full((1, 3, 200, 200), 0.5)
+    noise = [float(blur.low_light(flat, Draw(seed))[0].std()) for seed in range(10)]
+    assert all(0.001 < level < 0.1 for level in noise)
+
+
+# -- batches --------------------------------------------------------------------------------
+
+EVERY = [-1, 0, 1, 2, 3, 4]
+
+
+def batch(side: int = 64) -> Tensor:
+    return torch.cat([texture(seed, side + 2 * MARGIN + 4) for seed in range(len(EVERY))])[
+        ..., : side + 2 * MARGIN, : side + 2 * MARGIN
+    ]
+
+
+def test_a_batch_loses_its_margin_and_stays_in_range() -> None:
+    data = degrade(batch(), EVERY, Draw(0))
+    assert data.image.shape == data.target.shape == (len(EVERY), 3, 64, 64)
+    assert data.task.tolist() == EVERY
+    for part in (data.image, data.target):
+        assert 0 <= float(part.min()) <= float(part.max()) <= 1
+    steps = data.image * 255
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+
+
+def test_a_seed_means_the_same_everywhere() -> None:
+    first, again, other = (degrade(batch(), EVERY, Draw(seed)) for seed in (5, 5, 6))
+    torch.testing.assert_close(first.image, again.image, atol=0, rtol=0)
+    torch.testing.assert_close(first.target, again.target, atol=0, rtol=0)
+    for n, task in enumerate(EVERY):
+        if task >= 0:
+            assert not torch.equal(first.image[n], other.image[n]), TASKS[task]
+
+
+def test_sharp_images_are_their_own_target() -> None:
+    sharp = batch()
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    data = degrade(sharp, [-1] * len(EVERY), Draw(0))
+    assert float((data.image - data.target).abs().max()) <= 0.5 / 255 + 1e-6
+    same = (data.target - sharp[inner]).abs().amax(dim=(1, 2, 3)) < 1e-6
+    assert 1 <= int(same.sum()) < len(EVERY)  # the others are barely blurred, target and all
+
+
+def test_every_kind_blurs() -> None:
+    sharp = batch()
+    for task, name in enumerate(TASKS):
+        data = degrade(sharp, [task] * len(EVERY), Draw(1))
+
+        def detail(x: Tensor) -> float:
+            return float((x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean()).sqrt())
+
+        blurred = torch.nn.functional.avg_pool2d(data.image, 2)  # without the noise of pixels
+        assert detail(blurred) < 0.95 * detail(torch.nn.functional.avg_pool2d(data.target, 2)), name
+
+
+def test_draws_have_the_distributions_they_name() -> None:
+    draw = Draw(0)
+    uniform = [draw.uniform(2, 4) for _ in range(500)]
+    logarithmic = [draw.log_uniform(1, 100) for _ in range(500)]
+    whole = [draw.integer(3, 6) for _ in range(200)]
+    assert 2 <= min(uniform) < 2.1 < 3.9 < max(uniform) < 4
+    assert 0.4 < sum(value < 10 for value in logarithmic) / 500 < 0.6
+    assert set(whole) == {3, 4, 5}
+    assert 0.2 < sum(draw.chance(0.3) for _ in range(500)) / 500 < 0.4
