@@ -245,7 +245,7 @@ def fit_router(
     images: SharpImages,
     plan: TrainingPlan,
     *,
-    samples: int = 2000,
+    samples: int = 3000,
     steps: int = 500,
     report: Report = print,
 ) -> None:
@@ -257,11 +257,14 @@ def fit_router(
     device = next(network.parameters()).device
     network.eval()
     draw = Draw(plan.seed + 77_777)
+    # The largest that there are: windows of later decisions are larger than training crops.
+    multiple = network.config.multiple
+    crop = images.largest_crop // multiple * multiple
     kept, tasks = [], []
     with torch.no_grad():
         for start in range(0, samples, plan.batch):
             wanted = [(start + i) % len(TASKS) for i in range(plan.batch)]
-            data = degrade(images.batch(plan.batch, plan.crop, draw), wanted, draw)
+            data = degrade(images.batch(plan.batch, crop, draw), wanted, draw)
             kept.append(network.encode(network.pad(data.image))[0].half())
             tasks.append(data.task)
     features, labels = torch.cat(kept), torch.cat(tasks)
