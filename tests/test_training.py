@@ -1,0 +1,456 @@
+"""The training loop, the router's fit, the figures, and what is kept on disk."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import errno
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from tiny import tiny_network
+
+import demoe
+from demoe.errors import ImageError, OutputError, RecipeError, WeightsError
+from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.config import NetworkConfig
+from demoe.model.network import DeMoENet
+from demoe.recipe import TASKS
+from demoe.training import loop
+from demoe.training.card import model_card
+from demoe.training.data import SharpImages
+from demoe.training.degradations import MARGIN, degrade
+from demoe.training.evaluation import Scores, TaskScore, evaluate, psnr
+from demoe.training.loop import TrainingPlan, fit_router, learning_rate, restoration_loss, train
+from demoe.training.pack import PackSource, SourceFile, make_pack
+from demoe.training.procedural import procedural_images
+from demoe.training.random import Draw
+
+CONFIG = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=32, router_hidden=16)
+SIDE = 80
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images() -> SharpImages:
+    return SharpImages(procedural_images(10, SIDE, seed=0))
+
+
+@pytest.fixture
+def network() -> DeMoENet:
+    torch.manual_seed(0)
+    made = DeMoENet(CONFIG)
+    for parameter in made.ending.parameters():
+        torch.nn.init.zeros_(parameter)
+    return made
+
+
+def one_second_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the schedule count steps: its clock is read once at the start and once a step."""
+    seconds = iter(range(10**6))
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr(loop, "time", clock)
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+# -- the loop -------------------------------------------------------------------------------
+
+
+def test_training_learns_a_fixed_set(
+    tmp_path: Path, network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_second_a_step(monkeypatch)
+    tasks = [*range(len(TASKS))] * 2
+    fixed = degrade(images.batch(len(tasks), 32, Draw(0), augment=False), tasks, Draw(0))
+    monkeypatch.setattr(loop, "degrade", lambda *arguments: fixed)
+
+    @torch.no_grad()
+    def loss_of(trained: DeMoENet) -> float:
+        one_hot = torch.nn.functional.one_hot(fixed.task, len(TASKS)).float()
+        restored, _ = copy.deepcopy(trained).eval()(fixed.image, one_hot)
+        return float(restoration_loss(restored, fixed.target))
+
+    before = loss_of(network)
+    plan = TrainingPlan(minutes=1.0, batch=len(tasks), crop=32, rate=1e-2, sharp_share=0.0)
+    smooth = train(network, images, plan, tmp_path, report=quiet)
+    # Logarithms to the base of ten: an error of less than 80 % of what it was.
+    assert loss_of(network) < before - 0.1
+    assert loss_of(smooth) < before - 0.1
+    assert not smooth.training
+    assert not any(parameter.requires_grad for parameter in smooth.parameters())
+    with (tmp_path / "metrics.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < losses[0]
+
+
+def test_resume_goes_on_with_steps_and_schedule(
+    tmp_path: Path, network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_second_a_step(monkeypatch)
+    seen: list[float] = []
+
+    def rate(plan: TrainingPlan, progress: float) -> float:
+        seen.append(progress)
+        return learning_rate(plan, progress)
+
+    monkeypatch.setattr(loop, "learning_rate", rate)
+    plan = TrainingPlan(minutes=0.5, batch=2, crop=16)
+    train(network, images, replace(plan, stop=0.4), tmp_path, report=quiet)
+    assert seen == pytest.approx([step / 30 for step in range(12)])
+    first = read_state_dict(tmp_path / "state.safetensors")[0]
+
+    said: list[str] = []
+    other = DeMoENet(CONFIG)
+    train(other, images, plan, tmp_path, resume=True, report=said.append)
+    assert said[0] == "going on at step 12, 40 % of the schedule"
+    assert seen[12:] == pytest.approx([step / 30 for step in range(12, 30)])
+    tensors, metadata = read_state_dict(tmp_path / "state.safetensors")
+    facts = json.loads(metadata["training"])
+    assert (facts["step"], facts["progress"]) == (30, pytest.approx(1.0))
+    assert facts["plan"]["minutes"] == 0.5
+    assert float(tensors["adam.0.step"]) == 30  # the optimiser's memory went on as well
+    assert float(first["adam.0.step"]) == 12
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [12, 30]
+    assert float(rows[-1]["progress"]) == pytest.approx(1.0)
+
+
+def test_a_resumed_network_is_the_one_that_was_saved(
+    tmp_path: Path, network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_second_a_step(monkeypatch)
+    plan = TrainingPlan(minutes=0.1, batch=2, crop=16, rate=1e-2)
+    smooth = train(network, images, plan, tmp_path, report=quiet)
+    again = DeMoENet(CONFIG)
+    smooth_again = train(again, images, plan, tmp_path, resume=True, report=quiet)  # nothing to do
+    for one, two in ((network, again), (smooth, smooth_again)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, two.state_dict()[name]), name
+    weights = read_state_dict(tmp_path / "weights.safetensors")[0]
+    for name, value in smooth.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_the_state_is_saved_now_and_then(
+    tmp_path: Path, network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_second_a_step(monkeypatch)
+    steps: list[int] = []
+    save = loop._save
+
+    def noted(*arguments: object) -> None:
+        steps.append(arguments[4])  # type: ignore[arg-type]
+        save(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "_save", noted)
+    plan = TrainingPlan(minutes=0.2, batch=2, crop=16, save_every_s=4.5)
+    train(network, images, plan, tmp_path, report=quiet)
+    assert steps == [5, 10, 12]
+
+
+@pytest.mark.parametrize("what", ["nothing", "another width", "plain weights", "damaged"])
+def test_resume_refuses_what_does_not_fit(
+    tmp_path: Path, network: DeMoENet, images: SharpImages, what: str
+) -> None:
+    plan = TrainingPlan(minutes=1e-6, batch=2, crop=16)
+    if what in ("another width", "damaged"):
+        train(network, images, plan, tmp_path, report=quiet)
+    state = tmp_path / "state.safetensors"
+    if what == "another width":
+        network = DeMoENet(replace(CONFIG, width=8))
+    elif what == "plain weights":
+        write_weights(state, network.state_dict(), {})
+    elif what == "damaged":
+        state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"state\.safetensors") as error:
+        train(network, images, plan, tmp_path, resume=True, report=quiet)
+    expected = {"nothing": "no weights file", "damaged": "neither a complete"}
+    assert expected.get(what, "belongs to another architecture") in str(error.value)
+
+
+def test_tasks_get_equal_shares_and_a_few_images_are_sharp() -> None:
+    plan = TrainingPlan(batch=7, sharp_share=0.0)
+    drawn = [task for step in range(10) for task in loop._tasks(plan, step, Draw(step))]
+    assert [drawn.count(task) for task in range(5)] == [14] * 5
+    plan = TrainingPlan(batch=10, sharp_share=0.2)
+    drawn = [task for step in range(60) for task in loop._tasks(plan, step, Draw(step))]
+    assert 0.12 < drawn.count(-1) / len(drawn) < 0.28
+
+
+def test_sharp_images_teach_the_router_nothing(network: DeMoENet, images: SharpImages) -> None:
+    draw, plan = Draw(0), TrainingPlan(batch=4, crop=32)
+    data = degrade(images.batch(4, 32, draw), [-1] * 4, draw)
+    loss, _ = loop._losses(network, data.image, data.target, data.task, 0.0, plan, draw)
+    loss.backward()
+    assert all(
+        parameter.grad is None or not parameter.grad.any()
+        for parameter in network.mlp_branch.parameters()
+    )
+    assert float(loss.detach()) == pytest.approx(float(restoration_loss(data.image, data.target)))
+
+
+def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
+    plan = TrainingPlan(rate=1e-3)
+    rates = [learning_rate(plan, step / 1000) for step in range(1001)]
+    assert rates[0] < 0.05e-3
+    assert max(rates) == pytest.approx(1e-3, rel=0.01)
+    assert rates.index(max(rates)) <= 12
+    assert all(a > b for a, b in itertools.pairwise(rates[15:]))
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"minutes": 0},
+        {"minutes": -3},
+        {"minutes": float("nan")},
+        {"start": 0.5, "stop": 0.5},
+        {"start": -0.1},
+        {"stop": 1.5},
+        {"batch": 1},
+        {"crop": 8},
+        {"rate": 0},
+    ],
+    ids=str,
+)
+def test_plans_that_cannot_be_are_refused(fields: dict[str, float]) -> None:
+    with pytest.raises(RecipeError, match=r"must be|needs"):
+        TrainingPlan(**fields)  # type: ignore[arg-type]
+
+
+# -- files ----------------------------------------------------------------------------------
+
+
+def test_weights_survive_a_save_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, tiny_network(0).state_dict(), {"a": "1"})
+    before = path.read_bytes()
+    write = Path.write_bytes
+
+    def half(self: Path, data: bytes) -> int:
+        write(self, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OutputError, match="No space left on device"):
+            write_weights(path, tiny_network(1).state_dict(), {})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.safetensors"]
+    write_weights(path, tiny_network(1).state_dict(), {})
+    assert path.read_bytes() != before
+
+
+def test_half_precision_weights_run_nearly_the_same(tmp_path: Path) -> None:
+    network = tiny_network()
+    write_weights(tmp_path / "w.safetensors", network.state_dict(), {"card": "text"}, half=True)
+    with safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert file.get_tensor("intro.weight").dtype == torch.float16
+    model = demoe.load_model(tmp_path / "w.safetensors", "cpu")
+    assert model.card == "text"
+    x = torch.rand(1, 3, 48, 48)
+    gates = torch.eye(5)[:1]
+    with torch.inference_mode():
+        wanted, found = network(x, gates)[0], model.network(x, gates)[0]
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=0)
+    assert not torch.equal(found, wanted)
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, network: DeMoENet, images: SharpImages
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    plan = TrainingPlan(minutes=1e-6, batch=2, crop=16)
+    with pytest.raises(OutputError, match=r"metrics\.csv cannot be written"):
+        train(network, images, plan, tmp_path / "file", report=quiet)
+
+
+# -- the router -----------------------------------------------------------------------------
+
+
+def low_light_apart(scores: Scores) -> float:
+    """Return how often low light is told from the rest, both counted alike."""
+    dark = TASKS.index("low_light")
+    found = scores.confusion[dark][dark] / sum(scores.confusion[dark])
+    others = [row for task, row in enumerate(scores.confusion) if task != dark]
+    wrong = sum(row[dark] for row in others) / sum(map(sum, others))
+    return (found + 1 - wrong) / 2
+
+
+def test_fitting_the_router_tells_low_light_from_the_rest() -> None:
+    bright = procedural_images(40, SIDE, seed=3)
+    # Photographs are rarely dark all over: what is left out of these makes the case a plain one.
+    bright = (128 + bright.astype(np.float32) / 2.01).astype(np.uint8)
+    pool, held_out = SharpImages(bright[:25]), SharpImages(bright[25:])
+    torch.manual_seed(0)
+    network = DeMoENet(CONFIG).eval()
+    encoder = network.intro.weight.clone()
+    before = evaluate(network, held_out, per_task=8, crop=32)
+    plan = TrainingPlan(batch=20, crop=32)
+    said: list[str] = []
+    fit_router(network, pool, plan, samples=200, steps=300, report=said.append)
+    after = evaluate(network, held_out, per_task=8, crop=32)
+    assert low_light_apart(before) < 0.7
+    assert low_light_apart(after) > 0.9
+    assert after.accuracy > before.accuracy
+    assert said[0].startswith("router step 100: loss ")
+    assert torch.equal(network.intro.weight, encoder)  # the router alone has changed
+    assert not network.training
+
+
+# -- figures --------------------------------------------------------------------------------
+
+
+def test_psnr() -> None:
+    target = torch.full((3, 3, 4, 4), 0.5)
+    image = target.clone()
+    image[0] += 0.1
+    image[1] += 9.0  # beyond white is white
+    found = psnr(image, target)
+    assert found.tolist() == pytest.approx([20.0, 20 * np.log10(2), 100.0], abs=1e-3)
+
+
+def test_a_network_that_changes_nothing_gains_nothing(
+    network: DeMoENet, images: SharpImages
+) -> None:
+    scores = evaluate(network, images, per_task=3, crop=32, batch=2)
+    assert set(scores.tasks) == set(TASKS)
+    for score in scores.tasks.values():
+        assert score.gain == 0
+        assert score.manual == score.automatic == score.blurred
+        assert 5 < score.blurred < 60
+        assert score.drift == 0
+    assert scores.sharp == pytest.approx(100, abs=1e-3)
+    assert scores.mean_gain == 0
+    assert [sum(row) for row in scores.confusion] == [3] * 5
+
+
+def test_figures_follow_from_what_the_network_does(network: DeMoENet, images: SharpImages) -> None:
+    with torch.no_grad():
+        network.ending.bias.fill_(0.1)
+    scores = evaluate(network, images, per_task=3, crop=32)
+    again = evaluate(network, images, per_task=3, crop=32)
+    other = evaluate(network, images, per_task=3, crop=32, seed=2)
+    assert scores == again
+    assert scores != other
+    # Every value rises by 0.1, except where that is beyond white.
+    assert 20 <= scores.sharp < 26
+    for score in scores.tasks.values():
+        assert score.gain == pytest.approx(score.automatic - score.blurred)
+        assert score.gain < 0
+        assert score.drift > 0.05
+
+
+def made_scores() -> Scores:
+    tasks = {
+        name: TaskScore(20.0 + i, 21.0 + 2 * i, 22.0 + 2 * i, 0.01) for i, name in enumerate(TASKS)
+    }
+    confusion = [
+        [8, 0, 0, 0, 2],
+        [0, 4, 3, 3, 0],
+        [0, 5, 5, 0, 0],
+        [1, 0, 1, 8, 0],
+        [0, 0, 0, 0, 10],
+    ]
+    return Scores(tasks, confusion, sharp=41.25)
+
+
+def test_summaries() -> None:
+    scores = made_scores()
+    assert scores.mean_gain == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
+    assert scores.accuracy == pytest.approx((8 + 4 + 5 + 8 + 10) / 50)
+    assert scores.accuracy_motion_as_one == pytest.approx((8 + 10 + 10 + 9 + 10) / 50)
+    table = scores.table()
+    assert "| local_motion | 22.00 dB | 25.00 dB | +3.00 dB | 26.00 dB | 1.00 % |" in table
+    assert "| mean | | | +3.00 dB | | |" in table
+    assert "Router: 70 % of five, 94 % with motion as one. Sharp input kept to 41.2 dB." in table
+    figures = json.loads(json.dumps(scores.to_dict()))
+    assert figures["tasks"]["low_light"]["gain"] == 5.0
+    assert figures["confusion"] == scores.confusion
+
+
+# -- images and card ------------------------------------------------------------------------
+
+
+def test_batches_are_cut_from_the_images(images: SharpImages) -> None:
+    crop = 24
+    batch = images.batch(6, crop, Draw(1), augment=False)
+    side = crop + 2 * MARGIN
+    assert batch.shape == (6, 3, side, side)
+    assert batch.dtype == torch.float32
+    pool = images.images.permute(0, 3, 1, 2).float() / 255
+    room = SIDE - side
+    for one in batch:
+        assert any(
+            torch.equal(one, image[:, top : top + side, left : left + side])
+            for image in pool
+            for top in range(room + 1)
+            for left in range(room + 1)
+        )
+    assert torch.equal(batch, images.batch(6, crop, Draw(1), augment=False))
+    varied = images.batch(40, crop, Draw(1))
+    assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
+
+
+def test_too_few_images_and_too_large_crops() -> None:
+    few = np.zeros((9, 64, 64, 3), np.uint8)
+    with pytest.raises(ImageError, match="at least 10 sharp crops, but there are 9"):
+        SharpImages(few)
+    pool = SharpImages(np.zeros((10, 64, 64, 3), np.uint8))
+    assert pool.largest_crop == 64 - 2 * MARGIN
+    assert pool.batch(1, pool.largest_crop, Draw(0)).shape[-1] == 64
+    with pytest.raises(ImageError, match=f"at most {pool.largest_crop} px do"):
+        pool.batch(1, pool.largest_crop + 1, Draw(0))
+
+
+def test_drawn_images_have_content_and_a_seed() -> None:
+    first, again, other = (procedural_images(10, 64, seed) for seed in (1, 1, 2))
+    assert first.shape == (10, 64, 64, 3)
+    assert first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any(axis=(1, 2, 3)).all()
+    assert (first.std(axis=(1, 2, 3)) > 5).all()
+
+
+def test_the_card_holds_figures_and_sources(tmp_path: Path) -> None:
+    files = []
+    for seed in range(4):
+        blocks = np.random.default_rng(seed).integers(20, 236, (32, 32, 3), dtype=np.uint8)
+        path = tmp_path / f"p{seed}.png"
+        Image.fromarray(blocks.repeat(8, axis=0).repeat(8, axis=1)).save(path)
+        files.append(SourceFile(path, PackSource(path.name, "pkg", "CC0-1.0", "A. Person")))
+    pack = make_pack(files, tmp_path / "pack.safetensors", crop=64).path
+    plan = TrainingPlan(minutes=7, batch=6, crop=40)
+    card = model_card(CONFIG, plan, made_scores(), pack, tmp_path / "start.safetensors")
+    assert made_scores().table() in card
+    assert "Width 4; encoder blocks 1-1, middle 1, decoder 1-1; 5 experts" in card
+    assert "7 minutes on one machine, batches of 6 crops of 40 px" in card
+    assert "began from the weights start.safetensors." in card
+    rows = [line for line in card.splitlines() if "| CC0-1.0 |" in line]
+    assert len(rows) == 4
+    assert {row.split(" | ")[-1] for row in rows} == {"held out |", "trained on |"}
+    assert str(tmp_path) not in card
+    plain = model_card(CONFIG, plan, made_scores(), None)
+    assert "CC0-1.0" not in plain
+    assert "began from" not in plain
