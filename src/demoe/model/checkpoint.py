@@ -102,13 +102,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"The weights file {path} is neither a complete safetensors nor a PyTorch file "
-            f"({error})."
+            f"({_reason(error)})."
         ) from None
 
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by a path, torch would go by the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = "Unsupported global" in str(error) or "GLOBAL" in str(error)
         why = (
@@ -119,10 +120,15 @@ def _read_torch(path: Path) -> Any:
         )
         raise WeightsError(f"The weights file {path} {why}.") from None
     except Exception as error:  # what a damaged pickle makes the reader stumble over is open
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"The weights file {path} is damaged or incomplete ({reason})."
+            f"The weights file {path} is damaged or incomplete ({_reason(error)})."
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of an error."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].partition(". ")[0].rstrip(".")
 
 
 def _unwrap(content: Any, path: Path) -> dict[Any, Any]:
