@@ -65,7 +65,7 @@ def _open_files(folders: tuple[Path, ...]) -> set[str]:
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(tmp_path_factory) -> Iterator[None]:
     """Fail a test that leaves a thread running, or a file of its own or of the project open."""
-    folders = (tmp_path_factory.getbasetemp().resolve(), ROOT)
+    folders = (tmp_path_factory.getbasetemp().resolve(), ROOT / "src", ROOT / "tests")
     threads, files = _living_threads(), _open_files(folders)
     yield
     patience = time.monotonic() + 2.0
