@@ -24,6 +24,7 @@ from zarr.storage import LocalStore
 
 import demoe
 from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
+from demoe.store import TileStore
 
 SHAPE = (2, 96, 130)
 TILES = 2 * 2 * 3
@@ -173,20 +174,43 @@ def test_three_workers_give_the_same_pixels(
     assert done == sorted(done)
 
 
-def test_a_cluster_gives_the_same_pixels(
-    tmp_path: Path, source: Path, recipe: demoe.Recipe, expected: np.ndarray
+def test_a_cluster_computes_tiles_and_this_machine_writes_them(
+    tmp_path: Path,
+    source: Path,
+    recipe: demoe.Recipe,
+    expected: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from distributed import Client, LocalCluster
 
+    readers: set[str] = set()
+    as_dask = TileStore.as_dask
+
+    def watched(block: np.ndarray) -> np.ndarray:
+        readers.add(threading.current_thread().name)
+        return block
+
+    monkeypatch.setattr(
+        TileStore,
+        "as_dask",
+        lambda self: as_dask(self).map_blocks(watched, dtype="u2", meta=np.empty((0, 0, 0), "u2")),
+    )
+    target = tmp_path / "out.ome.zarr"
     with (
         LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
     ):
-        report = demoe.run(source, tmp_path / "out.ome.zarr", recipe, client=client)
+        report = demoe.run(source, target, recipe, client=client)
     assert report.computed == TILES
-    np.testing.assert_array_equal(demoe.open_image(tmp_path / "out.ome.zarr").data, expected)
+    np.testing.assert_array_equal(demoe.open_image(target).data, expected)
+    result = demoe.deblur(source, recipe=recipe)
+    found = zarr.open_group(target, mode="r")["demoe/gates"][...]
+    np.testing.assert_array_equal(found, np.asarray(result.gates))
+    # Workers elsewhere could not see the folder where the tiles are kept.
+    assert readers
+    assert not any(name.startswith("Dask-") for name in readers)
 
 
 def test_many_tiles_are_taken_from_the_graph_in_groups(

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
+from dask import config as dask_config
 from dask.base import optimize
 from numpy.typing import NDArray
 
@@ -132,7 +133,7 @@ def run(
         try:
             watch = _Watch(progress, cancel, "resume goes on from there")
             _compute_tiles(result.image, store, workers, client, watch)
-            experts = _finish(result, store, target, overwrite, watch)
+            experts = _finish(result, store, target, overwrite, watch, client)
         except BaseException:
             if not store.done:
                 store.delete()
@@ -184,7 +185,7 @@ def save(
     with _system_errors(target), TileStore.create(folder, result.image) as store:
         try:
             _compute_tiles(result.image, store, 1, None, watch)
-            _finish(result, store, target, overwrite, watch)
+            _finish(result, store, target, overwrite, watch, None)
         finally:
             store.delete()
     return target
@@ -259,7 +260,7 @@ def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
 
 
 def _finish(
-    result: Deblurred, store: TileStore, target: Path, overwrite: bool, watch: _Watch
+    result: Deblurred, store: TileStore, target: Path, overwrite: bool, watch: _Watch, client: Any
 ) -> NDArray[np.uint8]:
     """Write the output from the stored tiles, and return the expert map."""
     total = math.prod(result.image.numblocks)
@@ -268,8 +269,12 @@ def _finish(
         watch(total, total, f"writing {target.name}, {done / blocks:.0%}")
 
     tell(0, total, "")
-    # Now, because the output may take the place of the source.
-    expert_map: NDArray[np.uint8] = np.asarray(result.expert_map)
+    expert_map: NDArray[np.uint8]
+    if client is None:  # now, because the output may take the place of the source
+        expert_map, gates = np.asarray(result.expert_map), result.gates
+    else:
+        expert_map, found = client.gather(client.compute([result.expert_map, result.gates]))
+        gates = da.from_array(found, chunks=result.gates.chunks)
     source = result.source
     axes = "".join(letter for letter in source.axes if letter not in "YXS") + "YX"
     scale = {
@@ -286,15 +291,17 @@ def _finish(
         source.channel_names if "C" in axes else (),
         f"{source.name} experts",
     )
-    write_image(
-        target,
-        result.as_image().with_data(store.as_dask()),
-        experts=experts,
-        gates=result.gates,
-        provenance=result.provenance,
-        overwrite=overwrite,
-        progress=tell,
-    )
+    # On this machine, even where a cluster is dask's default: the tiles lie here.
+    with dask_config.set(scheduler="threads"):
+        write_image(
+            target,
+            result.as_image().with_data(store.as_dask()),
+            experts=experts,
+            gates=gates,
+            provenance=result.provenance,
+            overwrite=overwrite,
+            progress=tell,
+        )
     return expert_map
 
 

@@ -281,7 +281,8 @@ def fit_router(
         optimiser.step()
         if step % 100 == 99:
             right = (scores.argmax(dim=1) == labels[rows]).float().mean()
-            report(f"router step {step + 1}: loss {float(loss.detach()):.3f}, right {float(right):.2f}")
+            now = float(loss.detach())
+            report(f"router step {step + 1}: loss {now:.3f}, right {float(right):.2f}")
     network.eval().requires_grad_(False)
 
 
