@@ -257,5 +257,11 @@ def _as_dask(array: Any, name: str) -> da.Array:
     # Before dask sees it: from_array would hash the content of what cannot be used anyway.
     dtype = np.dtype(array.dtype)
     _check_pixels(tuple(array.shape), dtype, name)
-    lazy: da.Array = da.from_array(array, chunks=getattr(array, "chunks", None) or "auto")
+    # What is not in memory goes into each task: as a task of its own, it makes each look at a part
+    # of the image list all blocks.
+    lazy: da.Array = da.from_array(
+        array,
+        chunks=getattr(array, "chunks", None) or "auto",
+        inline_array=not isinstance(array, np.ndarray),
+    )
     return lazy

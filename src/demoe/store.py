@@ -109,7 +109,7 @@ class TileStore:
 
     def as_dask(self) -> da.Array:
         """Return the stored pixels as a dask array, in blocks of a tile."""
-        stored: da.Array = da.from_zarr(self._pixels)
+        stored: da.Array = da.from_zarr(self._pixels, inline_array=True)
         return stored
 
     def close(self) -> None:

@@ -68,7 +68,13 @@ class FileSource(ABC):
         """Wrap as a dask array whose name depends on the file and its state alone."""
         name = f"{kind}-{tokenize(self, self.state())}"
         array: da.Array = da.from_array(
-            self, chunks=chunks, name=name, lock=False, fancy=False, meta=np.empty(0, self.dtype)
+            self,
+            chunks=chunks,
+            name=name,
+            lock=False,
+            fancy=False,
+            inline_array=True,  # as a task of its own, it makes each look at a part list all blocks
+            meta=np.empty(0, self.dtype),
         )
         return array
 

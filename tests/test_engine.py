@@ -1,0 +1,121 @@
+"""The engine: tiles of numbers in and out, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_weights
+
+from demoe.allocator import keep_freed_memory
+from demoe.engine import PHOTOMETRY_RADIUS, TileRunner
+from demoe.errors import DeviceError
+from demoe.gates import fill, one_hot
+from demoe.model.loading import Model, load_model, local_mean
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(tiny_weights(tmp_path_factory.mktemp("weights") / "a.safetensors"), "cpu")
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).random((48, 70, 3), np.float32)
+
+
+def test_a_tile_is_what_the_network_makes_of_it(model: Model, pixels: np.ndarray) -> None:
+    runner = TileRunner(model)
+    weights = runner.mixing(runner.route(pixels))
+    expected = model.network(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+    restored = runner.restore(pixels, weights)
+    assert restored.dtype == np.float32
+    np.testing.assert_allclose(restored, expected[0].permute(1, 2, 0), atol=1e-6)
+    field = runner.restore(pixels, fill(weights, 3, 5))
+    np.testing.assert_allclose(field, restored, atol=2e-6)
+
+
+def test_gray_is_three_equal_samples_and_their_mean(model: Model, pixels: np.ndarray) -> None:
+    runner = TileRunner(model)
+    gray = pixels[..., :1]
+    gates = one_hot("low_light")
+    expected = runner.restore(np.repeat(gray, 3, axis=2), gates).mean(axis=2, keepdims=True)
+    restored = runner.restore(gray, gates)
+    assert restored.shape == gray.shape
+    np.testing.assert_allclose(restored, expected, atol=1e-6)
+    np.testing.assert_allclose(runner.route(gray), runner.route(np.repeat(gray, 3, axis=2)))
+
+
+def test_mixing_keeps_the_strongest(model: Model) -> None:
+    gates = np.array([0.1, 0.4, 0.2, 0.3, 0.0], np.float32)
+    np.testing.assert_allclose(
+        TileRunner(model, top_k=2).mixing(gates), np.array([0, 4, 0, 3, 0]) / 7
+    )
+    field = fill(gates, 2, 3)
+    field[:, 1, 2] = one_hot("defocus")
+    mixed = TileRunner(model).mixing(field)
+    np.testing.assert_array_equal(mixed.argmax(axis=0), [[1, 1, 1], [1, 1, 0]])
+    assert mixed.sum() == 6
+
+
+def test_preserved_brightness_needs_a_wider_halo(model: Model) -> None:
+    plain, preserving = TileRunner(model), TileRunner(model, preserve=True)
+    assert plain.halo == model.halo
+    assert preserving.halo >= model.halo + PHOTOMETRY_RADIUS
+    assert preserving.halo % model.multiple == 0
+
+
+def test_local_brightness_is_preserved(model: Model, pixels: np.ndarray, monkeypatch) -> None:
+    ending = model.network.ending.bias
+    monkeypatch.setattr(model.network.ending, "bias", torch.nn.Parameter(ending + 0.3, False))
+    weights = one_hot("defocus")
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        x = torch.from_numpy(values).permute(2, 0, 1)[None]
+        return local_mean(x, PHOTOMETRY_RADIUS).numpy()
+
+    brighter = TileRunner(model).restore(pixels, weights)
+    kept = TileRunner(model, preserve=True).restore(pixels, weights)
+    assert mean(brighter).mean() > mean(pixels).mean() + 0.1
+    np.testing.assert_allclose(mean(kept), mean(pixels), atol=0.02)
+    # Where there is no light at all nothing is divided by it.
+    dark = TileRunner(model, preserve=True).restore(np.zeros_like(pixels), weights)
+    assert np.isfinite(dark).all()
+    assert abs(dark.mean()) < 0.02
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 GB"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_too_little_memory_is_said_in_words(model, pixels, monkeypatch, error) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Model, "restore", fail)
+    with pytest.raises(DeviceError, match="70 x 48 pixels; choose a smaller tile"):
+        TileRunner(model).restore(pixels, one_hot("defocus"))
+
+
+def test_other_failures_are_not_hidden(model, pixels, monkeypatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(Model, "restore", fail)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        TileRunner(model).restore(pixels, one_hot("defocus"))
+
+
+def test_the_allocator_is_asked_where_it_is_glibc(monkeypatch) -> None:
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_freed_memory.__wrapped__() is glibc
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert keep_freed_memory.__wrapped__() is False

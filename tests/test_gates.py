@@ -1,0 +1,202 @@
+"""Gate fields: where decisions are made, how they spread, and what a person paints over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from demoe.errors import AxesError, ImageError
+from demoe.gates import PaintedMap, expert_map, fill, one_hot, spread, window_starts
+from demoe.recipe import TASKS
+
+
+def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:
+    raw = np.random.default_rng(seed).random((5, rows, cols), np.float32)
+    return raw / raw.sum(axis=0)
+
+
+def test_a_task_is_one_expert_everywhere() -> None:
+    for number, task in enumerate(TASKS):
+        gates = fill(one_hot(task), 3, 4)
+        assert gates.shape == (5, 3, 4)
+        assert gates.dtype == np.float32
+        assert gates.sum() == 12
+        assert (expert_map(gates) == number + 1).all()
+    assert expert_map(np.zeros((2, 3, 5, 4, 6), np.float32)).shape == (2, 3, 4, 6)
+
+
+# -- windows ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[range, int, int, int, int]:
+    grid = draw(st.sampled_from((2, 8, 16)))
+    pitch = grid * draw(st.integers(1, 8))
+    window = pitch * draw(st.integers(1, 6))
+    size = draw(st.integers(1, 10**6))
+    count = -(-size // pitch)
+    first = draw(st.integers(0, count - 1))
+    return range(first, min(count, first + 20)), size, pitch, window, grid
+
+
+@given(windows())
+def test_windows_are_full_on_the_grid_and_hold_their_cell(
+    place: tuple[range, int, int, int, int],
+) -> None:
+    cells, size, pitch, window, grid = place
+    side, starts = window_starts(cells, size, pitch, window, grid)
+    padded = -(-size // grid) * grid
+    assert side == min(window, padded)
+    assert len(starts) == len(cells)
+    assert starts == sorted(starts)
+    for cell, start in zip(cells, starts, strict=True):
+        assert start % grid == 0
+        assert 0 <= start <= start + side <= padded
+        # Whole cells lie in their window, as far as there are pixels.
+        assert start <= cell * pitch
+        assert min((cell + 1) * pitch, padded) <= start + side
+        centred = abs((start + side / 2) - (cell + 0.5) * pitch) < grid
+        assert centred or start in (0, padded - side)
+
+
+def test_windows_do_not_depend_on_what_else_is_asked() -> None:
+    _, together = window_starts(range(40), 2500, 64, 256, 16)
+    assert together == [window_starts(range(n, n + 1), 2500, 64, 256, 16)[1][0] for n in range(40)]
+
+
+# -- spread ----------------------------------------------------------------------------------------
+
+
+@given(
+    hnp.arrays(np.float32, (5, 3, 4), elements=st.floats(0, 1, width=32)).filter(
+        lambda raw: raw.sum(axis=0).min() > 0.01
+    ),
+    st.lists(st.floats(-2, 6), min_size=1, max_size=5),
+)
+def test_sums_are_kept_and_nothing_is_below_zero(raw: np.ndarray, at: list[float]) -> None:
+    gates = raw / raw.sum(axis=0)
+    out = spread(gates, np.array(at), np.array(at))
+    assert out.shape == (5, len(at), len(at))
+    assert out.dtype == np.float32
+    assert out.min() >= 0
+    np.testing.assert_allclose(out.sum(axis=0), 1, atol=1e-5)
+
+
+def test_a_constant_stays_itself() -> None:
+    gates = fill(some_gates(1, 1)[:, 0, 0], 4, 7)
+    out = spread(gates, np.linspace(-1, 5, 9), np.linspace(0, 7, 11))
+    np.testing.assert_allclose(out, fill(gates[:, 0, 0], 9, 11), atol=1e-6)
+
+
+def test_cells_keep_their_value_at_their_centre() -> None:
+    gates = some_gates(4, 6)
+    out = spread(gates, np.arange(4) + 0.5, np.arange(6) + 0.5)
+    np.testing.assert_allclose(out, gates, atol=1e-6)
+
+
+def test_it_is_linear_between_centres_and_holds_beyond_them() -> None:
+    gates = some_gates(2, 3)
+    out = spread(gates, np.array([0.75]), np.array([1.5]))
+    np.testing.assert_allclose(
+        out[:, 0, 0], 0.75 * gates[:, 0, 1] + 0.25 * gates[:, 1, 1], atol=1e-6
+    )
+    steps = spread(gates, np.array([0.5]), np.linspace(0.5, 1.5, 9))[:, 0]
+    np.testing.assert_allclose(np.diff(steps, axis=1, n=2), 0, atol=1e-6)
+    outside = spread(gates, np.array([-3.0, 0.2]), np.array([0.0, 9.0]))
+    np.testing.assert_allclose(outside[:, :, 0], gates[:, [0, 0], 0], atol=1e-6)
+    np.testing.assert_allclose(outside[:, :, 1], gates[:, [0, 0], 2], atol=1e-6)
+
+
+# -- painted maps ----------------------------------------------------------------------------------
+
+
+def override(
+    values: np.ndarray, size: tuple[int, int], pitch: int, plane: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Expert map of a whole plane with the painted values, 0 where the router's gates are left."""
+    painted = PaintedMap(values, values.shape[:-2])
+    rows, cols = (-(-n // pitch) for n in size)
+    gates = some_gates(rows, cols)
+    out = painted.override(gates, plane, range(rows), range(cols), pitch, size)
+    assert out.shape == gates.shape
+    assert out.dtype == np.float32
+    left = (out == gates).all(axis=0)
+    forced = ((out == 0).sum(axis=0) == 4) & (out.max(axis=0) == 1)
+    assert (left ^ forced).all()
+    return np.where(left, 0, expert_map(out))
+
+
+def test_a_map_of_pixels_forces_the_cells_whose_centre_is_painted() -> None:
+    values = np.zeros((100, 130), np.int64)
+    values[:, 64:] = 4
+    values[40:, :20] = 2
+    values[:5, :5] = 1  # away from any centre
+    assert override(values, (100, 130), 32).tolist() == [
+        [0, 0, 4, 4, 4],
+        [2, 0, 4, 4, 4],
+        [2, 0, 4, 4, 4],
+        [2, 0, 4, 4, 4],
+    ]
+
+
+@pytest.mark.parametrize("size", [(130, 65), (129, 64), (200, 1), (192, 127)])
+def test_a_map_of_cells_is_taken_cell_by_cell(size: tuple[int, int]) -> None:
+    # As the expert map of a result, whose last cells may be cut off by the plane's end.
+    shape = tuple(-(-n // 64) for n in size)
+    values = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8) % 6
+    np.testing.assert_array_equal(override(values, size, 64), values)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4), (16, 32), (200, 400), (3, 5)])
+def test_maps_of_any_resolution_cover_the_plane(shape: tuple[int, int]) -> None:
+    values = np.full(shape, 3, np.uint16)
+    assert (override(values, (100, 200), 16) == 3).all()
+    # The right half of the map is the right half of the plane.
+    values[:, : shape[1] // 2] = 0
+    cols = override(values, (100, 200), 16)[0]
+    edge = shape[1] // 2 / shape[1] * 200
+    centres = np.minimum(np.arange(13) * 16 + 8, (np.arange(13) * 16 + 200) / 2)
+    np.testing.assert_array_equal(cols, np.where(centres < edge, 0, 3))
+
+
+def test_each_plane_has_its_own_map_or_all_share_one() -> None:
+    values = np.zeros((2, 3, 4, 4), np.int8)
+    values[1, 2] = 5
+    assert (override(values, (64, 64), 16, (1, 2)) == 5).all()
+    assert (override(values, (64, 64), 16, (0, 2)) == 0).all()
+    shared = PaintedMap(np.full((4, 4), 2), (2, 3))
+    gates = some_gates(4, 4)
+    for plane in ((0, 0), (1, 2)):
+        out = shared.override(gates, plane, range(4), range(4), 16, (64, 64))
+        assert (expert_map(out) == 2).all()
+
+
+def test_parts_of_a_plane_are_parts_of_the_whole() -> None:
+    painted = PaintedMap(np.random.default_rng(1).integers(0, 6, (37, 41)), ())
+    gates = some_gates(8, 9)
+    whole = painted.override(gates, (), range(8), range(9), 16, (128, 140))
+    part = painted.override(gates[:, 3:5, 2:9], (), range(3, 5), range(2, 9), 16, (128, 140))
+    np.testing.assert_array_equal(part, whole[:, 3:5, 2:9])
+
+
+@pytest.mark.parametrize(
+    ("values", "planes", "error", "words"),
+    [
+        (np.zeros((4, 4)), (), ImageError, "float64"),
+        (np.zeros((4, 4), bool), (), ImageError, "bool"),
+        (np.full((4, 4), 6), (), ImageError, "from 6 to 6"),
+        (np.array([[0, -1]]), (), ImageError, "from -1 to 0"),
+        (np.zeros(4, int), (), AxesError, r"\(4,\)"),
+        (np.zeros((0, 4), int), (), AxesError, r"\(0, 4\)"),
+        (np.zeros((2, 4, 4), int), (), AxesError, r"\(2, 4, 4\)"),
+        (np.zeros((2, 4, 4), int), (3,), AxesError, r"\(2,\) planes, but the image has \(3,\)"),
+        (np.zeros((3, 4, 4), int), (2, 3), AxesError, "4 axes"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(values, planes, error, words) -> None:
+    with pytest.raises(error, match=words) as caught:
+        PaintedMap(values, planes)
+    assert str(caught.value).endswith(".")
