@@ -99,9 +99,8 @@ class PaintedMap:
     ----------
     values : array
         Integers; (rows, cols) for all planes, or with the image's plane axes before them. One value
-        a routing cell, or any other resolution: then it covers the plane evenly, and the value at
-        a cell's centre counts. Along an
-        axis with as many values as cells, as in the expert map of a result, each is a cell's.
+        a routing cell, as in the expert map of a result, or any other resolution: then it covers
+        the plane evenly, and the value at a cell's centre counts.
     planes : tuple of int
         Lengths of the image's plane axes, in the image's order.
 
@@ -162,8 +161,6 @@ def _centres(cells: range, pitch: int, size: int, length: int) -> NDArray[np.int
     A map of just the cells is taken cell by cell: spread evenly it would shift against them where
     the last cell is cut short by the border.
     """
-    if length == -(-size // pitch):
-        return np.asarray(cells)
     if length == -(-size // pitch):
         return np.asarray(cells)
     start = np.asarray(cells) * pitch
