@@ -37,6 +37,11 @@ def main() -> None:
     files = {str(file) for file in distribution("napari-demoe").files or []}
     for name in DATA:
         check(name in files, f"the wheel has {name}")
+    for name in ("LICENSE", "LICENSES.md"):
+        check(
+            any(file.endswith(f"/{name}") and "dist-info" in file for file in files),
+            f"it has {name}",
+        )
     check(not any(name.startswith(("tests", "src")) for name in files), "the wheel has no tests")
 
     samples = list(filter(is_readable, (package / "samples").iterdir()))
