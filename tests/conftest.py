@@ -13,6 +13,7 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,12 +32,17 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """On a busy machine the threads of one small operation wait for each other for seconds."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _same_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demoe.errors import OutputError, WeightsError
-from demoe.model.checkpoint import build_network, read_state_dict, sha256, write_weights
+from demoe.model.checkpoint import build_network, read_state_dict, write_weights
 from demoe.model.config import NetworkConfig, detect_config
+from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet
 
 SMALL = NetworkConfig(2, (1, 0), 1, (0, 1), 5, 6, 4)
@@ -122,8 +123,8 @@ def test_float32_comes_back_as_it_was(good: Path, state: dict[str, Tensor]) -> N
     assert metadata == {"card": "small"}
     assert tensors.keys() == state.keys()
     assert all(torch.equal(tensors[key], value) for key, value in state.items())
-    assert sha256(good) == sha256(good)
-    assert len(sha256(good)) == 64
+    assert sha256_of(good) == sha256_of(good)
+    assert len(sha256_of(good)) == 64
 
 
 def test_half_files_come_back_as_float32(tmp_path: Path, state, good: Path) -> None:

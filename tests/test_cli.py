@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 from PIL import Image
 from tiny import tiny_weights
@@ -25,14 +23,6 @@ from demoe.store import TileStore
 from demoe.training import commands
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -18,14 +17,6 @@ from demoe.training.random import Draw
 
 SIZE = 25
 SHAKES = [kernels.shake(length, Draw(seed)) for seed in range(3) for length in (5.0, 20.0)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def moments(kernel: Tensor) -> tuple[float, float, float]:

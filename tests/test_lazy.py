@@ -33,12 +33,9 @@ SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny networks are quicker with one
+def _in_this_thread() -> Iterator[None]:
     with dask.config.set(scheduler="synchronous"):
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ from demoe.model.router import Router
 from demoe.recipe import TASKS
 
 DATA = Path(__file__).parent / "data"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiny networks are quicker with one
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

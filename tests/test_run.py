@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
-import torch
 import zarr
 from tiny import tiny_weights
 from zarr.storage import LocalStore
@@ -28,14 +26,6 @@ from demoe.store import TileStore
 
 SHAPE = (2, 96, 130)
 TILES = 2 * 2 * 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
 from napari.utils.notifications import notification_manager
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """On a busy machine the threads of one small operation wait for each other for seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -1,20 +1,10 @@
 """A session without a window: its worker runs only when the test says so, on the same thread."""
 
 import pytest
-import torch
 from napari.components import ViewerModel
 
 from napari_demoe._session import Session
 from napari_demoe._worker import steps
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """On a busy machine the threads of one small operation wait for each other for seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class HandDriven:

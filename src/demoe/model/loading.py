@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from demoe.allocator import keep_freed_memory
 from demoe.errors import DeviceError, WeightsError
-from demoe.model.checkpoint import build_network, read_state_dict, sha256
+from demoe.model.checkpoint import build_network, read_state_dict
 from demoe.model.config import NetworkConfig
+from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet
 from demoe.model.receptive_field import encoder_reach, exact_halo
 from demoe.model.zoo import weights_path
@@ -188,7 +189,9 @@ def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
         )
     network = network.to(torch.device(device))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
-    return Model(network, name, path, sha256(path), torch.device(device), metadata.get("card", ""))
+    return Model(
+        network, name, path, sha256_of(path), torch.device(device), metadata.get("card", "")
+    )
 
 
 def local_mean(x: Tensor, radius: int) -> Tensor:
