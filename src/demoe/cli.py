@@ -275,7 +275,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     from demoe.demo import run_demo
 
     with _bar("demo", arguments.quiet, unit="sample") as progress:
-        print(run_demo(arguments.out, recipe_from(arguments), progress=progress))
+        table = run_demo(arguments.out, recipe_from(arguments), progress=progress)
+    print(table)
     return DONE
 
 
