@@ -286,3 +286,26 @@ def test_draws_have_the_distributions_they_name() -> None:
     assert 0.4 < sum(value < 10 for value in logarithmic) / 500 < 0.6
     assert set(whole) == {3, 4, 5}
     assert 0.2 < sum(draw.chance(0.3) for _ in range(500)) / 500 < 0.4
+
+
+def test_a_microscope_records_light_as_it_is():
+    image, target = blur.microscope_defocus(point(), Draw(3))
+    torch.testing.assert_close(target, point())
+    assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-4)
+    assert float(image.max()) < float(point().max())
+
+
+def test_most_gray_images_and_no_coloured_one_are_a_microscopes(monkeypatch):
+    seen = []
+
+    def watched(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        seen.append(sharp)
+        return sharp, sharp
+
+    monkeypatch.setattr(blur, "microscope_defocus", watched)
+    side = 2 * MARGIN + 8
+    degrade(torch.rand(1, 1, side, side).expand(50, 3, -1, -1), [0] * 50, Draw(0))
+    assert 0.6 < len(seen) / 50 < 0.95
+    seen.clear()
+    degrade(torch.rand(5, 3, side, side), [0] * 5, Draw(0))
+    assert not seen

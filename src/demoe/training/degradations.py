@@ -21,6 +21,8 @@ from demoe.training.random import Draw
 KERNEL = 41
 """Side of every kernel; ``MARGIN`` pixels a side are lost to it."""
 MARGIN = KERNEL // 2 + 2
+MICROSCOPE = 0.8
+"""Share of gray images whose defocus is a microscope's, which records light as it is."""
 
 
 def to_linear(x: Tensor) -> Tensor:
@@ -154,6 +156,12 @@ def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tens
     return to_display(seen.clamp(0, 1)), to_display(front + (1 - alpha) * back)
 
 
+def microscope_defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Blur with an aperture's PSF where values are light: recorded without a display curve."""
+    kernel = _optical_kernel(draw, 1.0)[None]
+    return kernels.convolve(sharp, kernel).clamp(0, 1), sharp
+
+
 def low_light(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Blur at a short exposure with its noise; the target is sharp at the same exposure."""
     exposure = 1 / draw.log_uniform(4, 16)
@@ -189,6 +197,8 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
             image, target = _sharp(one, draw)
         elif TASKS[task] == "local_motion":
             image, target = local_motion(one, draw, sharp[(n + 1) % len(tasks)][None].flip(3))
+        elif TASKS[task] == "defocus" and _is_gray(one) and draw.chance(MICROSCOPE):
+            image, target = microscope_defocus(one, draw)
         else:
             image, target = _BY_TASK[TASKS[task]](one, draw)
         if task >= 0 and TASKS[task] != "low_light":
@@ -206,6 +216,10 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
 def _quantised(image: Tensor) -> Tensor:
     """Round to the 8-bit steps that most pictures are stored in."""
     return (image * 255).round() / 255
+
+
+def _is_gray(image: Tensor) -> bool:
+    return bool((image == image[:, :1]).all())
 
 
 def _sharp(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
