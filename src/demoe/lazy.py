@@ -224,21 +224,12 @@ def _cells_block(
     function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
 ) -> Any:
     plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
-    block = function(plane, *_block_ranges(work, row, col))
+    block = function(plane, *work.block_ranges(row, col))
     return block.reshape((1,) * len(along) + block.shape)
 
 
 def _plane(index: Mapping[str, int]) -> Plane:
     return index.get("T", 0), index.get("C", 0), index.get("Z", 0)
-
-
-def _block_ranges(work: PlaneWork, row: int, col: int) -> tuple[range, range]:
-    side = work.block_cells
-    rows, cols = work.cells
-    return (
-        range(row * side, min((row + 1) * side, rows)),
-        range(col * side, min((col + 1) * side, cols)),
-    )
 
 
 def _cell_chunks(work: PlaneWork) -> tuple[tuple[int, ...], tuple[int, ...]]:

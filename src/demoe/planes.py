@@ -106,6 +106,14 @@ class PlaneWork:
         """Side, in cells, of a routing block."""
         return max(1, ROUTING_BLOCK // self.recipe.pitch)
 
+    def block_ranges(self, row: int, col: int) -> tuple[range, range]:
+        """Rows and columns of the cells that a routing block covers."""
+        side, (rows, cols) = self.block_cells, self.cells
+        return (
+            range(row * side, min((row + 1) * side, rows)),
+            range(col * side, min((col + 1) * side, cols)),
+        )
+
     # -- tiles ------------------------------------------------------------------------------
 
     def restore_tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
@@ -220,9 +228,7 @@ class PlaneWork:
 
     def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
         """Return the gates of a routing block with the cells that it covers."""
-        side = self.block_cells
-        rows = range(row * side, min((row + 1) * side, self.cells[0]))
-        cols = range(col * side, min((col + 1) * side, self.cells[1]))
+        rows, cols = self.block_ranges(row, col)
         gates = self._once(
             ("block", plane, row, col), lambda: self._decide_cells(plane, rows, cols)
         )
