@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import tifffile
+from cells import build
 
 from demoe.errors import AxesError, ImageError
 from demoe.image import LazyImage
@@ -251,16 +252,6 @@ def test_what_holds_no_intensities(tmp_path: Path, name: str, options: dict, sai
     tifffile.imwrite(tmp_path / f"{name}.tif", pixels, **options)
     with pytest.raises(ImageError, match=said):
         open_image(tmp_path / f"{name}.tif")
-
-
-def build(pixels: np.ndarray, axes: str, chunks: tuple[int, ...]) -> LazyImage:
-    return LazyImage.from_array(
-        da.from_array(pixels, chunks=chunks),
-        axes,
-        scale={"T": 3, "Z": 2, "Y": 0.25, "X": 0.5},
-        units={"T": "s", "Z": "um", "Y": "um", "X": "um"},
-        name="cells",
-    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from cells import build
 
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import AxesError, ImageError, OutputError
@@ -159,16 +160,6 @@ def test_plain_arrays_may_name_their_axes(tmp_path: Path) -> None:
     two = zarr.create_array(tmp_path / "two.zarr", data=noise(2, 40, 50), zarr_format=2)
     two.attrs["_ARRAY_DIMENSIONS"] = ["c", "y", "x"]
     assert open_image(tmp_path / "two.zarr").axes == "CYX"
-
-
-def build(pixels: np.ndarray, axes: str, chunks: object = "auto") -> LazyImage:
-    return LazyImage.from_array(
-        da.from_array(pixels, chunks=chunks),
-        axes,
-        scale={"T": 3, "Z": 2, "Y": 0.25, "X": 0.5},
-        units={"T": "s", "Z": "um", "Y": "um", "X": "um"},
-        name="cells",
-    )
 
 
 @pytest.mark.parametrize(
