@@ -11,7 +11,7 @@ import numpy as np
 from demoe.axes import plane_axes
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import OutputError
-from demoe.image import SCALED_AXES, LazyImage
+from demoe.image import LazyImage
 from demoe.recipe import TASKS
 from napari_demoe._layers import GEOMETRY, ours, shifted
 
@@ -122,15 +122,7 @@ def maps_of_image(
     left = ours(meta)
     if "expert_map" not in left:
         return None, None, None
-    cell = dict(zip("YX", left["pitch"], strict=True))
-    experts = LazyImage.from_array(
-        left["expert_map"],
-        plane_axes(image.axes) + "YX",
-        scale={a: image.scale.get(a, 1.0) * cell.get(a, 1) for a in SCALED_AXES if a in image.axes},
-        units=image.units,
-        channel_names=image.channel_names,
-        name=f"{image.name} experts",
-    )
+    experts = image.of_cells(left["expert_map"], left["pitch"])
     return experts, da.from_array(left["gates"]), dict(left["provenance"])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from demoe.axes import check_axes, guess_axes, to_canonical
+from demoe.axes import check_axes, guess_axes, plane_axes, to_canonical
 from demoe.errors import AxesError, ImageError
 
 if TYPE_CHECKING:
@@ -205,6 +205,28 @@ class LazyImage:
             A new image; metadata that is not in `changes` is kept.
         """
         return replace(self, data=data, **changes)
+
+    def of_cells(self, values: da.Array | ArrayLike, pitch: tuple[int, int]) -> LazyImage:
+        """Describe a map over routing cells of this image, such as its expert map.
+
+        Parameters
+        ----------
+        values : array
+            Plane axes in the image's order, then rows and columns of cells.
+        pitch : (int, int)
+            Rows and columns of pixels that a cell covers.
+        """
+        cell = dict(zip("YX", pitch, strict=True))
+        return LazyImage.from_array(
+            values,
+            plane_axes(self.axes) + "YX",
+            scale={
+                a: self.scale.get(a, 1.0) * cell.get(a, 1) for a in SCALED_AXES if a in self.axes
+            },
+            units=self.units,
+            channel_names=self.channel_names,
+            name=f"{self.name} experts",
+        )
 
     def _length(self, letter: str) -> int:
         return int(self.data.shape[self.axes.index(letter)]) if letter in self.axes else 1

@@ -275,21 +275,8 @@ def _finish(
     else:
         expert_map, found = client.gather(client.compute([result.expert_map, result.gates]))
         gates = da.from_array(found, chunks=result.gates.chunks)
-    source = result.source
-    axes = "".join(letter for letter in source.axes if letter not in "YXS") + "YX"
-    scale = {
-        letter: source.scale.get(letter, 1.0)
-        * dict(zip("YX", result.pitch, strict=True)).get(letter, 1)
-        for letter in axes
-        if letter in "TZYX"
-    }
-    experts = LazyImage(
-        da.from_array(expert_map, chunks=result.expert_map.chunks),
-        axes,
-        scale,
-        source.units,
-        source.channel_names if "C" in axes else (),
-        f"{source.name} experts",
+    experts = result.source.of_cells(
+        da.from_array(expert_map, chunks=result.expert_map.chunks), result.pitch
     )
     # On this machine, even where a cluster is dask's default: the tiles lie here.
     with dask_config.set(scheduler="threads"):
