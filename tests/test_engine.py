@@ -29,7 +29,7 @@ def pixels() -> np.ndarray:
 
 def test_a_tile_is_what_the_network_makes_of_it(model: Model, pixels: np.ndarray) -> None:
     runner = TileRunner(model)
-    weights = runner.mixing(runner.route(pixels))
+    weights = runner.mixing(runner.survey([pixels])[1])
     expected = model.network(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
     restored = runner.restore(pixels, weights)
     assert restored.dtype == np.float32
@@ -46,7 +46,8 @@ def test_gray_is_three_equal_samples_and_their_mean(model: Model, pixels: np.nda
     restored = runner.restore(gray, gates)
     assert restored.shape == gray.shape
     np.testing.assert_allclose(restored, expected, atol=1e-6)
-    np.testing.assert_allclose(runner.route(gray), runner.route(np.repeat(gray, 3, axis=2)))
+    coloured = np.repeat(gray, 3, axis=2)
+    np.testing.assert_allclose(runner.survey([gray])[1], runner.survey([coloured])[1])
 
 
 def test_mixing_keeps_the_strongest(model: Model) -> None:

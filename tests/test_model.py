@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from demoe.errors import DeviceError, WeightsError
 from demoe.model import load_model
-from demoe.model.blocks import ExpertMixture
+from demoe.model.blocks import ExpertMixture, NAFBlock
 from demoe.model.config import NetworkConfig
 from demoe.model.loading import Model, choose_device, local_mean
 from demoe.model.network import DeMoENet, keep_top, spread_gates
@@ -299,7 +299,8 @@ def test_a_file_is_loaded_once(tmp_path: Path) -> None:
 def test_a_model_restores_and_routes_as_its_network(tmp_path: Path, picture: Tensor) -> None:
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     restored, gates = model.network(picture)
-    torch.testing.assert_close(model.route(picture), gates)
+    decisions = torch.stack([model.survey(one[None])[1] for one in picture])
+    torch.testing.assert_close(decisions, gates)
     mixing = keep_top(gates, 1)
     torch.testing.assert_close(model.restore(picture, mixing), restored)
     field = mixing[:, :, None, None].expand(-1, -1, 3, 5)
@@ -307,6 +308,48 @@ def test_a_model_restores_and_routes_as_its_network(tmp_path: Path, picture: Ten
     # One window over everything is the decision on everything.
     window = model.route_windows(picture, (48, 80), [0], [0])
     torch.testing.assert_close(window[:, :, 0, 0], gates)
+
+
+@pytest.mark.parametrize("cells", [(1, 1), (3, 5)])
+def test_attention_of_the_picture_itself_changes_nothing(
+    tmp_path: Path, picture: Tensor, cells: tuple[int, int]
+) -> None:
+    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
+    picture = picture[:1]
+    mixing = torch.softmax(torch.randn(1, 5, *cells), dim=1)
+    encoder, gates = model.survey(picture)
+    attention, same = model.attend(picture, mixing, every=True)
+    torch.testing.assert_close(same, gates)
+    torch.testing.assert_close(
+        model.restore(picture, mixing, attention), model.restore(picture, mixing)
+    )
+    window = ((32, 32), [0, 16], [16, 48])
+    torch.testing.assert_close(
+        model.route_windows(picture, *window, encoder), model.route_windows(picture, *window)
+    )
+
+
+def test_experts_that_no_sample_needs_have_an_attention_too(
+    tmp_path: Path, picture: Tensor
+) -> None:
+    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
+    picture, one, other = picture[:1], torch.eye(5)[:1], torch.eye(5)[3:4]
+    attention, _ = model.attend(picture, one, every=True)
+    torch.testing.assert_close(model.restore(picture, one, attention), model.restore(picture, one))
+    assert set(attention) == {
+        name for name, block in model.network.named_modules() if isinstance(block, NAFBlock)
+    }
+    assert model.restore(picture, other, attention).isfinite().all()
+
+
+def test_samples_are_pooled_together(tmp_path: Path, picture: Tensor) -> None:
+    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
+    one = picture[:1]
+    alone, gates = model.survey(one)
+    twice, same = model.survey(one.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(same, gates)
+    for name, value in alone.items():
+        torch.testing.assert_close(twice[name], value)
 
 
 def test_other_numbers_of_experts_are_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from demoe.errors import DeviceError
 from demoe.gates import Gates
 from demoe.model.loading import Model, local_mean
 from demoe.model.network import keep_top
+from demoe.model.pooling import Attention
 
 Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
@@ -53,17 +54,68 @@ class TileRunner:
         extra = PHOTOMETRY_RADIUS if self.preserve else 0
         return self.model.halo + -(-extra // self.model.multiple) * self.model.multiple
 
-    def route(self, pixels: Pixels) -> Gates:
-        """Decide on one set of gates (5,) for pixels (H, W, 1 or 3) in [0, 1]."""
-        return self._run(lambda: self.model.route(self._enter(pixels))[0].cpu().numpy(), pixels)
+    def survey(self, samples: Sequence[Pixels]) -> tuple[Attention, Gates]:
+        """Return the encoder's attention for a plane and the router's decision (5,) on it.
+
+        Parameters
+        ----------
+        samples : sequence of ndarray
+            (H, W, 1 or 3) in [0, 1], of one size: the plane, or places that stand for it together.
+        """
+
+        def work() -> tuple[Attention, Gates]:
+            attention, gates = self.model.survey(self._enter(*samples))
+            return attention, gates.cpu().numpy()
+
+        return self._run(work, samples[0])
+
+    def attend(
+        self,
+        samples: Sequence[Pixels],
+        weights: Gates | None,
+        *,
+        each: bool = False,
+        every: bool = False,
+    ) -> tuple[Attention, Gates]:
+        """Return the attention of all blocks for a plane, and the router's decision (5,) on it.
+
+        Parameters
+        ----------
+        samples
+            As for `survey`.
+        weights : ndarray, optional
+            Mixing weights for all samples, as for `restore`; by default the router decides.
+        each : bool
+            Let the router decide on each sample by itself.
+        every : bool
+            Include experts that work in no sample.
+        """
+
+        def work() -> tuple[Attention, Gates]:
+            x = self._enter(*samples)
+            mixing = None
+            if weights is not None:
+                mixing = torch.from_numpy(weights).to(x.device)[None].expand(len(x), *weights.shape)
+            attention, gates = self.model.attend(
+                x, mixing, top_k=self.top_k, each=each, every=every
+            )
+            return attention, gates.cpu().numpy()
+
+        return self._run(work, samples[0])
 
     def route_windows(
-        self, pixels: Pixels, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
+        self,
+        pixels: Pixels,
+        window: tuple[int, int],
+        tops: Sequence[int],
+        lefts: Sequence[int],
+        attention: Attention | None = None,
     ) -> Gates:
         """Decide once a window: gates (5, len(tops), len(lefts)); sizes in pixels of the tile."""
 
         def work() -> Gates:
-            gates = self.model.route_windows(self._enter(pixels), window, tops, lefts)
+            x = self._enter(pixels)
+            gates = self.model.route_windows(x, window, tops, lefts, attention)
             return gates[0].cpu().numpy()
 
         return self._run(work, pixels)
@@ -72,7 +124,7 @@ class TileRunner:
         """Return the weights that gates (5, ...) stand for: their ``top_k`` largest, scaled."""
         return keep_top(torch.from_numpy(gates)[None], self.top_k)[0].numpy()
 
-    def restore(self, pixels: Pixels, weights: Gates) -> Pixels:
+    def restore(self, pixels: Pixels, weights: Gates, attention: Attention | None = None) -> Pixels:
         """Restore a tile.
 
         Parameters
@@ -81,6 +133,8 @@ class TileRunner:
             (H, W, 1 or 3) in [0, 1].
         weights : ndarray of float32
             Mixing weights: (5,), or (5, rows, cols) over cells as wide as the network's grid.
+        attention : mapping, optional
+            What `attend` found for the plane; without, the tile is pooled by itself.
 
         Returns
         -------
@@ -90,7 +144,8 @@ class TileRunner:
 
         def work() -> Pixels:
             x = self._enter(pixels)
-            restored = self.model.restore(x, torch.from_numpy(weights)[None].to(x.device))
+            mixing = torch.from_numpy(weights)[None].to(x.device)
+            restored = self.model.restore(x, mixing, attention)
             if self.preserve:
                 restored = _keep_local_mean(restored, x)
             out = restored[0].permute(1, 2, 0)
@@ -100,9 +155,9 @@ class TileRunner:
 
         return self._run(work, pixels)
 
-    def _enter(self, pixels: Pixels) -> Tensor:
-        """Bring a tile to the device as (1, 3, H, W); gray becomes three equal samples."""
-        x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+    def _enter(self, *tiles: Pixels) -> Tensor:
+        """Bring tiles to the device as (N, 3, H, W); gray becomes three equal samples."""
+        x = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
         return self.model.move(x.expand(-1, 3, -1, -1))
 
     def _run(self, work: Callable[[], Result], pixels: Pixels) -> Result:

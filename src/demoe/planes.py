@@ -23,16 +23,20 @@ from demoe.gates import Gates, PaintedMap, expert_map, fill, one_hot, spread, wi
 from demoe.image import LazyImage
 from demoe.intensity import IntensityScale, resolve_intensity
 from demoe.model.loading import Model, load_model
+from demoe.model.pooling import Attention
 from demoe.recipe import TASKS, Recipe
-from demoe.tiling import Box, Tile, TilePlan
+from demoe.tiling import Box, TilePlan
 
 ROUTING_BLOCK = 1024
 """Side in pixels of the blocks in which cells are decided on; independent of compute tiles."""
 
-SAMPLED_WINDOWS = 4
-"""Windows along each axis from which a plane larger than a tile gets its one decision."""
+SURVEYED_WHOLE = 1024**2
+"""Pixels of the largest plane that is surveyed as a whole; larger ones by samples."""
 
-_REMEMBERED_BLOCKS = 4096  # of about 5 kB each
+SAMPLES = 4
+"""Samples along each axis, one routing window large, that stand for a larger plane."""
+
+_REMEMBERED = {"survey": 64, "attention": 64, "block": 4096}  # of about 10, 50 and 5 kB each
 
 Plane = tuple[int, int, int]
 
@@ -123,9 +127,10 @@ class PlaneWork:
         samples = min(values.shape[2], 3)  # an alpha channel passes by
         pixels = self.scale.normalise(values[..., :samples])
         runner = self.runner
-        weights = self._weights(plane, tile, runner)
+        weights = self._weights(plane, tile.read, runner, self.cell_gates)
         core = tile.core.within(tile.read)
-        restored = self.scale.restore(runner.restore(pixels, weights)[core], self.image.dtype)
+        restored = runner.restore(pixels, weights, self._attention(plane))[core]
+        restored = self.scale.restore(restored, self.image.dtype)
         return np.concatenate([restored, values[core][..., samples:]], axis=2)
 
     def _values(self, plane: Plane, box: Box) -> NDArray[Any]:
@@ -149,16 +154,21 @@ class PlaneWork:
             )
         return values
 
-    def _weights(self, plane: Plane, tile: Tile, runner: TileRunner) -> Gates:
+    def _weights(
+        self,
+        plane: Plane,
+        read: Box,
+        runner: TileRunner,
+        gates_of: Callable[[Plane, range, range], Gates],
+    ) -> Gates:
         """Return mixing weights for a read: (5,), or (5, rows, cols) on the network's grid."""
         pitch, grid = self.recipe.pitch, self.plan.grid
         if self.routing != "local" and self.painted is None:
             return runner.mixing(self._whole(plane))
-        read = tile.read
         # One cell more on every side, so that interpolation sees what neighbouring tiles see.
         rows = _cells(read.top, read.bottom, pitch, self.cells[0])
         cols = _cells(read.left, read.right, pitch, self.cells[1])
-        weights = runner.mixing(self.cell_gates(plane, rows, cols))
+        weights = runner.mixing(gates_of(plane, rows, cols))
         if (weights == weights[:, :1, :1]).all():
             return np.ascontiguousarray(weights[:, 0, 0])
         at = [
@@ -174,19 +184,7 @@ class PlaneWork:
 
     def cell_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return the gates of some cells of a plane, (5, len(rows), len(cols)) float32."""
-        if self.routing == "local":
-            gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
-            side = self.block_cells
-            for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
-                for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
-                    block, r, c = self._block(plane, block_row, block_col)
-                    r_both = range(max(r.start, rows.start), min(r.stop, rows.stop))
-                    c_both = range(max(c.start, cols.start), min(c.stop, cols.stop))
-                    gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
-                        :, _part(r_both, r), _part(c_both, c)
-                    ]
-        else:
-            gates = fill(self._whole(plane), len(rows), len(cols))
+        gates = self._router_gates(plane, rows, cols)
         if self.painted is None:
             return gates
         return self.painted.override(
@@ -197,6 +195,22 @@ class PlaneWork:
             self.recipe.pitch,
             (self.plan.height, self.plan.width),
         )
+
+    def _router_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return the same as if nothing were painted."""
+        if self.routing != "local":
+            return fill(self._whole(plane), len(rows), len(cols))
+        gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
+        side = self.block_cells
+        for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
+            for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
+                block, r, c = self._block(plane, block_row, block_col)
+                r_both = range(max(r.start, rows.start), min(r.stop, rows.stop))
+                c_both = range(max(c.start, cols.start), min(c.stop, cols.stop))
+                gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
+                    :, _part(r_both, r), _part(c_both, c)
+                ]
+        return gates
 
     def cell_experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
         """Return the strongest expert of some cells, 1 to 5."""
@@ -211,26 +225,13 @@ class PlaneWork:
         """Return the one decision (5,) for a plane."""
         if self.routing in TASKS:
             return one_hot(self.routing)
-        return self._once(("plane", plane), lambda: self._decide_plane(plane))
-
-    def _decide_plane(self, plane: Plane) -> Gates:
-        """Decide on a plane that is one tile by all of it, on a larger one by regular samples."""
-        height, width = self.plan.height, self.plan.width
-        if self.plan.shape == (1, 1):
-            return self.runner.route(self._network_pixels(plane, Box(0, 0, height, width)))
-        side = 2 * self.recipe.window
-        decisions = []
-        for top in _spread_starts(height, side, self.plan.grid):
-            for left in _spread_starts(width, side, self.plan.grid):
-                box = Box(top, left, min(top + side, height), min(left + side, width))
-                decisions.append(self.runner.route(self._network_pixels(plane, box)))
-        return np.asarray(np.mean(decisions, axis=0), np.float32)
+        return self._survey(plane)[1]
 
     def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
         """Return the gates of a routing block with the cells that it covers."""
         rows, cols = self.block_ranges(row, col)
-        gates = self._once(
-            ("block", plane, row, col), lambda: self._decide_cells(plane, rows, cols)
+        gates: Gates = self._once(
+            "block", (plane, row, col), lambda: self._decide_cells(plane, rows, cols)
         )
         return gates, rows, cols
 
@@ -246,21 +247,77 @@ class PlaneWork:
             (height, width),
             [top - read.top for top in tops],
             [left - read.left for left in lefts],
+            self._encoder_attention(plane),
         )
+
+    # -- what holds for a plane as a whole ---------------------------------------------------
+
+    def _attention(self, plane: Plane) -> Attention | None:
+        """Return the attention that all tiles share; None where a tile pools by itself.
+
+        What is painted does not count, so that painting changes nothing where it is not.
+        """
+        alone = self.plan.shape == (1, 1) and self.painted is None
+        if alone or self.recipe.pooling == "tile":
+            return None
+        found: Attention = self._once("attention", plane, lambda: self._attend(plane))
+        return found
+
+    def _encoder_attention(self, plane: Plane) -> Attention | None:
+        """Return the encoder's part of it, for routing blocks; None where a block is the plane."""
+        alone = max(self.plan.height, self.plan.width) <= self.block_cells * self.recipe.pitch
+        return None if alone or self.recipe.pooling == "tile" else self._survey(plane)[0]
+
+    def _survey(self, plane: Plane) -> tuple[Attention, Gates]:
+        """Return the encoder's attention and the router's one decision."""
+        found: tuple[Attention, Gates] = self._once(
+            "survey", plane, lambda: self.runner.survey(self._sampled(plane))
+        )
+        return found
+
+    def _attend(self, plane: Plane) -> Attention:
+        runner, samples = self.runner, self._sampled(plane)
+        local, painted = self.routing == "local", self.painted is not None
+        weights = None
+        if self.routing in TASKS:
+            weights = one_hot(self.routing)
+        elif local and len(samples) == 1:
+            box = self._samples()[0]
+            weights = self._weights(plane, box, runner, self._router_gates)
+        # Of several samples, each is a routing window, which decides for itself.
+        attention, gates = runner.attend(samples, weights, each=local, every=local or painted)
+        self._once("survey", plane, lambda: (attention, gates))
+        return attention
+
+    def _sampled(self, plane: Plane) -> list[Pixels]:
+        return [self._network_pixels(plane, box) for box in self._samples()]
+
+    def _samples(self) -> list[Box]:
+        """Return the places that stand for a plane: all of it, or a few windows of one size."""
+        height, width = self.plan.height, self.plan.width
+        if height * width <= SURVEYED_WHOLE:
+            return [Box(0, 0, height, width)]
+        side = self.recipe.window
+        return [
+            Box(top, left, min(top + side, height), min(left + side, width))
+            for top in _spread_starts(height, side, self.plan.grid)
+            for left in _spread_starts(width, side, self.plan.grid)
+        ]
 
     def _network_pixels(self, plane: Plane, box: Box) -> Pixels:
         return self.scale.normalise(self._values(plane, box)[..., :3])
 
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Gates]) -> Gates:
+    def _once(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return what was computed under a key, computing it at the first call."""
         memory = self._memory
         with memory.lock:
-            if key not in memory.gates:
-                memory.gates[key] = make()
-                while len(memory.gates) > _REMEMBERED_BLOCKS:
-                    memory.gates.popitem(last=False)
-            memory.gates.move_to_end(key)
-            return memory.gates[key]
+            kept = memory.kept[kind]
+            if key not in kept:
+                kept[key] = make()
+                while len(kept) > _REMEMBERED[kind]:
+                    kept.popitem(last=False)
+            kept.move_to_end(key)
+            return kept[key]
 
 
 class _Memory:
@@ -269,7 +326,7 @@ class _Memory:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.scale: IntensityScale | None = None
-        self.gates: OrderedDict[tuple[Any, ...], Gates] = OrderedDict()
+        self.kept: dict[str, OrderedDict[Any, Any]] = {kind: OrderedDict() for kind in _REMEMBERED}
 
 
 @functools.lru_cache(maxsize=16)
@@ -292,6 +349,6 @@ def _part(inner: range, outer: range) -> slice:
 
 def _spread_starts(size: int, side: int, grid: int) -> list[int]:
     """Return where a few windows begin that are spread evenly over a length."""
-    count = min(SAMPLED_WINDOWS, -(-size // side))
+    count = min(SAMPLES, -(-size // side))
     room = max(0, size - side)
     return [round(i * room / max(1, count - 1)) // grid * grid for i in range(count)]

@@ -14,6 +14,7 @@ TASKS = ("defocus", "global_motion", "local_motion", "synth_global_motion", "low
 
 ROUTINGS = ("auto", "image", "local", *TASKS)
 INTENSITY_RULES = ("auto", "full", "percentile")
+POOLINGS = ("plane", "tile")
 PHOTOMETRY = ("preserve", "model")
 GRID = 16
 """Tiles, halos, pitch and window are multiples of this many pixels."""
@@ -44,6 +45,10 @@ class Recipe:
     intensity : str or (float, float)
         How values become [0, 1]: ``"auto"``, ``"full"`` (the dtype's whole range),
         ``"percentile"``, or the two values that become 0 and 1.
+    pooling : str
+        What the network's channel attention sees: ``"plane"``: the whole plane, or samples of a
+        large one, so that the result does not depend on tiles; ``"tile"``: each tile with its
+        halo, by itself.
     photometry : str
         ``"preserve"`` restores the input's local mean after models that change it,
         ``"model"`` keeps what the network gives.
@@ -63,11 +68,13 @@ class Recipe:
     pitch: int = 64
     window: int = 256
     intensity: str | tuple[float, float] = "auto"
+    pooling: str = "plane"
     photometry: str = "model"
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
         self._one_of("routing", ROUTINGS)
+        self._one_of("pooling", POOLINGS)
         self._one_of("photometry", PHOTOMETRY)
         if not isinstance(self.model, str) or not self.model:
             raise RecipeError(f"model must be a name or a path, not {self.model!r}.")

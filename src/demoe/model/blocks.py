@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,11 @@ def simple_gate(x: Tensor) -> Tensor:
 
 
 class NAFBlock(nn.Module):
-    """Block of NAFNet, free of activations: (N, C, H, W) to the same shape (arXiv 2204.04676)."""
+    """Block of NAFNet, free of activations: (N, C, H, W) to the same shape (arXiv 2204.04676).
+
+    Its channel attention is the one step that looks at the whole picture: everything is pooled.
+    Given from outside, it leaves a block that looks one pixel around.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -48,26 +52,48 @@ class NAFBlock(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
+    def attend(self, pooled: Tensor) -> Tensor:
+        """Return the channel attention (N, C, 1, 1) for pooled features (N, C, 1, 1)."""
+        attention: Tensor = self.sca[1](pooled)
+        return attention
+
+    def gated(self, x: Tensor) -> Tensor:
+        """Return the features (N, C, H, W) that are pooled and then weighed by the attention."""
+        return simple_gate(self.conv2(self.conv1(self.norm1(x))))
+
+    def finish(self, x: Tensor, gated: Tensor, attention: Tensor) -> Tensor:
+        """Return the block's output, from its input, ``gated(input)`` and the attention."""
+        x = x + self.conv3(gated * attention) * self.beta
+        y: Tensor = self.conv5(simple_gate(self.conv4(self.norm2(x))))
+        return x + y * self.gamma
+
     def forward(self, x: Tensor) -> Tensor:
         """Mix space and channels, then channels alone, each added to what came in."""
-        y: Tensor = simple_gate(self.conv2(self.conv1(self.norm1(x))))
-        y = self.conv3(y * self.sca(y))
-        x = x + y * self.beta
-        y = self.conv5(simple_gate(self.conv4(self.norm2(x))))
-        return x + y * self.gamma
+        gated = self.gated(x)
+        return self.finish(x, gated, self.sca(gated))
+
+
+RunBlock = Callable[[NAFBlock, Tensor], Tensor]
+"""How a block is run: as it is, or with its channel attention held fixed."""
+
+
+def as_it_is(block: NAFBlock, x: Tensor) -> Tensor:
+    """Run a block with its own pooling."""
+    y: Tensor = block(x)
+    return y
 
 
 class BlockChain(nn.Module):
     """Blocks one after another, under the name that published checkpoints use."""
 
-    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+    def __init__(self, blocks: Iterable[NAFBlock]) -> None:
         super().__init__()
         self.modules_list = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, run: RunBlock = as_it_is) -> Tensor:
         """Run the blocks in order."""
         for block in self.modules_list:
-            x = block(x)
+            x = run(block, x)  # type: ignore[arg-type]  # torch's lists hold any module
         return x
 
 
@@ -78,7 +104,7 @@ class ExpertMixture(nn.Module):
         super().__init__()
         self.experts = nn.ModuleList(NAFBlock(channels) for _ in range(experts))
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor, run: RunBlock = as_it_is) -> Tensor:
         """Mix the experts' outputs.
 
         Parameters
@@ -87,15 +113,18 @@ class ExpertMixture(nn.Module):
             Features (N, C, H, W).
         weights : Tensor
             (N, E, 1, 1) or (N, E, H, W), >= 0, summing to 1 over E.
+        run : callable
+            How experts are run.
         """
         out = torch.zeros_like(x)
         used = weights.detach().flatten(2).amax(dim=2) > 0
-        for index, expert in enumerate(self.experts):
+        expert: NAFBlock
+        for index, expert in enumerate(self.experts):  # type: ignore[assignment]  # as above
             rows = used[:, index]
             if rows.all():
-                out = out + expert(x) * weights[:, index : index + 1].to(x.dtype)
+                out = out + run(expert, x) * weights[:, index : index + 1].to(x.dtype)
             elif rows.any():
                 chosen = rows.nonzero()[:, 0]
-                part = expert(x[chosen]) * weights[chosen, index : index + 1].to(x.dtype)
+                part = run(expert, x[chosen]) * weights[chosen, index : index + 1].to(x.dtype)
                 out = out.index_add(0, chosen, part)
         return out

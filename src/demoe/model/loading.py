@@ -18,7 +18,8 @@ from demoe.errors import DeviceError, WeightsError
 from demoe.model.checkpoint import build_network, read_state_dict
 from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
-from demoe.model.network import DeMoENet
+from demoe.model.network import DeMoENet, keep_top
+from demoe.model.pooling import Attention, collect, hold
 from demoe.model.receptive_field import encoder_reach, exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
@@ -76,14 +77,59 @@ class Model:
         return -(-encoder_reach(self.config) // self.multiple) * self.multiple
 
     @torch.inference_mode()
-    def route(self, x: Tensor) -> Tensor:
-        """Return expert probabilities (N, E) for pictures (N, 3, H, W) as a whole."""
-        gates: Tensor = self.network.mlp_branch(self.network.encode(self.network.pad(x))[0])
-        return gates
+    def survey(self, x: Tensor) -> tuple[Attention, Tensor]:
+        """Find the encoder's attention for a plane and the router's one decision (E,) on it.
+
+        Parameters
+        ----------
+        x : Tensor
+            (N, 3, H, W) in [0, 1]: the plane, or samples that stand for it together.
+        """
+        return collect(self.network, x, None)
+
+    @torch.inference_mode()
+    def attend(
+        self,
+        x: Tensor,
+        weights: Tensor | None,
+        *,
+        top_k: int = 1,
+        each: bool = False,
+        every: bool = False,
+    ) -> tuple[Attention, Tensor]:
+        """Find the attention of all blocks for a plane, and the router's one decision (E,) on it.
+
+        Parameters
+        ----------
+        x : Tensor
+            As for `survey`.
+        weights : Tensor, optional
+            Mixing weights, as for `restore`. By default the ``top_k`` strongest experts of the
+            router's decision.
+        top_k : int
+            Experts that are mixed where the router decides.
+        each : bool
+            Let the router decide on each sample by itself.
+        every : bool
+            Find the attention of experts without weight, too.
+        """
+
+        def mixing(features: Tensor, together: Tensor) -> Tensor:
+            if weights is not None:
+                return _spatial(weights)
+            gates = self.network.mlp_branch(features) if each else together.expand(len(x), -1)
+            return _spatial(keep_top(gates, top_k))
+
+        return collect(self.network, x, mixing, every=every)
 
     @torch.inference_mode()
     def route_windows(
-        self, x: Tensor, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
+        self,
+        x: Tensor,
+        window: tuple[int, int],
+        tops: Sequence[int],
+        lefts: Sequence[int],
+        attention: Attention | None = None,
     ) -> Tensor:
         """Return expert probabilities (N, E, rows, cols), one decision a window of the picture.
 
@@ -95,10 +141,13 @@ class Model:
             Height and width of the windows in pixels, multiples of ``multiple``.
         tops, lefts : sequence of int
             Where they begin, in pixels, multiples of ``multiple``.
+        attention : mapping, optional
+            The encoder's, held fixed; by default blocks pool over the picture.
         """
-        features = self.network.encode(self.network.pad(x))[0]
+        network = self.network
+        features = network.encode(network.pad(x), hold(network, attention))[0]
         m = self.multiple
-        gates: Tensor = self.network.mlp_branch.local(
+        gates: Tensor = network.mlp_branch.local(
             features,
             (window[0] // m, window[1] // m),
             [top // m for top in tops],
@@ -107,7 +156,7 @@ class Model:
         return gates
 
     @torch.inference_mode()
-    def restore(self, x: Tensor, weights: Tensor) -> Tensor:
+    def restore(self, x: Tensor, weights: Tensor, attention: Attention | None = None) -> Tensor:
         """Return the restored pictures (N, 3, H, W), mixing experts exactly as told.
 
         Parameters
@@ -116,17 +165,24 @@ class Model:
             (N, 3, H, W) in [0, 1].
         weights : Tensor
             (N, E) or (N, E, rows, cols), one weight vector a cell of ``multiple`` pixels.
+        attention : mapping, optional
+            Of all blocks, held fixed; by default blocks pool over the picture.
         """
         network, size = self.network, (x.shape[2], x.shape[3])
         padded = network.pad(x)
-        weights = weights[:, :, None, None] if weights.ndim == 2 else weights
+        run = hold(network, attention)
         extent = (padded.shape[2], padded.shape[3])
-        restored = network.decode(*network.encode(padded), weights, extent) + padded
+        features, skips = network.encode(padded, run)
+        restored = network.decode(features, skips, _spatial(weights), extent, run) + padded
         return restored[:, :, : size[0], : size[1]]
 
     def move(self, x: Tensor) -> Tensor:
         """Bring a tensor to the device, in the memory layout that the network prefers."""
         return x.to(self.device, memory_format=torch.channels_last)
+
+
+def _spatial(weights: Tensor) -> Tensor:
+    return weights[:, :, None, None] if weights.ndim == 2 else weights
 
 
 def choose_device(device: str) -> torch.device:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demoe.model.blocks import BlockChain, ExpertMixture, NAFBlock
+from demoe.model.blocks import BlockChain, ExpertMixture, NAFBlock, RunBlock, as_it_is
 from demoe.model.config import NetworkConfig
 from demoe.model.router import Router
 
@@ -94,18 +94,23 @@ class DeMoENet(nn.Module):
         m = self.config.multiple
         return F.pad(x, (0, -x.shape[3] % m, 0, -x.shape[2] % m))
 
-    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def encode(self, x: Tensor, run: RunBlock = as_it_is) -> tuple[Tensor, list[Tensor]]:
         """Return the deepest features and the skips, for a padded picture (N, 3, H, W)."""
         features = self.intro(x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
-            features = encoder(features)
+            features = encoder(features, run)
             skips.append(features)
             features = down(features)
         return features, skips
 
     def decode(
-        self, features: Tensor, skips: list[Tensor], gates: Tensor, size: tuple[int, int]
+        self,
+        features: Tensor,
+        skips: list[Tensor],
+        gates: Tensor,
+        size: tuple[int, int],
+        run: RunBlock = as_it_is,
     ) -> Tensor:
         """Return the correction to the padded picture.
 
@@ -117,20 +122,22 @@ class DeMoENet(nn.Module):
             (N, E, h, w) mixing weights over a picture of ``size`` pixels, used as they are.
         size : (int, int)
             Height and width before padding.
+        run : callable
+            How blocks are run.
         """
         stride = self.config.multiple
 
         def mix(mixture: nn.Module, y: Tensor) -> Tensor:
             extent = (size[0] / stride, size[1] / stride)
-            mixed: Tensor = mixture(y, spread_gates(gates, (y.shape[2], y.shape[3]), extent))
+            mixed: Tensor = mixture(y, spread_gates(gates, (y.shape[2], y.shape[3]), extent), run)
             return mixed
 
-        features = mix(self.experts[0], self.middle_blks(features))
+        features = mix(self.experts[0], self.middle_blks(features, run))
         for up, decoder, mixture, skip in zip(
             self.ups, self.decoders, list(self.experts)[1:], reversed(skips), strict=True
         ):
             stride //= 2
-            features = mix(mixture, decoder(up(features) + skip))
+            features = mix(mixture, decoder(up(features) + skip, run))
         correction: Tensor = self.ending(features)
         return correction
 

@@ -39,6 +39,12 @@ class Router(nn.Module):
         scores: Tensor = self.classifier(self.attend(features))
         return scores
 
+    def together(self, features: Tensor) -> Tensor:
+        """Return one decision (E,) on features (N, C, h, w) of samples of the same picture."""
+        pooled = self.attend(features).mean(dim=(0, 2, 3))[None]
+        # The head after pooling and flattening.
+        return torch.softmax(self.classifier[2:](pooled).float(), dim=1)[0]
+
     def forward(self, features: Tensor) -> Tensor:
         """Return probabilities (N, E) for features (N, C, h, w)."""
         return torch.softmax(self.logits(features).float(), dim=1)
