@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from demoe.recipe import TASKS
 from demoe.training import degradations as blur
 from demoe.training import kernels
 from demoe.training.degradations import KERNEL, MARGIN, degrade, to_display, to_linear
+from demoe.training.jpeg import compress
 from demoe.training.random import Draw
 
 SIZE = 25
-SHAKES = [kernels.shake(length, Draw(seed)) for seed in range(3) for length in (5.0, 20.0)]
+SHAKES = [
+    make(length, Draw(seed))
+    for make in (kernels.shake, kernels.wander)
+    for seed in range(3)
+    for length in (5.0, 20.0)
+]
 
 
 def moments(kernel: Tensor) -> tuple[float, float, float]:
@@ -36,7 +45,9 @@ KERNELS = {
     "hexagon": kernels.polygon(SIZE, 5.0, 6, 0.3),
     "pentagon": kernels.polygon(SIZE, 5.0, 5, 1.0),
     "gaussian": kernels.gaussian(SIZE, 2.0),
+    "oval": kernels.gaussian(SIZE, 2.0, 0.6, 0.4),
     "airy": kernels.airy(SIZE, 3.0),
+    "microscope": kernels.microscope(SIZE, 3.0, 4.0, 1.0),
     "line": kernels.from_path(SIZE, kernels.line(9.0, 0.5)),
     "arc": kernels.from_path(SIZE, kernels.line(9.0, 0.5, bend=1.5)),
     "shake": kernels.from_path(KERNEL, kernels.shake(15.0, Draw(3))),
@@ -77,6 +88,27 @@ def test_spreads_are_those_of_the_formulas() -> None:
     assert int(ring[1:9].argmin()) + 1 == 6  # the first dark ring
 
 
+def test_an_oval_is_as_narrow_as_told() -> None:
+    narrow = kernels.gaussian(41, 4.0, 0.5, 0.0)
+    at = (torch.arange(41) - 20.0).square()
+    assert float((narrow.sum(0) * at).sum()) == pytest.approx(16, rel=0.05)
+    assert float((narrow.sum(1) * at).sum()) == pytest.approx(4, rel=0.05)
+
+
+def test_a_microscope_in_focus_is_diffraction_alone_and_spreads_out_of_focus() -> None:
+    torch.testing.assert_close(
+        kernels.microscope(41, 4.0, 0.0), kernels.airy(41, 4.0), atol=1e-3, rtol=0
+    )
+    spreads = [moments(kernels.microscope(61, 3.0, phase))[2] for phase in (0.0, 3.0, 6.0, 9.0)]
+    assert all(b > 1.2 * a for a, b in itertools.pairwise(spreads))
+    # Above and below the focus look alike, unless the lens is not corrected for the medium.
+    torch.testing.assert_close(
+        kernels.microscope(41, 3.0, 5.0), kernels.microscope(41, 3.0, -5.0), atol=1e-6, rtol=0
+    )
+    apart = kernels.microscope(41, 3.0, 5.0, 2.0) - kernels.microscope(41, 3.0, -5.0, 2.0)
+    assert float(apart.abs().max()) > 1e-3
+
+
 def test_a_line_points_where_it_was_told() -> None:
     flat = kernels.from_path(SIZE, kernels.line(11.0, 0.0))
     upright = kernels.from_path(SIZE, kernels.line(11.0, math.pi / 2))
@@ -85,7 +117,7 @@ def test_a_line_points_where_it_was_told() -> None:
 
 
 @pytest.mark.parametrize("path", SHAKES)
-def test_shakes_are_as_long_as_asked_and_centred(path: Tensor) -> None:
+def test_paths_are_as_long_as_asked_and_centred(path: Tensor) -> None:
     length = float(path.diff(dim=0).norm(dim=1).sum())
     assert any(abs(length - wanted) < 0.1 * wanted for wanted in (5.0, 20.0))
     assert float(path.mean(dim=0).norm()) < 1e-4
@@ -132,14 +164,30 @@ def texture(seed: int = 0, side: int = SIDE) -> Tensor:
     return blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
+def displayed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Compute this share of the blurs on display-referred values."""
+    monkeypatch.setattr(blur, "DISPLAY", share)
+
+
 @pytest.mark.parametrize("make", [blur.defocus, blur.global_motion], ids=lambda f: f.__name__)
-def test_in_front_of_the_sensor_light_is_kept(make: object) -> None:
+def test_in_front_of_the_sensor_light_is_kept(
+    make: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    displayed(monkeypatch, 0.0)
     for seed in range(8):
         image, target = make(point(), Draw(seed))  # type: ignore[operator]
         torch.testing.assert_close(target, point())
         before, after = float(to_linear(point()).sum()), float(to_linear(image).sum())
         assert after == pytest.approx(before, rel=0.02)
         assert float(image.max()) < 0.8  # and spread
+
+
+def test_blur_of_finished_pictures_keeps_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    displayed(monkeypatch, 1.0)
+    for seed in range(8):
+        image, target = blur.defocus(point(), Draw(seed))
+        torch.testing.assert_close(target, point())
+        assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
 
 
 def test_finished_frames_are_averaged_as_they_are_shown() -> None:
@@ -197,7 +245,8 @@ def test_moving_objects_are_blobs_of_some_size() -> None:
         assert 0.08 < float(mask.mean()) < 0.55
 
 
-def test_low_light_has_one_exposure_for_image_and_target() -> None:
+def test_low_light_has_one_exposure_for_image_and_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    displayed(monkeypatch, 0.0)
     for seed in range(20):
         sharp = texture(seed) + 0.05
         image, target = blur.low_light(sharp, Draw(seed))
@@ -208,6 +257,15 @@ def test_low_light_has_one_exposure_for_image_and_target() -> None:
         assert float(ratio.min()) > 1 / 16.1
         assert float(ratio.max()) < 1 / 3.9
         assert float(ratio.max() - ratio.min()) < 0.01
+
+
+def test_low_light_of_finished_pictures_keeps_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    displayed(monkeypatch, 1.0)
+    for seed in range(20):
+        image, target = blur.low_light(texture(seed) + 0.05, Draw(seed))
+        assert float(image.mean()) == pytest.approx(float(target.mean()), rel=0.03)
+        ratio = to_linear(target) / to_linear(texture(seed) + 0.05)
+        assert 1 / 16.1 < float(ratio.min()) <= float(ratio.max()) < 1 / 3.9
 
 
 def test_low_light_highlights_are_as_bright_in_the_target() -> None:
@@ -288,11 +346,51 @@ def test_draws_have_the_distributions_they_name() -> None:
     assert 0.2 < sum(draw.chance(0.3) for _ in range(500)) / 500 < 0.4
 
 
-def test_a_microscope_records_light_as_it_is():
-    image, target = blur.microscope_defocus(point(), Draw(3))
-    torch.testing.assert_close(target, point())
-    assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-4)
-    assert float(image.max()) < float(point().max())
+def test_a_microscope_records_light_as_it_is() -> None:
+    bright, dark = torch.full((1, 3, 90, 90), 0.6), torch.full((1, 3, 90, 90), 0.2)
+    noise = []
+    for seed in range(12):
+        image, target = blur.microscope_defocus(bright, Draw(seed))
+        torch.testing.assert_close(target, bright)
+        assert float(image.mean()) == pytest.approx(0.6, rel=0.01)
+        assert torch.equal(image[:, 0], image[:, 2])  # gray stays gray
+        noise.append(
+            (float(image.std()), float(blur.microscope_defocus(dark, Draw(seed))[0].std()))
+        )
+    noisy = [(b, d) for b, d in noise if b > 1e-4]
+    assert len(noisy) >= 4
+    assert all(b > 1.2 * d for b, d in noisy)  # photons: noise grows with the light
+    spots = [blur.microscope_defocus(point(), Draw(seed))[0] for seed in range(8)]
+    assert all(float(spot.max()) < 0.7 for spot in spots)
+
+
+def test_noise_of_gray_images_is_gray() -> None:
+    gray = texture()[:, :1].expand(-1, 3, -1, -1)
+    noisy = blur._sensor(gray, Draw(0))
+    assert torch.equal(noisy[:, 0], noisy[:, 1])
+    assert not torch.equal(noisy, gray)
+    coloured = blur._sensor(texture(), Draw(0)) - texture()
+    assert not torch.allclose(coloured[:, 0], coloured[:, 1])
+
+
+@pytest.mark.parametrize("quality", [25, 60, 95])
+def test_compression_is_that_of_jpeg_files(quality: int) -> None:
+    smooth = torch.nn.functional.avg_pool2d(texture(2, 128), 5, stride=1, padding=2)
+    sharp = (smooth * 255).round() / 255
+    pixels = (sharp[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=2)
+    file = torch.from_numpy(np.asarray(Image.open(buffer)).copy()).permute(2, 0, 1)[None] / 255
+    mine = compress(sharp, quality)
+    lost = float((file - sharp).square().mean().sqrt())
+    assert lost > 1e-3
+    assert float((mine - file).square().mean().sqrt()) < 0.6 * lost
+    # Apart from how colour is spread to full resolution, it is the same.
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    apart = torch.einsum("c,nchw->nhw", luma, mine - file)[:, 8:-8, 8:-8]
+    assert float(apart.square().mean().sqrt()) < 1.5 / 255
+    odd = compress(sharp[..., :51, :67], quality)
+    assert odd.shape == (1, 3, 51, 67)
 
 
 def test_most_gray_images_and_no_coloured_one_are_a_microscopes(monkeypatch):

@@ -29,10 +29,11 @@ from demoe.training.card import model_card
 from demoe.training.data import SharpImages
 from demoe.training.degradations import MARGIN, degrade
 from demoe.training.evaluation import Scores, TaskScore, evaluate, psnr
-from demoe.training.loop import TrainingPlan, fit_router, learning_rate, restoration_loss, train
+from demoe.training.loop import TrainingPlan, learning_rate, restoration_loss, train
 from demoe.training.pack import PackSource, SourceFile, make_pack
 from demoe.training.procedural import procedural_images
 from demoe.training.random import Draw
+from demoe.training.router_fit import fit_router
 
 CONFIG = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=32, router_hidden=16)
 SIDE = 80
@@ -181,10 +182,10 @@ def test_resume_refuses_what_does_not_fit(
 
 def test_tasks_get_equal_shares_and_a_few_images_are_sharp() -> None:
     plan = TrainingPlan(batch=7, sharp_share=0.0)
-    drawn = [task for step in range(10) for task in loop._tasks(plan, step, Draw(step))]
+    drawn = [task for step in range(10) for task in loop._tasks(plan, step, 7, Draw(step))]
     assert [drawn.count(task) for task in range(5)] == [14] * 5
     plan = TrainingPlan(batch=10, sharp_share=0.2)
-    drawn = [task for step in range(60) for task in loop._tasks(plan, step, Draw(step))]
+    drawn = [task for step in range(60) for task in loop._tasks(plan, step, 10, Draw(step))]
     assert 0.12 < drawn.count(-1) / len(drawn) < 0.28
 
 
@@ -222,12 +223,68 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
         {"batch": 1},
         {"crop": 8},
         {"rate": 0},
+        {"crop": 128, "last_crop": 96},
     ],
     ids=str,
 )
 def test_plans_that_cannot_be_are_refused(fields: dict[str, float]) -> None:
-    with pytest.raises(RecipeError, match=r"must be|needs"):
+    with pytest.raises(RecipeError, match=r"must be|needs|cannot be"):
         TrainingPlan(**fields)  # type: ignore[arg-type]
+
+
+def test_crops_grow_at_the_same_cost() -> None:
+    plan = TrainingPlan(batch=18, crop=64, last_crop=96)
+    assert plan.shape(0.0) == plan.shape(0.79) == (18, 64)
+    assert plan.shape(0.8) == plan.shape(1.0) == (8, 96)
+    assert TrainingPlan(batch=4, crop=64).shape(1.0) == (4, 64)
+    assert TrainingPlan(batch=3, crop=64, last_crop=256).shape(1.0) == (2, 256)
+
+
+def test_the_loss_sees_level_and_detail() -> None:
+    target = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    noise = 0.02 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    noise = noise - noise.mean(dim=(2, 3), keepdim=True)
+    shift = torch.full_like(noise, float(noise.square().mean().sqrt()))
+    at_rest = float(restoration_loss(target, target))
+    # Of two errors with the same mean square, one that makes the picture brighter is worse.
+    assert at_rest < float(restoration_loss(target + noise, target))
+    assert float(restoration_loss(target + noise, target)) < float(
+        restoration_loss(target + shift, target)
+    )
+
+
+def test_threads_share_a_batch_without_changing_it(
+    network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_multiplies_bfloat16", lambda: False)
+    plan = TrainingPlan(batch=4, crop=24, sharp_share=0.0)
+    network.mlp_branch.eval()
+    with torch.no_grad():
+        network.ending.weight.normal_(0, 0.01)
+    blurred: list[tuple[Draw, object]] = []
+
+    def noted(sharp: torch.Tensor, tasks: list[int], draw: Draw) -> object:
+        blurred.append((draw, degrade(sharp, tasks, draw)))
+        return blurred[-1][1]
+
+    monkeypatch.setattr(loop, "degrade", noted)
+    workers = loop._Workers(network, images, plan, 2, 0)
+    threads = torch.get_num_threads()
+    with workers:
+        loss, right = workers.gradients(0, 0.0)
+    assert torch.get_num_threads() == threads
+    assert 0 <= right <= 1
+    found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    network.zero_grad(set_to_none=True)
+    blurred.sort(key=lambda pair: workers.draws.index(pair[0]))
+    whole = [torch.cat([getattr(d, f) for _, d in blurred]) for f in ("image", "target", "task")]
+    assert sorted(whole[2].tolist()) == [0, 1, 2, 3]
+    expected, _ = loop._losses(network, *whole, 0.0, plan, Draw(0))
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), abs=1e-4)
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
 # -- files ----------------------------------------------------------------------------------
@@ -298,14 +355,14 @@ def test_fitting_the_router_tells_low_light_from_the_rest() -> None:
     network = DeMoENet(CONFIG).eval()
     encoder = network.intro.weight.clone()
     before = evaluate(network, held_out, per_task=8, crop=32)
-    plan = TrainingPlan(batch=20, crop=32)
     said: list[str] = []
-    fit_router(network, pool, plan, samples=200, steps=300, report=said.append)
+    fit_router(network, pool, samples=300, steps=300, crop=32, report=said.append)
     after = evaluate(network, held_out, per_task=8, crop=32)
     assert low_light_apart(before) < 0.7
     assert low_light_apart(after) > 0.9
     assert after.accuracy > before.accuracy
-    assert said[0].startswith("router step 100: loss ")
+    assert said[0].startswith("router step 10: held-back loss ")
+    assert said[-1].startswith("router: right ")
     assert torch.equal(network.intro.weight, encoder)  # the router alone has changed
     assert not network.training
 
@@ -404,13 +461,23 @@ def test_batches_are_cut_from_the_images(images: SharpImages) -> None:
     assert 0 <= float(varied.min()) <= float(varied.max()) <= 1
 
 
+def test_a_crop_without_room_around_it_is_mirrored(images: SharpImages) -> None:
+    whole = images.batch(4, SIDE, Draw(2), augment=False)
+    pool = images.images.permute(0, 3, 1, 2).float() / 255
+    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    for one in whole:
+        assert any(torch.equal(one[inner], image) for image in pool)
+        assert torch.equal(one[:, MARGIN - 3], one[:, MARGIN + 3])
+        assert torch.equal(one[:, :, -MARGIN - 1 + 5], one[:, :, -MARGIN - 1 - 5])
+
+
 def test_too_few_images_and_too_large_crops() -> None:
     few = np.zeros((9, 64, 64, 3), np.uint8)
     with pytest.raises(ImageError, match="at least 10 sharp crops, but there are 9"):
         SharpImages(few)
     pool = SharpImages(np.zeros((10, 64, 64, 3), np.uint8))
-    assert pool.largest_crop == 64 - 2 * MARGIN
-    assert pool.batch(1, pool.largest_crop, Draw(0)).shape[-1] == 64
+    assert pool.largest_crop == 64
+    assert pool.batch(1, 64, Draw(0)).shape[-1] == 64 + 2 * MARGIN
     with pytest.raises(ImageError, match=f"at most {pool.largest_crop} px do"):
         pool.batch(1, pool.largest_crop + 1, Draw(0))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROCEDURAL, PROCEDURAL_HELD_OUT = 450, 60
 """Images made from nothing that join the photographs of a pack, in training and held out of it."""
 
-ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 3000)
+ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 9000)
 """Blurred images that the router is fitted on: by the length of the schedule, within limits."""
 
 
@@ -36,6 +36,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=_count, default=16, help="channels at full resolution")
     parser.add_argument("--batch", type=_count, default=12)
     parser.add_argument("--crop", type=_count, default=96, help="side of training crops in pixels")
+    parser.add_argument(
+        "--last-crop", type=_count, default=0, help="their side in the last fifth of the schedule"
+    )
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -79,8 +82,9 @@ def train(arguments: argparse.Namespace) -> int:
     from demoe.model.network import DeMoENet
     from demoe.training.card import model_card
     from demoe.training.evaluation import evaluate as measure
-    from demoe.training.loop import STATE, fit_router
+    from demoe.training.loop import STATE
     from demoe.training.loop import train as train_network
+    from demoe.training.router_fit import fit_router
 
     plan = _plan(arguments)
     device = choose_device(arguments.device)
@@ -110,7 +114,7 @@ def train(arguments: argparse.Namespace) -> int:
         return 0
     low, high = ROUTER_SAMPLES
     samples = int(min(high, max(low, plan.minutes * ROUTER_SAMPLES_A_MINUTE)))
-    fit_router(network, images, plan, samples=samples, steps=samples // 4, report=_say)
+    fit_router(network, images, samples=samples, steps=samples // 3, seed=plan.seed, report=_say)
     crop = min(128, held_out.largest_crop)
     scores = measure(network, held_out, per_task=arguments.per_task, crop=crop)
     card = model_card(network.config, plan, scores, arguments.pack, arguments.init)
@@ -207,6 +211,7 @@ def _plan(arguments: argparse.Namespace) -> TrainingPlan:
         stop=arguments.stop,
         batch=arguments.batch,
         crop=arguments.crop,
+        last_crop=arguments.last_crop,
         rate=arguments.rate,
         seed=arguments.seed,
     )

@@ -2,7 +2,9 @@
 
 All work on display-referred images (sRGB-encoded, [0, 1]). What happens in front of the sensor is
 computed in linear light, what happens to finished frames is not; that is the physical difference
-between camera motion and synthetic motion, which averages finished frames.
+between camera motion and synthetic motion, which averages finished frames. Part of every other
+kind is computed on display-referred values all the same, as in microscopes, whose values are
+light, and in most published test sets, which convolve 8-bit pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 
 from demoe.recipe import TASKS
 from demoe.training import kernels
+from demoe.training.jpeg import compress
 from demoe.training.random import Draw
 
 KERNEL = 41
@@ -23,6 +26,12 @@ KERNEL = 41
 MARGIN = KERNEL // 2 + 2
 MICROSCOPE = 0.8
 """Share of gray images whose defocus is a microscope's, which records light as it is."""
+DISPLAY = 0.4
+"""Share of defocus, local motion and low light that is computed on display-referred values."""
+NOISE = 0.75
+"""Share of blurred images with noise of their own beside what their kind brings along."""
+JPEG = 0.15
+"""Share of images that are stored as JPEG."""
 
 
 def to_linear(x: Tensor) -> Tensor:
@@ -56,14 +65,35 @@ class Blurred:
 def _optical_kernel(draw: Draw, strength: float) -> Tensor:
     """Draw a defocus PSF; ``strength`` scales its size."""
     kind = draw.uniform()
-    radius = draw.log_uniform(1.0, 6.0) * strength
-    if kind < 0.4:
+    radius = draw.log_uniform(0.9, 7.0) * strength
+    if kind < 0.35:
         return kernels.disk(KERNEL, radius)
-    if kind < 0.6:
+    if kind < 0.5:
         return kernels.polygon(KERNEL, radius, draw.integer(5, 9), draw.uniform(0, math.pi))
     if kind < 0.9:
-        return kernels.gaussian(KERNEL, radius * 0.5)
+        ratio = draw.uniform(0.6, 1.0) if draw.chance(0.25) else 1.0
+        return kernels.gaussian(KERNEL, radius * 0.55, ratio, draw.uniform(0, math.pi))
     return kernels.airy(KERNEL, radius)
+
+
+def _microscope_kernel(draw: Draw) -> Tensor:
+    """Draw the PSF of a microscope."""
+    if draw.chance(0.5):
+        return _optical_kernel(draw, 1.0)
+    defocus = draw.uniform(0, 9)
+    return kernels.microscope(
+        KERNEL, draw.log_uniform(1.5, 4.5), defocus, defocus * draw.uniform(-0.4, 0.4)
+    )
+
+
+def _camera_path(draw: Draw, low: float, high: float) -> Tensor:
+    """Draw the path of a hand-held camera: mostly shaky, else smooth or straight."""
+    kind = draw.uniform()
+    if kind < 0.6:
+        return kernels.shake(draw.log_uniform(low, high), draw)
+    if kind < 0.8:
+        return kernels.wander(draw.log_uniform(low, high), draw)
+    return _straight_path(draw, low, high)
 
 
 def _straight_path(draw: Draw, low: float, high: float) -> Tensor:
@@ -80,29 +110,40 @@ def _saturating(linear: Tensor, draw: Draw) -> Tensor:
     return linear * gain
 
 
-def _sensor(display: Tensor, draw: Draw, low: float = 0.0005, high: float = 0.012) -> Tensor:
+def _sensor(display: Tensor, draw: Draw, low: float = 0.0005, high: float = 0.02) -> Tensor:
     """Add shot and read noise of a random level to a display-referred image."""
     level = draw.log_uniform(low, high)
-    noise = draw.normal(*display.shape).to(display)
-    return display + noise * level * (0.4 + display.clamp(0, 1)).sqrt()
+    return display + _noise(display, draw) * level * (0.4 + display.clamp(0, 1)).sqrt()
+
+
+def _noise(like: Tensor, draw: Draw) -> Tensor:
+    """Return standard normal noise, the same in all channels of a gray image."""
+    n, c, h, w = like.shape
+    return draw.normal(n, 1 if _is_gray(like) else c, h, w).to(like)
+
+
+def _in_light(sharp: Tensor, kernel: Tensor, draw: Draw) -> Tensor:
+    """Convolve a display-referred image with a kernel (k, k) in front of the sensor."""
+    linear = _saturating(to_linear(sharp), draw)
+    return to_display(kernels.convolve(linear, kernel[None]).clamp(0, 1))
 
 
 def defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Blur with an aperture's PSF in linear light."""
-    kernel = _optical_kernel(draw, 1.0)[None]
-    linear = _saturating(to_linear(sharp), draw)
-    return to_display(kernels.convolve(linear, kernel).clamp(0, 1)), sharp
+    """Blur with an aperture's PSF, mostly in linear light."""
+    kernel = _optical_kernel(draw, 1.0)
+    if draw.chance(DISPLAY):
+        return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp
+    return _in_light(sharp, kernel, draw), sharp
 
 
 def global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Average what a shaking, slightly rolling camera sees, in linear light."""
-    path = kernels.shake(draw.log_uniform(4, 26), draw)
-    linear = _saturating(to_linear(sharp), draw)
-    roll = draw.uniform(-0.03, 0.03) if draw.chance(0.5) else 0.0
+    path = _camera_path(draw, 3, 28)
+    roll = draw.uniform(-0.03, 0.03) if draw.chance(0.4) else 0.0
     if roll == 0.0:
-        seen = kernels.convolve(linear, kernels.from_path(KERNEL, path)[None])
-    else:
-        seen = _average_frames(linear, kernels.centred(path[:: max(1, len(path) // 32)]), roll)
+        return _in_light(sharp, kernels.from_path(KERNEL, path), draw), sharp
+    linear = _saturating(to_linear(sharp), draw)
+    seen = _average_frames(linear, kernels.centred(path[:: max(1, len(path) // 24)]), roll)
     return to_display(seen.clamp(0, 1)), sharp
 
 
@@ -122,9 +163,9 @@ def _average_frames(linear: Tensor, path: Tensor, roll: float) -> Tensor:
 
 
 def synth_global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Average finished frames along a line, an arc or a sparse path, without linear light."""
-    path = _straight_path(draw, 3, 24)
-    if draw.chance(0.3):
+    """Average finished frames along a path, which may be sparse, without linear light."""
+    path = _straight_path(draw, 2.5, 26) if draw.chance(0.55) else _camera_path(draw, 3, 28)
+    if draw.chance(0.25):
         # Few frames: the steps between them show.
         path = kernels.centred(path[:: draw.integer(4, 12)])
     return kernels.convolve(sharp, kernels.from_path(KERNEL, path)[None]).clamp(0, 1), sharp
@@ -142,40 +183,48 @@ def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
 
 
 def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Move a masked object, cut from ``other``, over a sharp background in linear light."""
+    """Move a masked object, cut from ``other``, over a sharp background, mostly in linear light."""
     h, w = sharp.shape[2:]
-    path = (
-        _straight_path(draw, 5, 26)
-        if draw.chance(0.7)
-        else kernels.shake(draw.log_uniform(6, 26), draw)
-    )
+    path = _straight_path(draw, 4, 28) if draw.chance(0.7) else _camera_path(draw, 5, 28)
     kernel = kernels.from_path(KERNEL, path)[None]
     alpha = _object_mask(h, w, draw).to(sharp)
-    back, front = to_linear(sharp), to_linear(other) * alpha
+    display = draw.chance(DISPLAY)
+    back, front = (sharp, other) if display else (to_linear(sharp), to_linear(other))
+    front = front * alpha
     seen = kernels.convolve(front, kernel) + (1 - kernels.convolve(alpha, kernel)) * back
-    return to_display(seen.clamp(0, 1)), to_display(front + (1 - alpha) * back)
+    seen, still = seen.clamp(0, 1), front + (1 - alpha) * back
+    return (seen, still) if display else (to_display(seen), to_display(still))
 
 
 def microscope_defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Blur with an aperture's PSF where values are light: recorded without a display curve."""
-    kernel = _optical_kernel(draw, 1.0)[None]
-    return kernels.convolve(sharp, kernel).clamp(0, 1), sharp
+    """Blur where values are light, recorded without a display curve, and count photons."""
+    light = kernels.convolve(sharp, _microscope_kernel(draw)[None]).clamp(0, 1)
+    if draw.chance(0.7):
+        photons = draw.log_uniform(100, 20000)
+        offset = draw.uniform(0, 0.03)
+        light = light + _noise(light, draw) * ((light + offset) / photons).sqrt()
+    return light, sharp
 
 
 def low_light(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Blur at a short exposure with its noise; the target is sharp at the same exposure."""
     exposure = 1 / draw.log_uniform(4, 16)
     if draw.chance(0.7):
-        kernel = kernels.from_path(KERNEL, kernels.shake(draw.log_uniform(4, 22), draw))
+        kernel = kernels.from_path(KERNEL, _camera_path(draw, 3, 24))[None]
     else:
-        kernel = _optical_kernel(draw, 0.8)
-    linear = _saturating(to_linear(sharp), draw)
-    light = kernels.convolve(linear, kernel[None]).clamp_min(0) * exposure
-    electrons = draw.log_uniform(1500, 12000)
-    shot = draw.normal(*light.shape).to(light) * (light / electrons).sqrt()
-    read = draw.normal(*light.shape).to(light) * draw.uniform(1, 4) / electrons
-    dark = (linear * exposure).clamp(0, 1)  # of the same scene, highlights and all
-    return to_display((light + shot + read).clamp(0, 1)), to_display(dark)
+        kernel = _optical_kernel(draw, 0.8)[None]
+    electrons = draw.log_uniform(1200, 12000)
+    read = draw.uniform(1, 4) / electrons
+    if draw.chance(DISPLAY):
+        # Finished frames that were darkened afterwards: blur before the curve, noise behind it.
+        dark = to_display(to_linear(sharp) * exposure)
+        seen = to_linear(kernels.convolve(dark, kernel).clamp(0, 1))
+    else:
+        linear = _saturating(to_linear(sharp), draw) * exposure
+        dark = to_display(linear.clamp(0, 1))  # of the same scene, highlights and all
+        seen = kernels.convolve(linear, kernel).clamp_min(0)
+    shot = _noise(seen, draw) * (seen / electrons).sqrt()
+    return to_display((seen + shot + _noise(seen, draw) * read).clamp(0, 1)), dark
 
 
 def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
@@ -201,8 +250,11 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
             image, target = microscope_defocus(one, draw)
         else:
             image, target = _BY_TASK[TASKS[task]](one, draw)
-        if task >= 0 and TASKS[task] != "low_light":
-            image = _sensor(image, draw)
+        if task >= 0:
+            if TASKS[task] != "low_light" and draw.chance(NOISE):
+                image = _sensor(image, draw)
+            if draw.chance(JPEG):
+                image = compress(image.clamp(0, 1), draw.integer(60, 99))
         images.append(image.clamp(0, 1))
         targets.append(target)
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
@@ -223,11 +275,13 @@ def _is_gray(image: Tensor) -> bool:
 
 
 def _sharp(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Leave an image sharp, or barely blurred; the target is the image as it is."""
+    """Leave an image sharp, or barely blurred, or compress it; the target is the image as it is."""
     if draw.chance(0.5):
-        return sharp, sharp
-    barely = kernels.convolve(sharp, kernels.gaussian(KERNEL, draw.uniform(0.2, 0.5))[None])
-    return barely, barely
+        kernel = kernels.gaussian(KERNEL, draw.uniform(0.2, 0.55))
+        sharp = kernels.convolve(sharp, kernel[None]).clamp(0, 1)
+    if draw.chance(JPEG):
+        sharp = compress(sharp, draw.integer(80, 99))
+    return sharp, sharp
 
 
 _BY_TASK = {

@@ -47,10 +47,12 @@ def polygon(size: int, radius: float, blades: int, angle: float) -> Tensor:
     return _pool(inside.float())
 
 
-def gaussian(size: int, sigma: float) -> Tensor:
-    """Return a Gaussian PSF."""
+def gaussian(size: int, sigma: float, ratio: float = 1.0, angle: float = 0.0) -> Tensor:
+    """Return a Gaussian PSF; across ``angle`` (radians) it is ``ratio`` times as wide as along."""
     y, x = _grid(size)
-    return _pool(torch.exp(-(y.square() + x.square()) / (2 * max(sigma, 0.1) ** 2)))
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = (y * math.cos(angle) - x * math.sin(angle)) / ratio
+    return _pool(torch.exp(-(along.square() + across.square()) / (2 * max(sigma, 0.1) ** 2)))
 
 
 def airy(size: int, first_zero: float) -> Tensor:
@@ -58,6 +60,34 @@ def airy(size: int, first_zero: float) -> Tensor:
     y, x = _grid(size)
     v = (y.square() + x.square()).sqrt().clamp_min(1e-4) * (3.8317 / first_zero)
     return _pool((2 * torch.special.bessel_j1(v) / v).square())
+
+
+def microscope(size: int, first_zero: float, defocus: float, aberration: float = 0.0) -> Tensor:
+    """Return the PSF of a microscope out of focus, by scalar diffraction at a round pupil.
+
+    The phase over the pupil is that of Gibson and Lanni (J. Opt. Soc. Am. A 1992) in its two
+    leading terms.
+
+    Parameters
+    ----------
+    first_zero : float
+        Radius in pixels of the first dark ring in focus.
+    defocus, aberration : float
+        Phase in radians at the rim of the pupil that grows with the square of the distance from
+        its centre (out of focus), and with the fourth power (a mounting medium that does not
+        match the objective).
+    """
+    y, x = _grid(size)
+    radius = (y.square() + x.square()).sqrt()
+    step = 0.25
+    table = torch.arange(int(float(radius.max()) / step) + 2) * step * (3.8317 / first_zero)
+    rho = (torch.arange(96) + 0.5) / 96
+    phase = defocus * rho.square() + aberration * rho.pow(4)
+    ring = torch.special.bessel_j0(table[:, None] * rho) * rho
+    profile = (ring @ phase.cos()).square() + (ring @ phase.sin()).square()
+    at = radius / step
+    low = at.long()
+    return _pool(torch.lerp(profile[low], profile[low + 1], at - low))
 
 
 def line(length: float, angle: float, bend: float = 0.0, points: int = 129) -> Tensor:
@@ -81,6 +111,16 @@ def shake(length: float, draw: Draw, points: int = 129) -> Tensor:
     velocity = torch.where(age >= 0, 0.97 ** age.clamp_min(0).float(), 0.0) @ kicks
     travelled = velocity.norm(dim=1).sum().clamp_min(1e-6)
     return centred((velocity * (length / travelled)).cumsum(0))
+
+
+def wander(length: float, draw: Draw, points: int = 129) -> Tensor:
+    """Return a smooth random path (points, 2), ``length`` px long: a few slow oscillations."""
+    time = torch.linspace(0, 1, points)[:, None, None]
+    waves = draw.uniform_(1, 4, 2) * draw.uniform(0.5, 2.5)
+    height = draw.normal(1, 4, 2) / (0.5 + waves)
+    path = (height * torch.sin(2 * math.pi * (waves * time + draw.uniform_(1, 4, 2)))).sum(1)
+    travelled = path.diff(dim=0).norm(dim=1).sum().clamp_min(1e-6)
+    return centred(path * (length / travelled))
 
 
 def centred(path: Tensor) -> Tensor:

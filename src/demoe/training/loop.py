@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +31,11 @@ STATE = "state.safetensors"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.csv"
 
+LAST_PART = 0.8
+"""Point of the schedule from which crops have their last size."""
+LEVEL_WEIGHT, FREQUENCY_WEIGHT = 3.0, 0.5
+"""Weights of the two smaller terms of the loss."""
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -44,6 +50,9 @@ class TrainingPlan:
         run in pieces on a machine that is lent for a short time.
     batch, crop : int
         Images a step and their side in pixels.
+    last_crop : int
+        Side of the crops in the last fifth of the schedule, fewer a step so that it takes as
+        long; 0 for the same side throughout.
     rate : float
         Highest learning rate.
     router_weight : float
@@ -68,8 +77,9 @@ class TrainingPlan:
     stop: float = 1.0
     batch: int = 10
     crop: int = 128
+    last_crop: int = 0
     rate: float = 1e-3
-    router_weight: float = 0.05
+    router_weight: float = 0.1
     sharp_share: float = 0.08
     ema: float = 0.999
     seed: int = 0
@@ -88,18 +98,36 @@ class TrainingPlan:
                 "A batch needs at least 2 images of at least 16 pixels a side, not "
                 f"{self.batch} of {self.crop}."
             )
+        if self.last_crop and self.last_crop < self.crop:
+            raise RecipeError(
+                f"Crops grow: the last ones cannot be {self.last_crop} px where the first are "
+                f"{self.crop} px."
+            )
         if not 0 < self.rate < math.inf:
             raise RecipeError(f"rate must be a number above 0, not {self.rate}.")
 
+    def shape(self, progress: float) -> tuple[int, int]:
+        """Return images a step and their side in pixels, at a point of the schedule."""
+        if not self.last_crop or progress < LAST_PART:
+            return self.batch, self.crop
+        return max(2, round(self.batch * (self.crop / self.last_crop) ** 2)), self.last_crop
+
 
 def restoration_loss(restored: Tensor, target: Tensor) -> Tensor:
-    """Return the mean over images of log10 of the mean squared error (NAFNet's PSNR loss).
+    """Return how far images (N, 3, H, W) are from their targets, in three terms.
 
+    The mean over images of log10 of the mean squared error (NAFNet's PSNR loss); the error of
+    local means, so that no picture gets brighter or darker; and the mean size of the error's
+    Fourier coefficients (as Cho et al., ICCV 2021), which counts fine detail as much as coarse.
     The constant (33 dB) keeps images that are nearly right from outweighing all others: without
     it a network learns above all to leave sharp and dark images alone.
     """
-    error = (restored - target).square().mean(dim=(1, 2, 3))
-    return (error + 5e-4).log10().mean()
+    error = restored - target
+    squared = (error.square().mean(dim=(1, 2, 3)) + 5e-4).log10().mean()
+    means = F.avg_pool2d(error, min(32, *error.shape[2:])).abs().mean()
+    waves = torch.fft.rfft2(error, norm="ortho").abs().mean()
+    loss: Tensor = squared + LEVEL_WEIGHT * means + FREQUENCY_WEIGHT * waves
+    return loss
 
 
 def learning_rate(plan: TrainingPlan, progress: float) -> float:
@@ -147,6 +175,8 @@ def train(
     on_gpu = device.type == "cuda"
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
     network.train().requires_grad_(True)
+    # The statistics of small batches mislead the router, so it keeps those of its last fit.
+    network.mlp_branch.eval()
     smooth = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=1e-4
@@ -156,40 +186,33 @@ def train(
         step, progress = _load_state(folder / STATE, network, smooth, optimiser)
         report(f"going on at step {step}, {100 * progress:.0f} % of the schedule")
     first_progress = progress
-    draw = Draw(plan.seed * 1_000_003 + step)
     began = saved = told = time.monotonic()
-    sums: list[float] = []
+    sums: list[tuple[float, float]] = []
+    workers = _Workers(network, images, plan, 1 if on_gpu else torch.get_num_threads(), step)
     try:
-        while progress < plan.stop:
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(plan, progress)
-            tasks = _tasks(plan, step, draw)
-            data = degrade(images.batch(plan.batch, plan.crop, draw), tasks, draw)
-            with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-                loss, right = _losses(
-                    network, data.image, data.target, data.task, progress, plan, draw
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-            optimiser.step()
-            _follow(smooth, network, min(plan.ema, (1 + step) / (10 + step)))
-            step += 1
-            now = time.monotonic()
-            progress = first_progress + (now - began) / (60 * plan.minutes)
-            sums.append(float(loss.detach()))
-            if now - told > 20 or progress >= plan.stop:
-                told = now
-                mean = sum(sums) / len(sums)
-                report(
-                    f"step {step}  {100 * progress:5.1f} %  loss {mean:.4f}  router {right:.2f}  "
-                    f"{(now - began) / 60:.1f} min"
-                )
-                _log(folder / METRICS, step, progress, mean, right)
-                sums.clear()
-            if now - saved > plan.save_every_s:
-                saved = now
-                _save(folder, network, smooth, optimiser, step, progress, plan)
+        with workers:
+            while progress < plan.stop:
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(plan, progress)
+                sums.append(workers.gradients(step, progress))
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+                optimiser.step()
+                _follow(smooth, network, min(plan.ema, (1 + step) / (10 + step)))
+                step += 1
+                now = time.monotonic()
+                progress = first_progress + (now - began) / (60 * plan.minutes)
+                if now - told > 20 or progress >= plan.stop:
+                    told = now
+                    loss, right = (sum(column) / len(sums) for column in zip(*sums, strict=True))
+                    report(
+                        f"step {step}  {100 * progress:5.1f} %  loss {loss:.4f}  "
+                        f"router {right:.2f}  {(now - began) / 60:.1f} min"
+                    )
+                    _log(folder / METRICS, step, progress, loss, right)
+                    sums.clear()
+                if now - saved > plan.save_every_s:
+                    saved = now
+                    _save(folder, network, smooth, optimiser, step, progress, plan)
     except KeyboardInterrupt:
         _save(folder, network, smooth, optimiser, step, progress, plan)
         raise
@@ -197,9 +220,83 @@ def train(
     return smooth.eval()
 
 
-def _tasks(plan: TrainingPlan, step: int, draw: Draw) -> list[int]:
+class _Workers:
+    """Threads that share each batch, every one with whole images and operations of its own.
+
+    On a CPU that is about twice as fast as sharing every single operation, whose threads wait for
+    each other thousands of times a step, and long when another program takes one of the cores.
+    """
+
+    def __init__(
+        self, network: DeMoENet, images: SharpImages, plan: TrainingPlan, count: int, step: int
+    ) -> None:
+        count = max(1, min(count, plan.shape(0)[0] // 2, plan.shape(1)[0] // 2))
+        self.network, self.images, self.plan = network, images, plan
+        self.parameters = list(network.parameters())
+        # One stream of random numbers a worker, so that a seed gives the same batches each time.
+        self.draws = [
+            Draw((plan.seed * 1_000_003 + step) * 1009 + number) for number in range(count)
+        ]
+        self.device = self.parameters[0].device
+        self.low_precision = self.device.type == "cuda" or _multiplies_bfloat16()
+
+    def __enter__(self) -> _Workers:
+        self.pool = ThreadPoolExecutor(len(self.draws))
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, self.threads // len(self.draws)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self.threads)
+
+    def gradients(self, step: int, progress: float) -> tuple[float, float]:
+        """Set the gradients of one step; return the loss and the router's share of right ones."""
+        batch, crop = self.plan.shape(progress)
+        tasks = _tasks(self.plan, step, batch, self.draws[0])
+        shares = [tasks[number :: len(self.draws)] for number in range(len(self.draws))]
+        futures = [
+            self.pool.submit(self._share, share, crop, progress, draw)
+            for share, draw in zip(shares, self.draws, strict=True)
+        ]
+        results = [future.result() for future in futures]
+        parts = [len(share) / len(tasks) for share in shares]
+        for index, parameter in enumerate(self.parameters):
+            known: list[Tensor] = []
+            for result, part in zip(results, parts, strict=True):
+                gradient = result[0][index]
+                if gradient is not None:
+                    known.append(gradient * part)
+            parameter.grad = torch.stack(known).sum(dim=0) if known else None
+        loss = sum(r[1] * part for r, part in zip(results, parts, strict=True))
+        right = sum(r[2] * part for r, part in zip(results, parts, strict=True))
+        return loss, right
+
+    def _share(
+        self, tasks: list[int], crop: int, progress: float, draw: Draw
+    ) -> tuple[tuple[Tensor | None, ...], float, float]:
+        data = degrade(self.images.batch(len(tasks), crop, draw), tasks, draw)
+        # Casts of shared weights are not kept: a cache would be shared among the threads.
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
+        ):
+            loss, right = _losses(
+                self.network, data.image, data.target, data.task, progress, self.plan, draw
+            )
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return found, float(loss.detach()), right
+
+
+def _multiplies_bfloat16() -> bool:
+    """Tell whether this CPU has instructions for products of bfloat16; without, they are slow."""
+    ask = getattr(torch.cpu, "get_capabilities", dict)  # of torch 2.8 and later
+    known: dict[str, object] = ask()
+    return bool(known.get("avx512_bf16", False))
+
+
+def _tasks(plan: TrainingPlan, step: int, batch: int, draw: Draw) -> list[int]:
     """Give every task its equal share, a few images being sharp."""
-    tasks = [(step * plan.batch + i) % len(TASKS) for i in range(plan.batch)]
+    tasks = [(step * batch + i) % len(TASKS) for i in range(batch)]
     return [-1 if draw.chance(plan.sharp_share) else task for task in tasks]
 
 
@@ -238,52 +335,6 @@ def _follow(smooth: DeMoENet, network: DeMoENet, decay: float) -> None:
     torch._foreach_lerp_(list(smooth.parameters()), list(network.parameters()), 1 - decay)
     for mine, theirs in zip(smooth.buffers(), network.buffers(), strict=True):
         mine.copy_(theirs)
-
-
-def fit_router(
-    network: DeMoENet,
-    images: SharpImages,
-    plan: TrainingPlan,
-    *,
-    samples: int = 3000,
-    steps: int = 500,
-    report: Report = print,
-) -> None:
-    """Train the router alone, to convergence, on features of the finished encoder.
-
-    Batch statistics of the small batches of joint training mislead the router in evaluation mode;
-    here batches are large, because features are computed once and kept.
-    """
-    device = next(network.parameters()).device
-    network.eval()
-    draw = Draw(plan.seed + 77_777)
-    # The largest that there are: windows of later decisions are larger than training crops.
-    multiple = network.config.multiple
-    crop = images.largest_crop // multiple * multiple
-    kept, tasks = [], []
-    with torch.no_grad():
-        for start in range(0, samples, plan.batch):
-            wanted = [(start + i) % len(TASKS) for i in range(plan.batch)]
-            data = degrade(images.batch(plan.batch, crop, draw), wanted, draw)
-            kept.append(network.encode(network.pad(data.image))[0].half())
-            tasks.append(data.task)
-    features, labels = torch.cat(kept), torch.cat(tasks)
-    router = network.mlp_branch.train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(router.parameters(), lr=1e-3, weight_decay=1e-2)
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        rows = torch.randint(len(labels), (128,), generator=draw.generator).to(device)
-        scores = router.logits(features[rows].float())
-        loss = F.cross_entropy(scores, labels[rows], label_smoothing=0.05)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if step % 100 == 99:
-            right = (scores.argmax(dim=1) == labels[rows]).float().mean()
-            now = float(loss.detach())
-            report(f"router step {step + 1}: loss {now:.3f}, right {float(right):.2f}")
-    network.eval().requires_grad_(False)
 
 
 def _log(path: Path, step: int, progress: float, loss: float, right: float) -> None:
