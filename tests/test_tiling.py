@@ -16,13 +16,15 @@ LARGEST = 10**6
 
 @st.composite
 def plans(draw: st.DrawFn, largest: int = LARGEST) -> TilePlan:
-    grid = draw(st.sampled_from((1, 2, 4, 16, 32)))
+    """Any plan: tiles and halos from one grid cell to more than the plane."""
+    grid = draw(st.integers(1, 64) | st.just(16))
     sizes = st.integers(1, largest)
+    sides = st.integers(1, 128) | st.integers(1, 2 * largest // grid + 1)
     return TilePlan(
         height=draw(sizes),
         width=draw(sizes),
-        tile=grid * draw(st.integers(1, 128)),
-        halo=grid * draw(st.integers(0, 16)),
+        tile=grid * draw(sides),
+        halo=grid * draw(st.just(0) | sides),
         grid=grid,
     )
 
@@ -62,6 +64,39 @@ def test_chunks_are_regular_and_fill_the_plane(plan: TilePlan) -> None:
 
 
 @given(plans_with_a_place())
+def test_any_tile_begins_where_the_chunks_before_it_end(
+    place: tuple[TilePlan, int, int],
+) -> None:
+    plan, row, col = place
+    core = plan.tile_at(row, col).core
+    down, across = plan.chunks
+    assert (core.top, core.left) == (sum(down[:row]), sum(across[:col]))
+    assert core.shape == (down[row], across[col])
+    # Only the last of a row or column may be smaller than the rest.
+    assert core.shape[0] == plan.core_shape[0] or row == plan.shape[0] - 1
+    assert core.shape[1] == plan.core_shape[1] or col == plan.shape[1] - 1
+    assert core.shape[0] <= plan.core_shape[0]
+    assert core.shape[1] <= plan.core_shape[1]
+
+
+@given(plans(), st.data())
+def test_any_pixel_lies_in_one_core(plan: TilePlan, data: st.DataObject) -> None:
+    y, x = data.draw(st.integers(0, plan.height - 1)), data.draw(st.integers(0, plan.width - 1))
+    row, col = y // plan.core_shape[0], x // plan.core_shape[1]
+    near = [
+        (r, c)
+        for r in range(max(0, row - 1), min(plan.shape[0], row + 2))
+        for c in range(max(0, col - 1), min(plan.shape[1], col + 2))
+    ]
+    holding = [at for at in near if _holds(plan.tile_at(*at).core, y, x)]
+    assert holding == [(row, col)]
+
+
+def _holds(box: Box, y: int, x: int) -> bool:
+    return box.top <= y < box.bottom and box.left <= x < box.right
+
+
+@given(plans_with_a_place())
 def test_any_tile_reads_on_the_grid_and_inside_the_plane(
     place: tuple[TilePlan, int, int],
 ) -> None:
@@ -97,6 +132,30 @@ def test_the_core_is_found_again_in_what_was_read(place: tuple[TilePlan, int, in
     )
 
 
+@given(plans_with_a_place())
+def test_equal_settings_give_equal_tiles(place: tuple[TilePlan, int, int]) -> None:
+    plan, row, col = place
+    again = TilePlan(plan.height, plan.width, plan.tile, plan.halo, plan.grid)
+    assert again == plan
+    assert hash(again) == hash(plan)
+    assert (again.shape, again.chunks) == (plan.shape, plan.chunks)
+    assert again.tile_at(row, col) == plan.tile_at(row, col)
+
+
+@given(plans_with_a_place(), st.integers(1, 10**6))
+def test_the_halo_changes_what_is_read_and_never_what_is_delivered(
+    place: tuple[TilePlan, int, int], more: int
+) -> None:
+    plan, row, col = place
+    wider = replace(plan, halo=plan.halo + plan.grid * more)
+    tile, other = plan.tile_at(row, col), wider.tile_at(row, col)
+    assert other.core == tile.core
+    assert other.read.top <= tile.read.top
+    assert other.read.left <= tile.read.left
+    assert other.read.bottom >= tile.read.bottom
+    assert other.read.right >= tile.read.right
+
+
 @given(plans())
 def test_a_plane_within_a_tile_is_one_tile(plan: TilePlan) -> None:
     one = replace(plan, height=min(plan.height, plan.tile), width=min(plan.width, plan.tile))
@@ -115,8 +174,20 @@ def test_there_is_no_tile_outside_the_grid(row: int, col: int) -> None:
 
 @pytest.mark.parametrize(
     "sizes",
-    [(0, 5, 64, 0), (5, 0, 64, 0), (5, 5, 0, 0), (5, 5, 64, -16), (5, 5, 60, 0), (5, 5, 64, 8)],
+    [
+        (0, 5, 64, 0),
+        (5, 0, 64, 0),
+        (-5, 5, 64, 0),
+        (5, 5, 0, 0),
+        (5, 5, -64, 0),
+        (5, 5, 64, -16),
+        (5, 5, 60, 0),
+        (5, 5, 64, 8),
+        (5, 5, 64, 0, 0),
+        (5, 5, 64, 0, -16),
+        (5, 5, 64, 0, 48),
+    ],
 )
-def test_impossible_plans_are_refused(sizes: tuple[int, int, int, int]) -> None:
+def test_impossible_plans_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be"):
         TilePlan(*sizes)
