@@ -287,6 +287,25 @@ def test_threads_share_a_batch_without_changing_it(
             torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
+def test_products_in_half_the_bits_give_nearly_the_same_gradients(
+    network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        network.ending.weight.normal_(0, 0.01)
+    network.mlp_branch.eval()
+    plan = TrainingPlan(batch=5, crop=32, sharp_share=0.0)
+    found = {}
+    for low in (False, True):
+        monkeypatch.setattr(loop, "_multiplies_bfloat16", lambda low=low: low)
+        with loop._Workers(network, images, plan, 1, 0) as workers:
+            loss, _ = workers.gradients(0, 0.0)
+        gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        found[low] = (loss, torch.cat(gradients))
+    assert found[True][0] == pytest.approx(found[False][0], abs=0.02)
+    same = torch.nn.functional.cosine_similarity(found[True][1], found[False][1], dim=0)
+    assert float(same) > 0.98
+
+
 # -- files ----------------------------------------------------------------------------------
 
 

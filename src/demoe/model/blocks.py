@@ -126,5 +126,5 @@ class ExpertMixture(nn.Module):
             elif rows.any():
                 chosen = rows.nonzero()[:, 0]
                 part = run(expert, x[chosen]) * weights[chosen, index : index + 1].to(x.dtype)
-                out = out.index_add(0, chosen, part)
+                out = out.index_add(0, chosen, part.to(out.dtype))
         return out
