@@ -52,6 +52,12 @@ def _own_cache(tmp_path_factory, monkeypatch) -> None:
     monkeypatch.delenv("DEMOE_MIRROR", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _plain_torch(monkeypatch) -> None:
+    """Leave OpenVINO, which compiles each new network, to the tests of back ends."""
+    monkeypatch.setenv("DEMOE_BACKEND", "torch")
+
+
 def _living_threads() -> set[threading.Thread]:
     """Threads that would keep the process alive, less the workers that dask keeps for reuse."""
     kept: set[threading.Thread] = set()

@@ -76,8 +76,8 @@ class TileRunner:
         *,
         each: bool = False,
         every: bool = False,
-    ) -> tuple[Attention, Gates]:
-        """Return the attention of all blocks for a plane, and the router's decision (5,) on it.
+    ) -> Attention:
+        """Return the attention of all blocks for a plane.
 
         Parameters
         ----------
@@ -91,15 +91,13 @@ class TileRunner:
             Include experts that work in no sample.
         """
 
-        def work() -> tuple[Attention, Gates]:
+        def work() -> Attention:
             x = self._enter(*samples)
             mixing = None
             if weights is not None:
-                mixing = torch.from_numpy(weights).to(x.device)[None].expand(len(x), *weights.shape)
-            attention, gates = self.model.attend(
-                x, mixing, top_k=self.top_k, each=each, every=every
-            )
-            return attention, gates.cpu().numpy()
+                mixing = torch.from_numpy(weights).to(x.device)[None]
+                mixing = mixing.expand(len(x), *weights.shape)
+            return self.model.attend(x, mixing, top_k=self.top_k, each=each, every=every)
 
         return self._run(work, samples[0])
 

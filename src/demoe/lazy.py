@@ -277,4 +277,5 @@ def _provenance(
             "grid": list(plan.shape),
         },
         "device": str(model.device),
+        "backend": model.backend.name,
     }

@@ -279,15 +279,13 @@ class PlaneWork:
         runner, samples = self.runner, self._sampled(plane)
         local, painted = self.routing == "local", self.painted is not None
         weights = None
-        if self.routing in TASKS:
-            weights = one_hot(self.routing)
-        elif local and len(samples) == 1:
+        if local and len(samples) == 1:
             box = self._samples()[0]
             weights = self._weights(plane, box, runner, self._router_gates)
+        elif not local:
+            weights = runner.mixing(self._whole(plane))
         # Of several samples, each is a routing window, which decides for itself.
-        attention, gates = runner.attend(samples, weights, each=local, every=local or painted)
-        self._once("survey", plane, lambda: (attention, gates))
-        return attention
+        return runner.attend(samples, weights, each=local, every=local or painted)
 
     def _sampled(self, plane: Plane) -> list[Pixels]:
         return [self._network_pixels(plane, box) for box in self._samples()]

@@ -19,10 +19,13 @@ from demoe.model.checkpoint import build_network, read_state_dict
 from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet, keep_top
-from demoe.model.pooling import Attention, collect, hold
+from demoe.model.pooling import Attention, Backend, EagerBackend
 from demoe.model.receptive_field import encoder_reach, exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
+
+BACKEND_TOLERANCE = 1e-4
+"""Largest difference, in units of the picture's range, between backends that count as the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,11 @@ class Model:
         """Pixels around a routing window that its decision depends on, apart from pooling."""
         return -(-encoder_reach(self.config) // self.multiple) * self.multiple
 
+    @functools.cached_property
+    def backend(self) -> Backend:
+        """What runs the network: OpenVINO on a CPU where it is installed, else PyTorch."""
+        return choose_backend(self.network, self.device)
+
     @torch.inference_mode()
     def survey(self, x: Tensor) -> tuple[Attention, Tensor]:
         """Find the encoder's attention for a plane and the router's one decision (E,) on it.
@@ -85,7 +93,8 @@ class Model:
         x : Tensor
             (N, 3, H, W) in [0, 1]: the plane, or samples that stand for it together.
         """
-        return collect(self.network, x, None)
+        features, attention = self.backend.encode(self.network.pad(x), None)
+        return attention, self.network.mlp_branch.together(features)
 
     @torch.inference_mode()
     def attend(
@@ -96,8 +105,8 @@ class Model:
         top_k: int = 1,
         each: bool = False,
         every: bool = False,
-    ) -> tuple[Attention, Tensor]:
-        """Find the attention of all blocks for a plane, and the router's one decision (E,) on it.
+    ) -> Attention:
+        """Find the attention of all blocks for a plane.
 
         Parameters
         ----------
@@ -113,14 +122,16 @@ class Model:
         every : bool
             Find the attention of experts without weight, too.
         """
-
-        def mixing(features: Tensor, together: Tensor) -> Tensor:
-            if weights is not None:
-                return _spatial(weights)
-            gates = self.network.mlp_branch(features) if each else together.expand(len(x), -1)
-            return _spatial(keep_top(gates, top_k))
-
-        return collect(self.network, x, mixing, every=every)
+        padded, router = self.network.pad(x), self.network.mlp_branch
+        if weights is None:
+            features = self.backend.encode(padded, None)[0]
+            gates = router(features) if each else router.together(features).expand(len(x), -1)
+            weights = keep_top(gates, top_k)
+        weights = _spatial(weights)
+        wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
+        # So little of an expert changes no number that matters, but makes it run in each sample.
+        weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
+        return self.backend.restore(padded, weights, None)[1]
 
     @torch.inference_mode()
     def route_windows(
@@ -131,12 +142,12 @@ class Model:
         lefts: Sequence[int],
         attention: Attention | None = None,
     ) -> Tensor:
-        """Return expert probabilities (N, E, rows, cols), one decision a window of the picture.
+        """Return expert probabilities (1, E, rows, cols), one decision a window of the picture.
 
         Parameters
         ----------
         x : Tensor
-            (N, 3, H, W) in [0, 1].
+            (1, 3, H, W) in [0, 1].
         window : (int, int)
             Height and width of the windows in pixels, multiples of ``multiple``.
         tops, lefts : sequence of int
@@ -144,10 +155,9 @@ class Model:
         attention : mapping, optional
             The encoder's, held fixed; by default blocks pool over the picture.
         """
-        network = self.network
-        features = network.encode(network.pad(x), hold(network, attention))[0]
+        features = self.backend.encode(self.network.pad(x), attention)[0]
         m = self.multiple
-        gates: Tensor = network.mlp_branch.local(
+        gates: Tensor = self.network.mlp_branch.local(
             features,
             (window[0] // m, window[1] // m),
             [top // m for top in tops],
@@ -157,24 +167,20 @@ class Model:
 
     @torch.inference_mode()
     def restore(self, x: Tensor, weights: Tensor, attention: Attention | None = None) -> Tensor:
-        """Return the restored pictures (N, 3, H, W), mixing experts exactly as told.
+        """Return the restored picture (1, 3, H, W), mixing experts exactly as told.
 
         Parameters
         ----------
         x : Tensor
-            (N, 3, H, W) in [0, 1].
+            (1, 3, H, W) in [0, 1].
         weights : Tensor
-            (N, E) or (N, E, rows, cols), one weight vector a cell of ``multiple`` pixels.
+            (1, E) or (1, E, rows, cols), one weight vector a cell of ``multiple`` pixels.
         attention : mapping, optional
             Of all blocks, held fixed; by default blocks pool over the picture.
         """
-        network, size = self.network, (x.shape[2], x.shape[3])
-        padded = network.pad(x)
-        run = hold(network, attention)
-        extent = (padded.shape[2], padded.shape[3])
-        features, skips = network.encode(padded, run)
-        restored = network.decode(features, skips, _spatial(weights), extent, run) + padded
-        return restored[:, :, : size[0], : size[1]]
+        padded = self.network.pad(x)
+        restored = self.backend.restore(padded, _spatial(weights), attention)[0]
+        return restored[:, :, : x.shape[2], : x.shape[3]]
 
     def move(self, x: Tensor) -> Tensor:
         """Bring a tensor to the device, in the memory layout that the network prefers."""
@@ -183,6 +189,36 @@ class Model:
 
 def _spatial(weights: Tensor) -> Tensor:
     return weights[:, :, None, None] if weights.ndim == 2 else weights
+
+
+def choose_backend(network: DeMoENet, device: torch.device) -> Backend:
+    """Return OpenVINO's backend on a CPU where it is installed and computes the same, else eager.
+
+    The environment variable ``DEMOE_BACKEND=torch`` asks for PyTorch.
+    """
+    eager = EagerBackend(network)
+    wanted = os.environ.get("DEMOE_BACKEND", "auto")
+    if wanted not in ("auto", "torch"):
+        raise DeviceError(f"DEMOE_BACKEND must be auto or torch, not {wanted!r}.")
+    if device.type != "cpu" or wanted == "torch":
+        return eager
+    try:
+        from demoe.model.openvino import OpenVINOBackend
+    except ImportError:
+        return eager
+    fast = OpenVINOBackend(network)
+    return fast if _agree(eager, fast) else eager
+
+
+@torch.inference_mode()
+def _agree(eager: Backend, other: Backend) -> bool:
+    """Whether two backends give the same on a picture, within 1e-4."""
+    picture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    weights = torch.eye(len(TASKS))[:1, :, None, None]
+    wanted, attention = eager.restore(picture, weights, None)
+    found = [other.restore(picture, weights, held)[0] for held in (None, attention)]
+    most = max(float((one - wanted).abs().max()) for one in found)
+    return most < BACKEND_TOLERANCE * max(1.0, float(wanted.abs().max()))
 
 
 def choose_device(device: str) -> torch.device:

@@ -8,86 +8,81 @@ equal the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from demoe.model.blocks import NAFBlock, RunBlock, as_it_is
+from demoe.model.blocks import NAFBlock, RunBlock
 from demoe.model.network import DeMoENet
 
 Attention = Mapping[str, Tensor]
 """Channel attention (1, C, 1, 1) of blocks, by the names of the blocks in their network."""
 
 
-def hold(network: DeMoENet, attention: Attention | None) -> RunBlock:
-    """Return how to run blocks with a given attention; None stands for their own pooling."""
-    if attention is None:
-        return as_it_is
-    known = {block: attention.get(name) for name, block in _blocks(network)}
+class Backend(Protocol):
+    """Runs the two halves of a network.
 
-    def run(block: NAFBlock, x: Tensor) -> Tensor:
-        held = known[block]
-        if held is None:
-            raise KeyError("this block's attention was not collected")
-        return block.finish(x, block.gated(x), held)
-
-    return run
-
-
-def collect(
-    network: DeMoENet,
-    x: Tensor,
-    mixing: Callable[[Tensor, Tensor], Tensor] | None,
-    *,
-    every: bool = False,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Find the attention of a network's blocks for a plane, and the router's one decision on it.
-
-    Parameters
-    ----------
-    network : DeMoENet
-        In evaluation mode.
-    x : Tensor
-        (N, 3, H, W) in [0, 1]: the plane (N = 1), or samples of it, which are pooled together.
-    mixing : callable, optional
-        Gives the mixing weights (N, E, 1, 1), or (N, E, rows, cols) over cells of
-        ``config.multiple`` pixels, for the deepest features and that decision. By default nothing
-        but the encoder is run.
-    every : bool
-        Find the attention of experts without weight, too.
-
-    Returns
-    -------
-    attention : dict of str to Tensor
-        Of all blocks that ran.
-    gates : Tensor
-        (E,) probabilities.
+    ``padded`` is (N, 3, H, W) in [0, 1], sides multiples of ``config.multiple``: a picture (N = 1),
+    or samples of one, which are pooled together. A given ``attention`` holds pooling fixed.
     """
-    attention: dict[str, Tensor] = {}
-    run = _collector(network, attention)
-    padded = network.pad(x)
-    features, skips = network.encode(padded, run)
-    gates = network.mlp_branch.together(features)
-    if mixing is not None:
-        weights = mixing(features, gates)
-        if every:  # so little of an expert changes no number that matters, but makes it run
-            weights = weights.clamp_min(1e-9)
-        network.decode(features, skips, weights, (padded.shape[2], padded.shape[3]), run)
-    return attention, gates
+
+    name: str
+
+    def encode(self, padded: Tensor, attention: Attention | None) -> tuple[Tensor, Attention]:
+        """Return the deepest features and the encoder's attention."""
+
+    def restore(
+        self, padded: Tensor, weights: Tensor, attention: Attention | None
+    ) -> tuple[Tensor, Attention]:
+        """Return the restored samples and the attention of all blocks that ran.
+
+        ``weights`` are the experts', (N, E, 1, 1) or (N, E, rows, cols) over cells of
+        ``config.multiple`` pixels.
+        """
 
 
-def _collector(network: DeMoENet, into: dict[str, Tensor]) -> RunBlock:
-    names = {block: name for name, block in _blocks(network)}
+class EagerBackend:
+    """Runs a network as PyTorch does, operation by operation, on its device."""
 
-    def run(block: NAFBlock, x: Tensor) -> Tensor:
-        gated = block.gated(x)
-        attention = block.attend(gated.mean(dim=(0, 2, 3), keepdim=True))
-        into[names[block]] = attention
-        return block.finish(x, gated, attention)
+    name = "torch"
 
-    return run
+    def __init__(self, network: DeMoENet) -> None:
+        self.network = network
+
+    def encode(self, padded: Tensor, attention: Attention | None) -> tuple[Tensor, Attention]:
+        """Return the deepest features and the encoder's attention."""
+        run, used = _runner(self.network, attention)
+        return self.network.encode(padded, run)[0], used
+
+    def restore(
+        self, padded: Tensor, weights: Tensor, attention: Attention | None
+    ) -> tuple[Tensor, Attention]:
+        """Return the restored samples and the attention of all blocks that ran."""
+        run, used = _runner(self.network, attention)
+        features, skips = self.network.encode(padded, run)
+        size = (padded.shape[2], padded.shape[3])
+        return self.network.decode(features, skips, weights, size, run) + padded, used
 
 
-def _blocks(network: torch.nn.Module) -> list[tuple[str, NAFBlock]]:
+def named_blocks(network: DeMoENet) -> list[tuple[str, NAFBlock]]:
+    """Return the blocks of a network with their names, in the order of its state dict."""
     return [(name, m) for name, m in network.named_modules() if isinstance(m, NAFBlock)]
+
+
+def _runner(network: DeMoENet, attention: Attention | None) -> tuple[RunBlock, Attention]:
+    """Return how to run blocks, and the attention that they use: given, or found while they run."""
+    names = {block: name for name, block in named_blocks(network)}
+    found: dict[str, Tensor] = {}
+
+    def held(block: NAFBlock, x: Tensor) -> Tensor:
+        assert attention is not None
+        return block.finish(x, block.gated(x), attention[names[block]])
+
+    def pooled(block: NAFBlock, x: Tensor) -> Tensor:
+        gated = block.gated(x)
+        own = block.attend(gated.mean(dim=(0, 2, 3), keepdim=True))
+        found[names[block]] = own
+        return block.finish(x, gated, own)
+
+    return (pooled, found) if attention is None else (held, attention)

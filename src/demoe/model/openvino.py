@@ -1,0 +1,222 @@
+"""The network as an OpenVINO graph: the same arithmetic as PyTorch's, faster on a CPU.
+
+OpenVINO is an optional package. Graphs hold the pooling fixed and take the channel attention as an
+input, so one graph serves every plane; each set of experts that meet in a tile has a graph of its
+own, which also does not run the others.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset15 as ops
+import torch
+from torch import Tensor
+
+from demoe.model.blocks import NAFBlock
+from demoe.model.network import DeMoENet
+from demoe.model.pooling import Attention, named_blocks
+
+GRAPHS = 8
+"""Compiled graphs that are kept, one a set of experts; each holds its own weights."""
+
+Node = Any  # the package describes its graph nodes to no type checker
+
+
+class OpenVINOBackend:
+    """Runs a network's graphs; see `demoe.model.pooling.Backend`.
+
+    Parameters
+    ----------
+    network : DeMoENet
+        On the CPU, in evaluation mode.
+    """
+
+    name = "openvino"
+
+    def __init__(self, network: DeMoENet) -> None:
+        self.network = network
+        self._core = openvino.Core()
+        self._compiled = functools.lru_cache(maxsize=GRAPHS)(self._compile)
+
+    def encode(self, padded: Tensor, attention: Attention | None) -> tuple[Tensor, Attention]:
+        """Return the deepest features and the encoder's attention."""
+        return self._run((), padded, None, attention)
+
+    def restore(
+        self, padded: Tensor, weights: Tensor, attention: Attention | None
+    ) -> tuple[Tensor, Attention]:
+        """Return the restored samples and the attention of all blocks that ran."""
+        experts = tuple(weights.amax(dim=(0, 2, 3)).nonzero()[:, 0].tolist())
+        m = self.network.config.multiple
+        cells = (padded.shape[2] // m, padded.shape[3] // m)
+        mixing = weights[:, list(experts)].expand(len(padded), -1, *cells)
+        return self._run(experts, padded, mixing if len(experts) > 1 else None, attention)
+
+    def _run(
+        self,
+        experts: tuple[int, ...],
+        padded: Tensor,
+        mixing: Tensor | None,
+        attention: Attention | None,
+    ) -> tuple[Tensor, Attention]:
+        graph, blocks = self._compiled(experts, attention is not None)
+        inputs = [padded.contiguous().numpy()]
+        if mixing is not None:
+            inputs.append(mixing.contiguous().numpy())
+        if attention is not None:
+            inputs.append(torch.cat([attention[name].flatten() for name in blocks]).numpy())
+        # Without a copy they would be overwritten by the next run.
+        outputs = [torch.from_numpy(array.copy()) for array in graph(inputs).values()]
+        if attention is None:
+            parts = outputs[1].split(list(blocks.values()))
+            attention = {
+                name: part.reshape(1, -1, 1, 1) for name, part in zip(blocks, parts, strict=True)
+            }
+        return outputs[0], attention
+
+    def _compile(self, experts: tuple[int, ...], held: bool) -> tuple[Any, dict[str, int]]:
+        """Return a compiled graph, and the channels of its blocks by name."""
+        graph = _Graph(self.network, experts, held=held)
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        return self._core.compile_model(graph.build(), "CPU", settings), graph.blocks
+
+
+class _Graph:
+    """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch."""
+
+    def __init__(self, network: DeMoENet, experts: tuple[int, ...], *, held: bool) -> None:
+        self.network: Any = network  # torch knows no types of what its modules hold
+        self.experts = experts
+        self.blocks = {
+            name: block.conv3.in_channels
+            for name, block in named_blocks(network)
+            if _runs(name, experts)
+        }
+        self.picture = ops.parameter([-1, 3, -1, -1], np.float32, name="picture")
+        self.inputs = [self.picture]
+        if len(experts) > 1:
+            self.weights = ops.parameter([-1, len(experts), -1, -1], np.float32, name="weights")
+            self.inputs.append(self.weights)
+        self.attention: dict[NAFBlock, Node] = {}
+        self.held = held
+        if held:
+            joined = ops.parameter([sum(self.blocks.values())], np.float32, name="attention")
+            self.inputs.append(joined)
+            parts = ops.variadic_split(joined, 0, list(self.blocks.values())).outputs()
+            found = dict(named_blocks(network))
+            for (name, width), part in zip(self.blocks.items(), parts, strict=True):
+                self.attention[found[name]] = ops.reshape(part, [1, width, 1, 1], False)
+
+    def build(self) -> openvino.Model:
+        """Return the graph; what it gives is the picture, or features where no expert runs."""
+        network = self.network
+        features = _convolve(self.picture, network.intro)
+        skips = []
+        for encoder, down in zip(network.encoders, network.downs, strict=True):
+            features = self._chain(encoder, features)
+            skips.append(features)
+            features = _convolve(features, down)
+        if self.experts:
+            features = self._mix(0, self._chain(network.middle_blks, features))
+            for level, (up, decoder) in enumerate(
+                zip(network.ups, network.decoders, strict=True), 1
+            ):
+                features = ops.depth_to_space(_convolve(features, up[0]), "depth_first", 2)
+                features = self._chain(decoder, ops.add(features, skips.pop()))
+                features = self._mix(level, features)
+            features = ops.add(_convolve(features, network.ending), self.picture)
+        results = [features]
+        if not self.held:
+            found = dict(named_blocks(network))
+            flat = [ops.reshape(self.attention[found[name]], [-1], False) for name in self.blocks]
+            results.append(ops.concat(flat, 0))
+        return openvino.Model(results, self.inputs, "demoe")
+
+    def _chain(self, chain: Any, x: Node) -> Node:
+        for block in chain.modules_list:
+            x = self._block(block, x)
+        return x
+
+    def _mix(self, level: int, x: Node) -> Node:
+        mixture = self.network.experts[level]
+        chosen = [self._block(mixture.experts[e], x) for e in self.experts]
+        if len(chosen) == 1:
+            return chosen[0]
+        weights = self.weights
+        if level:
+            size = ops.multiply(ops.slice(ops.shape_of(weights), [2], [4], [1]), np.int64(2**level))
+            weights = ops.interpolate(
+                weights,
+                size,
+                "linear_onnx",
+                "sizes",
+                axes=[2, 3],
+                coordinate_transformation_mode="half_pixel",
+            )
+        parts = ops.split(weights, 1, len(chosen)).outputs()
+        weighted = [ops.multiply(y, part) for y, part in zip(chosen, parts, strict=True)]
+        return functools.reduce(ops.add, weighted)
+
+    def _block(self, block: NAFBlock, x: Node) -> Node:
+        """Return the output of a block, as `demoe.model.blocks.NAFBlock` has it."""
+        y = _convolve(_normalise(x, block.norm1.eps), block.conv1, norm=block.norm1)
+        y = _gate(_convolve(y, block.conv2))
+        if not self.held:
+            pooled = ops.reduce_mean(y, np.array([0, 2, 3]), keep_dims=True)
+            self.attention[block] = _convolve(pooled, block.sca[1])
+        y = _convolve(ops.multiply(y, self.attention[block]), block.conv3, scale=block.beta)
+        x = ops.add(x, y)
+        y = _gate(_convolve(_normalise(x, block.norm2.eps), block.conv4, norm=block.norm2))
+        return ops.add(x, _convolve(y, block.conv5, scale=block.gamma))
+
+
+def _runs(name: str, experts: tuple[int, ...]) -> bool:
+    """Whether a block runs for some experts; for none, only the encoder's do."""
+    room, *rest = name.split(".")
+    if room == "encoders":
+        return True
+    if room == "experts":  # experts.LEVEL.experts.EXPERT
+        return int(rest[2]) in experts
+    return bool(experts)
+
+
+def _normalise(x: Node, eps: float) -> Node:
+    """Normalise over channels, without weight and bias."""
+    axis = np.int64(1)
+    x = ops.subtract(x, ops.reduce_mean(x, axis, keep_dims=True))
+    variance = ops.reduce_mean(ops.multiply(x, x), axis, keep_dims=True)
+    return ops.multiply(x, ops.power(ops.add(variance, np.float32(eps)), np.float32(-0.5)))
+
+
+def _gate(x: Node) -> Node:
+    a, b = ops.split(x, 1, 2).outputs()
+    return ops.multiply(a, b)
+
+
+def _convolve(x: Node, layer: Any, *, norm: Any = None, scale: Tensor | None = None) -> Node:
+    """Return a convolution's output.
+
+    A norm's weight and bias right before it and a scale right after it are folded in.
+    """
+    weight = layer.weight.detach()
+    bias: Any = None if layer.bias is None else layer.bias.detach()
+    if norm is not None:
+        bias = bias + weight[:, :, 0, 0] @ norm.bias.detach()
+        weight = weight * norm.weight.detach()[None, :, None, None]
+    if scale is not None:
+        bias = bias * scale.detach().flatten()
+        weight = weight * scale.detach().reshape(-1, 1, 1, 1)
+    stride, pad = list(layer.stride), list(layer.padding)
+    if layer.groups > 1:
+        kernel = ops.constant(np.ascontiguousarray(weight[:, None].numpy()))
+        y = ops.group_convolution(x, kernel, stride, pad, pad, [1, 1])
+    else:
+        kernel = ops.constant(np.ascontiguousarray(weight.numpy()))
+        y = ops.convolution(x, kernel, stride, pad, pad, [1, 1])
+    if bias is None:
+        return y
+    return ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1).numpy()))
