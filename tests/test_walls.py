@@ -13,8 +13,8 @@ GUI = QT | {"magicgui", "napari", "napari_demoe", "npe2", "superqt", "vispy"}
 TORCH = {"torch"}
 
 PLANS = (
-    "import demoe.axes, demoe.recipe, demoe.tiling, demoe.image, demoe.intensity, demoe.io,"
-    "demoe.model.zoo"
+    "import demoe.axes, demoe.recipe, demoe.tiling, demoe.image, demoe.intensity,"
+    "demoe.flat, demoe.io, demoe.model.zoo"
 )
 EVERYTHING = """
 import importlib, pkgutil, demoe
