@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from demoe.errors import ImageError
 from demoe.training import sources as source_table
@@ -232,6 +233,29 @@ def test_loading_something_else_is_refused(tmp_path: Path) -> None:
     weights = Path(__file__).parent / "data" / "demoe_w4.safetensors"
     with pytest.raises(ImageError, match="not a training pack"):
         load_pack(weights)
+
+
+@pytest.mark.parametrize("damage", ["a picture", "a list", "the counts", "the text"])
+def test_damaged_packs_are_one_sentence(tmp_path: Path, photos: list[Path], damage: str) -> None:
+    path = tmp_path / "pack.safetensors"
+    make_pack(photos, path, crop=CROP)
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if damage == "a picture":
+        start = int(tensors["offsets"][3])
+        tensors["images"][start : start + 200] = 0
+    elif damage == "a list":
+        del tensors["kind"]
+    elif damage == "the counts":
+        tensors["source"] = tensors["source"][:-1]
+    else:
+        metadata = {key: "{" for key in metadata}
+    save_file(tensors, path, metadata)
+    expected = "picture 3 of the training pack" if damage == "a picture" else "not a complete"
+    with pytest.raises(ImageError, match=expected) as caught:
+        load_pack(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_source_table_is_complete_and_keeps_benchmarks_and_samples_out() -> None:

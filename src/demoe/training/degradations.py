@@ -172,14 +172,14 @@ def synth_global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
 
 
 def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
-    """Draw a soft-edged blob (1, 1, h, w) that covers about 10-50 % of the image."""
+    """Draw a blob (1, 1, h, w), its edge sharp or soft, that covers about 10-50 % of the image."""
     coarse = draw.normal(1, 1, 6, 6)
     field = F.interpolate(coarse, (h, w), mode="bicubic", align_corners=False)
     y = torch.linspace(-1, 1, h)[:, None] - draw.uniform(-0.4, 0.4)
     x = torch.linspace(-1, 1, w)[None] - draw.uniform(-0.4, 0.4)
     field = field * 0.5 - (y.square() + x.square()) * draw.uniform(1.5, 4.0)
     level = torch.quantile(field, 1 - draw.uniform(0.12, 0.5))
-    return ((field - level) / 0.03).sigmoid()
+    return ((field - level) / draw.log_uniform(0.003, 0.03)).sigmoid()
 
 
 def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
 from demoe.training.data import SharpImages
 from demoe.training.degradations import degrade
+from demoe.training.plot import plot_metrics
 from demoe.training.random import Draw
 
 Report = Callable[[str], None]
@@ -30,6 +31,7 @@ Report = Callable[[str], None]
 STATE = "state.safetensors"
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.csv"
+PLOT = "metrics.png"
 
 LAST_PART = 0.8
 """Point of the schedule from which crops have their last size."""
@@ -156,8 +158,8 @@ def train(
     plan : TrainingPlan
         Schedule.
     folder : Path
-        Gets ``state.safetensors`` (to go on from), ``weights.safetensors`` (the smoothed network)
-        and ``metrics.csv``.
+        Gets ``state.safetensors`` (to go on from), ``weights.safetensors`` (the smoothed network
+        in half precision), ``metrics.csv`` and its picture ``metrics.png``.
     resume : bool
         Go on from the state in ``folder``.
     report : callable
@@ -325,8 +327,8 @@ def _losses(
     loss = restoration_loss(restored, target)
     if known.any():
         loss = loss + plan.router_weight * F.cross_entropy(scores[known], task[known])
-    right = (scores.argmax(dim=1) == task)[known].float().mean()
-    return loss, float(right.detach())
+    right = float((scores.argmax(dim=1) == task)[known].float().mean()) if known.any() else 1.0
+    return loss, right
 
 
 @torch.no_grad()
@@ -365,7 +367,9 @@ def _save(
         state |= {f"adam.{index}.{k}": torch.as_tensor(v) for k, v in moments.items()}
     facts = {"step": step, "progress": progress, "plan": asdict(plan)}
     write_weights(folder / STATE, state, {"training": json.dumps(facts)})
-    write_weights(folder / WEIGHTS, smooth.state_dict(), {"training": json.dumps(facts)})
+    write_weights(folder / WEIGHTS, smooth.state_dict(), {"training": json.dumps(facts)}, half=True)
+    if (folder / METRICS).exists():
+        plot_metrics(folder / METRICS, folder / PLOT)
 
 
 def _load_state(

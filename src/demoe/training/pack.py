@@ -246,23 +246,40 @@ def load_pack(path: Path | str) -> Pack:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ImageError(f"{path} is not a readable training pack: {error}") from error
-    about = json.loads(metadata[_FORMAT])
-    images = [
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        for data in _parts(tensors["images"], tensors["offsets"])
-    ]
-    cutouts = [
-        np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
-        for data in _parts(tensors["cutouts"], tensors["cutout_offsets"])
-    ]
-    return Pack(
-        images=np.stack(images),
-        source=tensors["source"],
-        kind=tensors["kind"],
-        sources=tuple(PackSource(**entry) for entry in about["sources"]),
-        cutouts=tuple(cutouts),
-        cutout_sources=tuple(PackSource(**entry) for entry in about["cutout_sources"]),
-    )
+    try:
+        about = json.loads(metadata[_FORMAT])
+        images = _decoded(tensors["images"], tensors["offsets"], "RGB", path)
+        pack = Pack(
+            images=np.stack(images),
+            source=tensors["source"],
+            kind=tensors["kind"],
+            sources=tuple(PackSource(**entry) for entry in about["sources"]),
+            cutouts=tuple(_decoded(tensors["cutouts"], tensors["cutout_offsets"], "RGBA", path)),
+            cutout_sources=tuple(PackSource(**entry) for entry in about["cutout_sources"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{path} is not a complete training pack: {error}") from error
+    if not len(pack.images) == len(pack.source) == len(pack.kind):
+        raise ImageError(
+            f"{path} is not a complete training pack: it has {len(pack.images)} crops, but sources "
+            f"of {len(pack.source)}"
+        )
+    return pack
+
+
+def _decoded(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], mode: str, path: Path
+) -> list[NDArray[np.uint8]]:
+    """Decode all pictures of a pack; the error names the first that cannot be read."""
+    pictures = []
+    for number, one in enumerate(_parts(data, offsets)):
+        try:
+            pictures.append(np.asarray(Image.open(io.BytesIO(one)).convert(mode)))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ImageError(
+                f"picture {number} of the training pack {path} cannot be read; make the pack anew"
+            ) from error
+    return pictures
 
 
 def held_out(sources: Sequence[PackSource], counts: Sequence[int]) -> tuple[int, ...]:
