@@ -41,14 +41,16 @@ def model_card(
         "",
         "## Training",
         "",
-        f"{plan.minutes:g} minutes on one machine, batches of {plan.batch} crops of {plan.crop} "
-        f"px, AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
+        f"A schedule of {plan.minutes:g} minutes on one machine, batches of {plan.batch} crops of "
+        f"{plan.crop} px" + (f", {plan.last_crop} px at last" if plan.last_crop else "") + ", "
+        f"AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
         "the router alone to convergence on features of the finished encoder.",
         *([f"Training began from the weights {init.name}."] if init else []),
         "Blur is synthesised as it is needed (`demoe.training.degradations`): disks, polygons, "
-        "Gaussian and Airy spots of 1 to 6 px radius; camera paths of 4 to 26 px; objects moving "
-        "5 to 26 px; averaged frames of 3 to 24 px; motion or defocus at 1/4 to 1/16 exposure "
-        "with shot and read noise.",
+        "Gaussian and Airy spots of 1 to 7 px radius, microscopes out of focus; camera paths of 3 "
+        "to 28 px in linear light; objects moving 4 to 28 px; frames averaged over 2.5 to 28 px; "
+        "motion or defocus at 1/4 to 1/16 exposure with shot and read noise. Some of each is "
+        "computed on display values, and some images are compressed as JPEG.",
         "",
         "## Figures",
         "",
@@ -60,8 +62,9 @@ def model_card(
         "## Limits",
         "",
         "Compact and trained on synthetic blur alone: expect moderate sharpening, not "
-        "the recovery of strong blur. Blur wider than about 26 px, strong compression and other "
-        "modalities than photographs, text and fluorescence-like images were not in training. "
+        "the recovery of strong blur. Blur wider than about 28 px, strong compression and other "
+        "modalities than photographs, text, histology and fluorescence-like images were not in "
+        "training. "
         "Do not measure intensities in deblurred images without checking them against the "
         "original.",
         "",
