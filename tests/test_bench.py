@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from demoe import bench, bench_rows, measure
+from demoe import bench, bench_peers, bench_rows, measure
+from demoe.bench_table import table
 from demoe.errors import OutputError, WeightsError
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
@@ -110,6 +111,7 @@ def test_counted_operations_are_those_that_convolutions_do(config):
 def test_every_row_is_measured_as_often_as_asked(result):
     assert [row["name"] for row in result["rows"]] == [
         bench_rows.BARE,
+        bench_rows.MONAI,
         bench_rows.BARE_KEEPING,
         "demoe, array to array, one expert",
         "demoe, array to array, routed",
@@ -124,6 +126,7 @@ def test_every_row_is_measured_as_often_as_asked(result):
     # The halo is wider than what lies beyond a tile, so each of the four tiles reads everything.
     assert result["settings"]["halo"] >= 64
     assert result["settings"]["reads_per_pixel"] == 4
+    assert result["settings"]["backend"] in ("torch", "openvino")
     assert len(result["matrix_product_gflops"]) == len(result["rows"]) + 1
 
 
@@ -139,20 +142,25 @@ def test_figures_are_quotients_of_medians(result):
         assert row["gflops"] == pytest.approx(SIZE**2 * flops / median / 1e9)
         assert row["share"] == pytest.approx(row["gflops"] * 2 / (products[i] + products[i + 1]))
         assert row["times_bare"] == pytest.approx(rows[0]["median_seconds"] / median)
-        assert row["times_bare_same_allocator"] == pytest.approx(rows[1]["median_seconds"] / median)
+        assert row["times_monai"] == pytest.approx(rows[1]["median_seconds"] / median)
 
 
 def test_the_table_shows_the_rows_and_what_was_measured(printed_and_written, result):
     text = printed_and_written[0]
-    assert text.rstrip("\n") == bench.table(result)
+    assert text.rstrip("\n") == table(result)
     for row in result["rows"]:
         line = next(line for line in text.splitlines() if line.startswith(row["name"]))
         numbers = line.removeprefix(row["name"]).split()
         assert numbers[0] == str(SIZE)
         assert numbers[1] == f"{row['median_seconds']:.2f}"
-        assert numbers[-1] == f"{row['times_bare_same_allocator']:.2f}"
+        assert numbers[-1] == f"{row['times_monai']:.2f}"
     assert result["network"]["sha256"][:12] in text
     assert "medians of 3 runs" in text
+    *_, last = result["rows"]
+    assert result["headline"] == last["name"]
+    headline = next(line for line in text.splitlines() if line.startswith("headline"))
+    assert f"{last['name']}: {last['median_seconds']:.2f} s" in headline
+    assert headline.endswith(f"{last['times_bare']:.2f} x bare, {last['times_monai']:.2f} x monai")
 
 
 def test_neither_table_nor_json_names_host_or_folders(printed_and_written, weights, result):
@@ -201,7 +209,7 @@ def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):
     ],
 )
 def test_the_bare_network_gets_the_largest_picture_that_fits(size, free, side):
-    found, note = bench_rows.whole_side(size, 32, free)
+    found, note = bench_peers.whole_side(size, 32, free)
     assert found == side
     assert (note == "") == (side == size)
     if note:
@@ -212,20 +220,23 @@ def test_rows_that_memory_does_not_allow_are_left_out_and_say_so(
     weights, small_matrices, monkeypatch
 ):
     monkeypatch.setattr(bench_rows, "free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr(bench_rows, "has_monai", lambda: False)
     result = bench_rows.measure_all(size=64, repeats=1, model=str(weights), device="cpu")
-    bare, keeping, *tiled = result["rows"]
+    bare, monai, keeping, *tiled = result["rows"]
     for row in (bare, keeping):
         assert row["seconds"] is None
         assert row["times_bare"] is None
         assert row["note"].startswith("skipped")
-        assert f"{row['name']}: skipped" in bench.table(result)
+        assert f"{row['name']}: skipped" in table(result)
+    assert monai["seconds"] is None
+    assert f"{monai['name']}: left out, because MONAI is not installed" in table(result)
     for row in tiled:
         assert row["gflops"] > 0
-        assert row["times_bare"] is None
+        assert row["times_bare"] is row["times_monai"] is None
 
 
 def test_a_process_that_the_system_ends_gives_no_figures():
-    assert bench_rows.in_own_process(os._exit, 9) is None
+    assert bench_peers.in_own_process(os._exit, 9) is None
     row = bench_rows.figures("x", 64, None, 1e3, (1.0, 1.0), "ended")
     assert row["seconds"] is None
     assert row["note"] == "ended"
@@ -236,16 +247,28 @@ def test_a_process_that_the_system_ends_gives_no_figures():
 
 def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
     network = build_network(read_state_dict(weights)[0])
-    picture = bench_rows.photo(64)
-    restored, gates = bench_rows.bare_work(network, picture, CPU)()
+    picture = bench_peers.photo(64)
+    restored, gates = bench_peers.bare_work(network, picture, CPU)()
     assert gates.tolist() == [[1, 0, 0, 0, 0]]
     x = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
     assert torch.allclose(restored, network(x, gates.clone())[0], atol=1e-5)
 
 
+def test_the_monai_row_gives_what_its_windows_give(weights):
+    network = build_network(read_state_dict(weights)[0])
+    picture = bench_peers.photo(448)
+    restored = bench_peers.monai_work(network, picture, CPU)()
+    assert restored.shape == (1, 3, 448, 448)
+    # A corner belongs to one window of 256 pixels alone, whose neighbours begin 192 further.
+    corner, _ = bench_peers.bare_work(network, picture[:256, :256], CPU)()
+    assert torch.allclose(restored[:, :, :192, :192], corner[:, :, :192, :192], atol=1e-5)
+    whole, _ = bench_peers.bare_work(network, picture, CPU)()
+    assert not torch.allclose(restored, whole, atol=1e-4)
+
+
 @pytest.mark.parametrize("side", [64, 640, 1504])
 def test_the_photo_has_any_size_and_no_flat_parts(side):
-    picture = bench_rows.photo(side)
+    picture = bench_peers.photo(side)
     assert picture.shape == (side, side, 3)
     assert picture.dtype == np.uint8
     corners = [picture[:64, :64], picture[-64:, -64:], picture[:64, -64:], picture[-64:, :64]]

@@ -1,23 +1,30 @@
-"""What the benchmark measures: the bare network and demoe around it, on the same picture."""
+"""What the benchmark measures: demoe and its peers on the same picture."""
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
-import torch
-from numpy.typing import NDArray
 
-from demoe.gates import one_hot
+from demoe.bench_peers import (
+    EXPERT,
+    MONAI_OVERLAP,
+    MONAI_WINDOW,
+    Photo,
+    bare_alone,
+    bare_work,
+    has_monai,
+    in_own_process,
+    monai_alone,
+    photo,
+    whole_side,
+)
 from demoe.image import LazyImage
 from demoe.lazy import Deblurred, deblur
 from demoe.measure import (
@@ -29,27 +36,16 @@ from demoe.measure import (
     memory_in_use,
     timed,
 )
-from demoe.model.checkpoint import build_network, read_state_dict
 from demoe.model.flops import flops_per_pixel
 from demoe.model.loading import Model, load_model
-from demoe.model.network import DeMoENet
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.run import run
-from demoe.sample_images import load_sample
-
-EXPERT = TASKS[0]
-"""The expert that all rows of equal arithmetic run."""
 
 BARE = "bare network, default allocator"
 BARE_KEEPING = "bare network, demoe's allocator settings"
-
-WHOLE_BYTES = 96
-"""Most bytes a pixel and a channel of the first level that the bare network was seen to take."""
-
-SMALLEST_WHOLE = 256
-"""Side in pixels below which the bare network is not measured on less than the picture."""
-
-Photo = NDArray[np.uint8]
+MONAI = "MONAI sliding windows, default allocator"
+FILES = "demoe, TIFF to OME-Zarr, one expert"
+"""The row that counts: all that a person waits for, with the arithmetic of the bare network."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +84,11 @@ def measure_all(
     -------
     dict
         ``machine``, ``network``, ``settings``, ``matrix_product_gflops`` (before, between and
-        after the rows) and ``rows``. Each row has ``seconds``, ``median_seconds``,
-        ``megapixels_per_second``, ``gflops``, ``share`` of the matrix products right before and
-        after it, ``peak_bytes`` above the idle process, and its speed relative to the two rows of
-        the bare network, ``times_bare`` and ``times_bare_same_allocator``; None where a row could
-        not be measured, and ``note`` says why.
+        after the rows), ``rows`` and ``headline``, the name of the row that counts. Each row has
+        ``seconds``, ``median_seconds``, ``megapixels_per_second``, ``gflops``, ``share`` of the
+        matrix products right before and after it, ``peak_bytes`` above the idle process, and its
+        speed relative to the peers with the C library's default settings, ``times_bare`` and
+        ``times_monai``; None where a row could not be measured, and ``note`` says why.
 
     Raises
     ------
@@ -130,9 +126,12 @@ def measure_all(
             "size": size,
             "repeats": repeats,
             **_tiles(_lazily(picture, recipe)),
+            "backend": loaded.backend.name,
             "expert": EXPERT,
+            "monai": {"window": MONAI_WINDOW, "overlap": MONAI_OVERLAP},
         },
         "matrix_product_gflops": rates,
+        "headline": FILES,
         "rows": rows,
     }
 
@@ -149,8 +148,17 @@ def _jobs(
     yield _Job(
         BARE,
         side,
-        lambda s: in_own_process(_bare_alone, model.path, s, repeats, str(device)),
+        lambda s: in_own_process(bare_alone, model.path, s, repeats, str(device)),
         note,
+    )
+    monai = has_monai()
+    yield _Job(
+        MONAI,
+        size if monai else None,
+        lambda s: in_own_process(monai_alone, model.path, s, repeats, str(device)),
+        ""
+        if monai
+        else 'left out, because MONAI is not installed: pip install "napari-demoe[bench]"',
     )
     yield _Job(
         BARE_KEEPING,
@@ -169,85 +177,10 @@ def _jobs(
     tifffile.imwrite(source, picture, photometric="rgb", tile=(256, 256))
     numbers = itertools.count()
     yield _Job(
-        "demoe, TIFF to OME-Zarr, one expert",
+        FILES,
         size,
         lambda _: here(lambda: run(source, folder / f"{next(numbers)}.ome.zarr", recipe)),
     )
-
-
-def photo(side: int) -> Photo:
-    """Return a square RGB picture (side, side, 3): a bundled sample, mirrored to any size."""
-    sample = np.asarray(load_sample("pagoda_mixed").blurred.data)
-    rows, cols = (np.r_[0:n, n - 1 : -1 : -1][np.arange(side) % (2 * n)] for n in sample.shape[:2])
-    return np.ascontiguousarray(sample[rows][:, cols])
-
-
-def whole_side(size: int, width: int, free: int | None) -> tuple[int | None, str]:
-    """Choose the picture on which the bare network, which knows no tiles, can run in memory.
-
-    Parameters
-    ----------
-    size : int
-        Side that is wished for, in pixels.
-    width : int
-        Channels of the network's first level.
-    free : int or None
-        Bytes that may be taken; three quarters of them are used. None trusts in there being enough.
-
-    Returns
-    -------
-    side : int or None
-        ``size``, or the largest of its halves, quarters, ... that fits; None if none does.
-    note : str
-        Why it is not ``size``, or nothing.
-    """
-    need = WHOLE_BYTES * width * size**2
-    if free is None or need <= 0.75 * free:
-        return size, ""
-    why = f"{size} px would take about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-    side = size
-    while side // 2 >= SMALLEST_WHOLE:
-        side = side // 32 * 16
-        if WHOLE_BYTES * width * side**2 <= 0.75 * free:
-            return side, f"on {side} px: {why}"
-    return None, f"skipped: {why}"
-
-
-def bare_work(network: DeMoENet, picture: Photo, device: torch.device) -> Callable[[], object]:
-    """Return what runs the network once on a whole picture, eagerly, gates fixed to one expert."""
-    x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    x = x.to(device, memory_format=torch.channels_last)
-    gates = torch.from_numpy(one_hot(EXPERT))[None].to(device)
-
-    def work() -> object:
-        with torch.inference_mode():
-            return network(x, gates)
-
-    return work
-
-
-def in_own_process(function: Callable[..., Timing], *arguments: Any) -> Timing | None:
-    """Run a function in a fresh process; None if the system ended it.
-
-    Spawned, because a fork would inherit this process's allocator settings, which cannot be undone.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=spawn) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            return None
-
-
-def _bare_alone(weights: Path, side: int, repeats: int, device_name: str) -> Timing:
-    """Measure the bare network; ``load_model`` is avoided, since it sets the allocator."""
-    device = torch.device(device_name)
-    network = build_network(read_state_dict(weights)[0]).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
-    torch.mm(*torch.rand(2, 512, 512, device=device))  # its buffers belong to the idle process
-    give_memory_back(device)
-    idle = memory_in_use(device)
-    return timed(bare_work(network, photo(side), device), repeats, device, idle)
 
 
 def _lazily(picture: Photo, recipe: Recipe) -> Deblurred:
@@ -276,7 +209,7 @@ def figures(
     row: dict[str, Any] = dict.fromkeys(
         (
             *("seconds", "median_seconds", "megapixels_per_second", "gflops", "share"),
-            *("peak_bytes", "times_bare", "times_bare_same_allocator"),
+            *("peak_bytes", "times_bare", "times_monai"),
         )
     )
     if timing is not None and side is not None:
@@ -293,9 +226,9 @@ def figures(
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
-    """Fill in how much faster than the bare network each row is, in pixels a second."""
+    """Fill in how much faster than the peers each row is, in pixels a second."""
     speeds = {row["name"]: row["megapixels_per_second"] for row in rows}
-    for key, peer in (("times_bare", BARE), ("times_bare_same_allocator", BARE_KEEPING)):
+    for key, peer in (("times_bare", BARE), ("times_monai", MONAI)):
         for row in rows:
             if speeds[peer] and speeds[row["name"]]:
                 row[key] = speeds[row["name"]] / speeds[peer]
