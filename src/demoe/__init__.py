@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from demoe.run import Report as Report
     from demoe.run import run as run
     from demoe.run import save as save
+    from demoe.words import TextGates as TextGates
+    from demoe.words import task_from_text as task_from_text
 
     __version__: str
 
@@ -45,12 +47,14 @@ _HOME = {
     "RecipeError": "errors",
     "Report": "run",
     "TASKS": "recipe",
+    "TextGates": "words",
     "WeightsError": "errors",
     "deblur": "lazy",
     "load_model": "model",
     "open_image": "io",
     "run": "run",
     "save": "run",
+    "task_from_text": "words",
 }
 
 

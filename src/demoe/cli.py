@@ -23,7 +23,7 @@ from demoe.errors import (
     RecipeError,
 )
 from demoe.io._names import stem_of
-from demoe.recipe import PHOTOMETRY, ROUTINGS, Recipe
+from demoe.recipe import PHOTOMETRY, ROUTINGS, TASKS, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +95,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "output", type=Path, help=".ome.zarr, .ome.tif, .tif, .png or .jpg; or a folder for many"
     )
     add_recipe_arguments(parser)
+    parser.add_argument("--describe", metavar="SENTENCE", help="say what is wrong, for --routing")
     parser.add_argument("--axes", help="letters of TCZYXS, for example ZYX; else from the file")
     parser.add_argument("--expert-map", type=Path, help="painted map: 0 router, 1-5 an expert")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -145,6 +146,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from demoe.run import run
 
     recipe = recipe_from(arguments)
+    if arguments.describe is not None:
+        recipe = recipe.replace(routing=_described(arguments.describe, arguments.routing))
     painted = None
     if arguments.expert_map:
         painted = open_image(arguments.expert_map).data
@@ -185,6 +188,22 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(reports if many else reports[0], indent=2))
     return code
+
+
+def _described(sentence: str, routing: str | None) -> str:
+    """Return the task that a sentence names."""
+    from demoe.words import UNCLEAR, task_from_text
+
+    if routing is not None:
+        raise RecipeError("Give either --describe or --routing, not both.")
+    found = task_from_text(sentence)
+    if found.task == UNCLEAR:
+        raise RecipeError(
+            "The description names no kind of blur clearly; say it in other words, or choose one "
+            f"with --routing: {', '.join(TASKS)}."
+        )
+    print(f"demoe: understood {found.task} ({found.confidence:.0%} sure)", file=sys.stderr)
+    return found.task
 
 
 def _folder_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
