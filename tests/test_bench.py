@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from demoe import bench, bench_peers, bench_rows, measure
+from demoe import bench, bench_full, bench_peers, bench_rows, measure
 from demoe.bench_table import table
 from demoe.errors import OutputError, WeightsError
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
@@ -221,7 +221,7 @@ def test_rows_that_memory_does_not_allow_are_left_out_and_say_so(
 ):
     monkeypatch.setattr(bench_rows, "free_memory", lambda device: 1_000_000)
     monkeypatch.setattr(bench_rows, "has_monai", lambda: False)
-    result = bench_rows.measure_all(size=64, repeats=1, model=str(weights), device="cpu")
+    result = bench_rows.measure_all(bench_rows.expert_recipe(str(weights), "auto", "cpu"), 64, 1)
     bare, monai, keeping, *tiled = result["rows"]
     for row in (bare, keeping):
         assert row["seconds"] is None
@@ -240,6 +240,87 @@ def test_a_process_that_the_system_ends_gives_no_figures():
     row = bench_rows.figures("x", 64, None, 1e3, (1.0, 1.0), "ended")
     assert row["seconds"] is None
     assert row["note"] == "ended"
+
+
+# -- large planes and lazy arrays ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full(weights) -> dict:
+    recipe = bench_rows.expert_recipe(str(weights), 64, "cpu").replace(halo=64)
+    with pytest.MonkeyPatch.context() as patch:  # processes of their own take seconds each
+        patch.setattr(bench_full, "in_own_process", lambda function, *given: function(*given))
+        return bench_full.measure_full(recipe, 1.0, 2, planes=(0.03e6, 0.06e6), lazy_side=100_000)
+
+
+def test_planes_of_whole_tiles_are_run_by_the_network_and_by_a_tiny_one(full, weights):
+    assert [(row["network"], row["shape"]) for row in full["planes"]] == [
+        (weights.name, [192, 192]),
+        ("tiny", [192, 192]),
+        ("tiny", [256, 256]),
+    ]
+    for row in full["planes"]:
+        assert row["seconds"] > 0
+        assert row["peak_bytes"] >= 0
+        assert (row["tile"], row["halo"]) == (64, 64)
+
+
+def test_a_slow_network_gets_a_quarter_of_the_plane(weights, monkeypatch):
+    runs = []
+    monkeypatch.setattr(
+        bench_full, "in_own_process", lambda function, *arguments: runs.append(arguments)
+    )
+    recipe = bench_rows.expert_recipe(str(weights), 64, "cpu")
+    full = bench_full.measure_full(recipe, 1e-4, 1, planes=(0.04e6, 0.04e6))
+    assert [row["shape"] for row in full["planes"]] == [[128, 128], [256, 192], [256, 192]]
+    assert len(runs) == 4
+    # Nothing came back, as when the system ends a process.
+    assert {row["seconds"] for row in full["planes"]} == {None}
+    assert full["lazy"] is None
+
+
+def test_a_tile_of_a_lazy_array_reads_itself_and_its_halo(full):
+    lazy = full["lazy"]
+    assert lazy["tiles"] == 1563**2
+    assert lazy["read"] == [192, 192]
+    assert lazy["next"]["pixels"] == 192**2
+    assert lazy["first"]["pixels"] > 192**2  # places that stand for the plane
+    assert len(lazy["next"]["seconds"]) == len(lazy["bare_seconds"]) == 2
+    next_one, bare = map(statistics.median, (lazy["next"]["seconds"], lazy["bare_seconds"]))
+    assert lazy["times_bare"] == pytest.approx(next_one / bare)
+
+
+def test_the_table_of_a_full_run_shows_planes_and_the_lazy_array(result, full):
+    text = table({**result, "full": json.loads(json.dumps(full))})
+    peak = f"{full['planes'][2]['peak_bytes'] / 1e9:.2f} GB"
+    assert any(
+        line.startswith("0 MP gray, tiny network") and line.endswith(peak)
+        for line in text.splitlines()
+    )
+    assert "lazy result over a zarr array of 100000 x 100000" in text
+    assert f"read {192**2} pixels" in text
+
+
+@pytest.mark.parametrize(("pixels", "shape"), [(1, (64, 64)), (64 * 64 + 1, (128, 64))])
+def test_planes_have_no_cut_tiles(pixels, shape):
+    assert bench_full.whole_tiles(pixels, 64) == shape
+
+
+def test_the_full_run_follows_the_rows(weights, small_matrices, monkeypatch, capsys):
+    asked = []
+
+    def measure(recipe, speed, repeats, say):
+        asked.append((recipe, speed, repeats))
+        return {"planes": [], "lazy": None}
+
+    monkeypatch.setattr(bench_full, "measure_full", measure)
+    monkeypatch.setattr(bench_rows, "in_own_process", lambda *given: None)
+    words = ("--size", "64", "--repeats", "1", "--model", str(weights), "--device", "cpu")
+    assert bench.main(parse(*words, "--full")) == 0
+    ((recipe, speed, repeats),) = asked
+    assert (recipe.routing, recipe.model, repeats) == ("defocus", str(weights), 1)
+    assert speed > 0
+    assert "lazy array: its process was ended" in capsys.readouterr().out
 
 
 # -- what is run --------------------------------------------------------------------------
@@ -285,6 +366,7 @@ def test_arguments_have_the_documented_defaults():
         "model": "default",
         "tile": "auto",
         "device": "auto",
+        "full": False,
         "json": None,
     }
     assert parse("--tile", "512").tile == 512

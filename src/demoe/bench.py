@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="name or path of weights")
     parser.add_argument("--tile", type=_tile, default="auto", help="tile side in pixels, or auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="measure also the memory of planes of 100 and 1000 megapixels, and single tiles of a "
+        "lazy array; takes minutes and 4 GB in the temporary folder",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures to this file")
 
 
@@ -33,26 +39,29 @@ def main(arguments: argparse.Namespace) -> int:
         If weights, device or tile cannot be used, or the JSON cannot be written.
     """
     # Late, because torch comes with it and other commands share this parser.
-    from demoe.bench_rows import measure_all
+    from demoe.bench_full import measure_full
+    from demoe.bench_rows import expert_recipe, measure_all
     from demoe.bench_table import table
     from demoe.io._atomic import check_target, partial_output
 
     target: Path | None = arguments.json
     if target is not None:
         check_target(target, overwrite=True)
-    result = measure_all(
-        size=arguments.size,
-        repeats=arguments.repeats,
-        model=arguments.model,
-        tile=arguments.tile,
-        device=arguments.device,
-        say=lambda text: print(f"measuring: {text}", file=sys.stderr),
-    )
+    recipe = expert_recipe(arguments.model, arguments.tile, arguments.device)
+    result = measure_all(recipe, arguments.size, arguments.repeats, say=_say)
+    if arguments.full:
+        headline = next(row for row in result["rows"] if row["name"] == result["headline"])
+        speed = headline["megapixels_per_second"]
+        result["full"] = measure_full(recipe, speed, arguments.repeats, say=_say)
     print(table(result))
     if target is not None:
         with partial_output(target, overwrite=True) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _say(text: str) -> None:
+    print(f"measuring: {text}", file=sys.stderr)
 
 
 def _side(text: str) -> int:

@@ -58,25 +58,24 @@ class _Job:
     note: str = ""
 
 
+def expert_recipe(model: str, tile: str | int, device: str) -> Recipe:
+    """Return the settings of the rows that do the arithmetic of one expert."""
+    return Recipe(model=model, tile=tile, device=device, routing=EXPERT)
+
+
 def measure_all(
-    *,
-    size: int,
-    repeats: int,
-    model: str = "default",
-    tile: str | int = "auto",
-    device: str = "auto",
-    say: Callable[[str], None] = lambda text: None,
+    recipe: Recipe, size: int, repeats: int, *, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
     """Measure and return all figures, JSON-able.
 
     Parameters
     ----------
+    recipe : Recipe
+        From `expert_recipe`.
     size : int
         Side in pixels of the square RGB photo, uint8; a multiple of 16.
     repeats : int
         Runs of each row; medians count.
-    model, tile, device
-        As in `Recipe`.
     say : callable
         Told what is measured next.
 
@@ -95,7 +94,6 @@ def measure_all(
     DemoeError
         If weights, device or tile cannot be used.
     """
-    recipe = Recipe(model=model, tile=tile, device=device, routing=EXPERT)
     loaded = load_model(recipe.model, recipe.device)  # from here on with demoe's allocator settings
     machine = machine_facts(loaded.device)
     flops = flops_per_pixel(loaded.config)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -51,6 +54,8 @@ def table(result: dict[str, Any]) -> str:
         "x bare, x monai: pixels a second relative to the first two rows, the peers. Each has a",
         "process of its own, because allocator settings cannot be undone.",
     ]
+    if "full" in result:
+        text += ["", *_planes(result["full"]["planes"]), "", *_lazy(result["full"]["lazy"])]
     return "\n".join(text)
 
 
@@ -71,7 +76,7 @@ def _headline(result: dict[str, Any]) -> str:
     )
 
 
-def _columns(lines: list[tuple[str, ...]]) -> list[str]:
+def _columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
     """Lay out cells, the first one of a line to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
@@ -113,3 +118,42 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         cell(row["times_bare"], ".2f"),
         cell(row["times_monai"], ".2f"),
     )
+
+
+def _planes(rows: list[dict[str, Any]]) -> list[str]:
+    """Lay out the memory of large planes."""
+    lines = [("zarr to OME-Zarr, one worker", "pixels", "tile", "halo", "s", "memory")]
+    for row in rows:
+        height, width = row["shape"]
+        ended = row["seconds"] is None
+        lines.append(
+            (
+                f"{height * width / 1e6:.0f} MP gray, {row['network']} network",
+                f"{height} x {width}",
+                str(row["tile"]),
+                str(row["halo"]),
+                "ended" if ended else f"{row['seconds']:.0f}",
+                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f} GB",
+            )
+        )
+    return _columns(lines)
+
+
+def _lazy(facts: dict[str, Any] | None) -> list[str]:
+    """Say what a lazy result and its tiles cost."""
+    if facts is None:
+        return ["lazy array: its process was ended by the system"]
+    side, first, later = facts["side"], facts["first"], facts["next"]
+    needed = math.prod(facts["read"])
+    peak = facts["peak_bytes_to_make"]
+    memory = "" if peak is None else f" and {peak / 1e6:.1f} MB"
+    return [
+        f"lazy result over a zarr array of {side} x {side}: made in "
+        f"{facts['seconds_to_make']:.3f} s{memory}, {facts['tiles']} tiles",
+        f"its first tile: {first['seconds']:.2f} s, reads {first['pixels']} pixels; other tiles: "
+        f"{statistics.median(later['seconds']):.2f} s, read {later['pixels']} pixels",
+        f"a tile with its halo has {needed} pixels, on which the bare network with demoe's "
+        f"allocator settings takes {statistics.median(facts['bare_seconds']):.2f} s: a tile costs "
+        f"{facts['times_bare']:.2f} of that",
+        "The first tile also reads the places that stand for the plane, whose pooling all share.",
+    ]
