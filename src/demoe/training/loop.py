@@ -181,7 +181,7 @@ def train(
     network.mlp_branch.eval()
     smooth = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=1e-4
+        network.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
     )
     step, progress = 0, plan.start
     if resume:
@@ -264,12 +264,15 @@ class _Workers:
         results = [future.result() for future in futures]
         parts = [len(share) / len(tasks) for share in shares]
         for index, parameter in enumerate(self.parameters):
-            known: list[Tensor] = []
+            parameter.grad = None
             for result, part in zip(results, parts, strict=True):
                 gradient = result[0][index]
-                if gradient is not None:
-                    known.append(gradient * part)
-            parameter.grad = torch.stack(known).sum(dim=0) if known else None
+                if gradient is None:
+                    continue
+                if parameter.grad is None:
+                    parameter.grad = gradient.mul_(part)
+                else:
+                    parameter.grad.add_(gradient, alpha=part)
         loss = sum(r[1] * part for r, part in zip(results, parts, strict=True))
         right = sum(r[2] * part for r, part in zip(results, parts, strict=True))
         return loss, right
