@@ -98,7 +98,7 @@ def test_local_brightness_is_preserved(model: Model, pixels: np.ndarray, monkeyp
     ids=["gpu", "cpu", "python"],
 )
 def test_too_little_memory_is_said_in_words(model, pixels, monkeypatch, error) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(Model, "restore", fail)
@@ -107,7 +107,7 @@ def test_too_little_memory_is_said_in_words(model, pixels, monkeypatch, error) -
 
 
 def test_other_failures_are_not_hidden(model, pixels, monkeypatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(Model, "restore", fail)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from demoe.errors import AxesError, ImageError
-from demoe.gates import PaintedMap, expert_map, fill, one_hot, spread, window_starts
+from demoe.gates import PaintedMap, expert_map, fill, one_hot, override, spread, window_starts
 from demoe.recipe import TASKS
 
 
@@ -113,14 +113,14 @@ def test_it_is_linear_between_centres_and_holds_beyond_them() -> None:
 # -- painted maps ----------------------------------------------------------------------------------
 
 
-def override(
+def labels(
     values: np.ndarray, size: tuple[int, int], pitch: int, plane: tuple[int, ...] = ()
 ) -> np.ndarray:
     """Expert map of a whole plane with the painted values, 0 where the router's gates are left."""
     painted = PaintedMap(values, values.shape[:-2])
     rows, cols = (-(-n // pitch) for n in size)
     gates = some_gates(rows, cols)
-    out = painted.override(gates, plane, range(rows), range(cols), pitch, size)
+    out = override(gates, painted.labels(plane, range(rows), range(cols), pitch, size))
     assert out.shape == gates.shape
     assert out.dtype == np.float32
     left = (out == gates).all(axis=0)
@@ -134,7 +134,7 @@ def test_a_map_of_pixels_forces_the_cells_whose_centre_is_painted() -> None:
     values[:, 64:] = 4
     values[40:, :20] = 2
     values[:5, :5] = 1  # away from any centre
-    assert override(values, (100, 130), 32).tolist() == [
+    assert labels(values, (100, 130), 32).tolist() == [
         [0, 0, 4, 4, 4],
         [2, 0, 4, 4, 4],
         [2, 0, 4, 4, 4],
@@ -147,16 +147,16 @@ def test_a_map_of_cells_is_taken_cell_by_cell(size: tuple[int, int]) -> None:
     # As the expert map of a result, whose last cells may be cut off by the plane's end.
     shape = tuple(-(-n // 64) for n in size)
     values = np.arange(np.prod(shape)).reshape(shape).astype(np.uint8) % 6
-    np.testing.assert_array_equal(override(values, size, 64), values)
+    np.testing.assert_array_equal(labels(values, size, 64), values)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 4), (16, 32), (200, 400), (3, 5)])
 def test_maps_of_any_resolution_cover_the_plane(shape: tuple[int, int]) -> None:
     values = np.full(shape, 3, np.uint16)
-    assert (override(values, (100, 200), 16) == 3).all()
+    assert (labels(values, (100, 200), 16) == 3).all()
     # The right half of the map is the right half of the plane.
     values[:, : shape[1] // 2] = 0
-    cols = override(values, (100, 200), 16)[0]
+    cols = labels(values, (100, 200), 16)[0]
     edge = shape[1] // 2 / shape[1] * 200
     centres = np.minimum(np.arange(13) * 16 + 8, (np.arange(13) * 16 + 200) / 2)
     np.testing.assert_array_equal(cols, np.where(centres < edge, 0, 3))
@@ -165,21 +165,18 @@ def test_maps_of_any_resolution_cover_the_plane(shape: tuple[int, int]) -> None:
 def test_each_plane_has_its_own_map_or_all_share_one() -> None:
     values = np.zeros((2, 3, 4, 4), np.int8)
     values[1, 2] = 5
-    assert (override(values, (64, 64), 16, (1, 2)) == 5).all()
-    assert (override(values, (64, 64), 16, (0, 2)) == 0).all()
+    assert (labels(values, (64, 64), 16, (1, 2)) == 5).all()
+    assert (labels(values, (64, 64), 16, (0, 2)) == 0).all()
     shared = PaintedMap(np.full((4, 4), 2), (2, 3))
-    gates = some_gates(4, 4)
     for plane in ((0, 0), (1, 2)):
-        out = shared.override(gates, plane, range(4), range(4), 16, (64, 64))
-        assert (expert_map(out) == 2).all()
+        assert (shared.labels(plane, range(4), range(4), 16, (64, 64)) == 2).all()
 
 
 def test_parts_of_a_plane_are_parts_of_the_whole() -> None:
     painted = PaintedMap(np.random.default_rng(1).integers(0, 6, (37, 41)), ())
-    gates = some_gates(8, 9)
-    whole = painted.override(gates, (), range(8), range(9), 16, (128, 140))
-    part = painted.override(gates[:, 3:5, 2:9], (), range(3, 5), range(2, 9), 16, (128, 140))
-    np.testing.assert_array_equal(part, whole[:, 3:5, 2:9])
+    whole = painted.labels((), range(8), range(9), 16, (128, 140))
+    part = painted.labels((), range(3, 5), range(2, 9), 16, (128, 140))
+    np.testing.assert_array_equal(part, whole[3:5, 2:9])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 A network's temporaries are large. By default glibc maps and unmaps each of them, and most of the
 time on a CPU goes into page faults; told to keep freed memory, the same code runs 3-4 times faster.
+One heap for all threads: each heap would keep what its thread once needed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 # Parameter numbers of mallopt(3).
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _LIMIT = 2**31 - 1
 
 
@@ -25,4 +27,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library, e.g. musl
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LIMIT) and mallopt(_M_TRIM_THRESHOLD, _LIMIT))
+    wanted = ((_M_MMAP_THRESHOLD, _LIMIT), (_M_TRIM_THRESHOLD, _LIMIT), (_M_ARENA_MAX, 1))
+    return all([mallopt(name, value) for name, value in wanted])

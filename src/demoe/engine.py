@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,10 @@ PHOTOMETRY_RADIUS = 32
 
 # The network uses every core by itself; two of them at once would only cost memory.
 _ONE_AT_A_TIME = threading.Lock()
+
+
+class TooLarge(DeviceError):
+    """A tile needs more memory than the device has."""
 
 
 class TileRunner:
@@ -51,8 +55,17 @@ class TileRunner:
     @property
     def halo(self) -> int:
         """Pixels around a core that its result depends on, a multiple of the network's grid."""
-        extra = PHOTOMETRY_RADIUS if self.preserve else 0
-        return self.model.halo + -(-extra // self.model.multiple) * self.model.multiple
+        return self.model.halo + self._extra
+
+    def halo_for(self, dtype: np.dtype[Any]) -> int:
+        """Return how much of that it takes to be right to half a step of an image's dtype."""
+        return self.model.calibration.halo_for(dtype) + self._extra
+
+    @property
+    def _extra(self) -> int:
+        """What keeping the local mean needs, on the network's grid."""
+        grid = self.model.multiple
+        return -(-PHOTOMETRY_RADIUS // grid) * grid if self.preserve else 0
 
     def survey(self, samples: Sequence[Pixels]) -> tuple[Attention, Gates]:
         """Return the encoder's attention for a plane and the router's decision (5,) on it.
@@ -108,12 +121,14 @@ class TileRunner:
         tops: Sequence[int],
         lefts: Sequence[int],
         attention: Attention | None = None,
+        *,
+        recurring: bool = False,
     ) -> Gates:
         """Decide once a window: gates (5, len(tops), len(lefts)); sizes in pixels of the tile."""
 
         def work() -> Gates:
             x = self._enter(pixels)
-            gates = self.model.route_windows(x, window, tops, lefts, attention)
+            gates = self.model.route_windows(x, window, tops, lefts, attention, recurring=recurring)
             return gates[0].cpu().numpy()
 
         return self._run(work, pixels)
@@ -122,7 +137,14 @@ class TileRunner:
         """Return the weights that gates (5, ...) stand for: their ``top_k`` largest, scaled."""
         return keep_top(torch.from_numpy(gates)[None], self.top_k)[0].numpy()
 
-    def restore(self, pixels: Pixels, weights: Gates, attention: Attention | None = None) -> Pixels:
+    def restore(
+        self,
+        pixels: Pixels,
+        weights: Gates,
+        attention: Attention | None = None,
+        *,
+        recurring: bool = False,
+    ) -> Pixels:
         """Restore a tile.
 
         Parameters
@@ -133,17 +155,24 @@ class TileRunner:
             Mixing weights: (5,), or (5, rows, cols) over cells as wide as the network's grid.
         attention : mapping, optional
             What `attend` found for the plane; without, the tile is pooled by itself.
+        recurring : bool
+            More tiles of this size are to come.
 
         Returns
         -------
         ndarray of float32
             Same shape as ``pixels``; may leave [0, 1] a little.
+
+        Raises
+        ------
+        TooLarge
+            If the device has too little memory; what the attempt took is free again.
         """
 
         def work() -> Pixels:
             x = self._enter(pixels)
             mixing = torch.from_numpy(weights)[None].to(x.device)
-            restored = self.model.restore(x, mixing, attention)
+            restored = self.model.restore(x, mixing, attention, recurring=recurring)
             if self.preserve:
                 restored = _keep_local_mean(restored, x)
             out = restored[0].permute(1, 2, 0)
@@ -169,8 +198,10 @@ class TileRunner:
                     or "can't allocate memory" in str(error)
                 ):
                     raise
+                if self.model.device.type == "cuda":
+                    torch.cuda.empty_cache()
                 height, width = pixels.shape[:2]
-                raise DeviceError(
+                raise TooLarge(
                     f"The device {self.model.device} has too little memory for a tile of "
                     f"{width} x {height} pixels; choose a smaller tile or another device."
                 ) from None

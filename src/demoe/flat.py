@@ -372,31 +372,20 @@ def active_parts(
     if pitch < 1:
         raise ValueError(f"a pitch of {pitch} pixels is impossible")
     held = _pixels(Box(rows.start, cols.start, rows.stop, cols.stop), pitch)
-    if _common(held, core) != core:
+    if held.common(core) != core:
         raise ValueError(f"the cells cover {held}, which does not hold {core}")
     # Cells that only others need are nothing to cover here.
     top, left = core.top // pitch, core.left // pitch
     bottom, right = -(-core.bottom // pitch), -(-core.right // pitch)
     inner = flat[top - rows.start : bottom - rows.start, left - cols.start : right - cols.start]
     return [
-        _common(
-            _pixels(Box(top + b.top, left + b.left, top + b.bottom, left + b.right), pitch), core
-        )
-        for b in active_boxes(inner, pitch, margin)
+        _pixels(box.moved(top, left), pitch).common(core)
+        for box in active_boxes(inner, pitch, margin)
     ]
 
 
 def _pixels(cells: Box, pitch: int) -> Box:
     return Box(cells.top * pitch, cells.left * pitch, cells.bottom * pitch, cells.right * pitch)
-
-
-def _common(one: Box, other: Box) -> Box:
-    return Box(
-        max(one.top, other.top),
-        max(one.left, other.left),
-        min(one.bottom, other.bottom),
-        min(one.right, other.right),
-    )
 
 
 def _cover(active: Flags, top: int, left: int, pitch: int, margin: int) -> tuple[int, list[Box]]:

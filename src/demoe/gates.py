@@ -134,25 +134,30 @@ class PaintedMap:
             )
         self.values: NDArray[np.uint8] = array.astype(np.uint8)
 
-    def override(
+    def labels(
         self,
-        gates: Gates,
         plane: Sequence[int],
         rows: range,
         cols: range,
         pitch: int,
         size: tuple[int, int],
-    ) -> Gates:
-        """Return the gates (5, rows, cols) of some cells of a plane, forced where painted."""
+    ) -> NDArray[np.uint8]:
+        """Return what is painted on some cells of a plane, (len(rows), len(cols)), 0 to 5."""
         painted = self.values if self.values.ndim == 2 else self.values[tuple(plane)]
-        picked = painted[
-            np.ix_(
-                _centres(rows, pitch, size[0], painted.shape[0]),
-                _centres(cols, pitch, size[1], painted.shape[1]),
-            )
-        ]
-        forced = np.eye(len(TASKS) + 1, dtype=np.float32)[picked][..., 1:].transpose(2, 0, 1)
-        return np.where(picked > 0, forced, gates)
+        return np.asarray(
+            painted[
+                np.ix_(
+                    _centres(rows, pitch, size[0], painted.shape[0]),
+                    _centres(cols, pitch, size[1], painted.shape[1]),
+                )
+            ]
+        )
+
+
+def override(gates: Gates, labels: NDArray[np.uint8]) -> Gates:
+    """Return the gates (5, rows, cols) of cells, forced where ``labels`` (rows, cols) are not 0."""
+    forced = np.eye(len(TASKS) + 1, dtype=np.float32)[labels][..., 1:].transpose(2, 0, 1)
+    return np.where(labels > 0, forced, gates)
 
 
 def _centres(cells: range, pitch: int, size: int, length: int) -> NDArray[np.intp]:

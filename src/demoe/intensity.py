@@ -52,6 +52,10 @@ class IntensityScale:
                 "lower first."
             )
 
+    def step(self, dtype: np.dtype[Any]) -> float:
+        """Return one grey level of an integer type in the scaled values; 0 for floats."""
+        return 0.0 if dtype.kind == "f" else 1 / (self.high - self.low)
+
     def normalise(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Scale pixel values for the network.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from dask.base import tokenize
 
 from demoe.axes import from_canonical, plane_axes
+from demoe.engine import TileRunner
 from demoe.errors import RecipeError
 from demoe.gates import PaintedMap
 from demoe.image import LazyImage
@@ -25,10 +26,11 @@ from demoe.io import open_image
 from demoe.model.loading import Model, load_model
 from demoe.planes import Plane, PlaneWork, make_runner
 from demoe.recipe import TASKS, Recipe
+from demoe.sizing import choose_tile
 from demoe.tiling import TilePlan
 
-AUTO_TILE = 768
-"""Side in pixels of an automatic tile: a run takes about 3 GB above the idle process with it."""
+SKIPPING_TILE = 2048
+"""Side in pixels of an automatic tile of which only parts are computed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,8 @@ class Deblurred:
         The settings as they were given.
     plan : TilePlan
         How each plane is cut.
+    work : PlaneWork
+        What computes a tile.
     """
 
     source: LazyImage
@@ -64,6 +68,7 @@ class Deblurred:
     provenance: dict[str, Any]
     recipe: Recipe
     plan: TilePlan
+    work: PlaneWork = field(repr=False)
 
     def as_image(self) -> LazyImage:
         """Return the restored pixels with the source's axes, scale, units and names."""
@@ -113,14 +118,16 @@ def deblur(
         expert_map = fields.pop("routing")
     recipe = (recipe or Recipe()).replace(**fields)
     loaded = load_model(recipe.model, recipe.device)
-    plan = make_plan(source, recipe, make_runner(loaded, recipe).halo, loaded.multiple)
+    runner = make_runner(loaded, recipe)
+    plan = make_plan(source, recipe, runner)
     length = dict(zip(source.axes, source.shape, strict=True))
     along = plane_axes(source.axes)
     painted = None
     if expert_map is not None:
         painted = PaintedMap(expert_map, tuple(length[letter] for letter in along))
     routing = resolve_routing(recipe, plan)
-    work = PlaneWork(source, recipe, plan, routing, painted)
+    piece = choose_tile(loaded, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
+    work = PlaneWork(source, recipe, plan, routing, painted, piece)
     # The checksum stands for the model, and the device does not change what a tile is.
     token = tokenize(
         source.data.name,
@@ -128,6 +135,7 @@ def deblur(
         asdict(recipe.replace(device="auto", model="default")),
         loaded.sha256,
         None if painted is None else painted.values,
+        (plan.core_shape, plan.halo),
         version("napari-demoe"),
     )
     # In the image's own order of axes from the start: every step after this would cost as many
@@ -152,25 +160,39 @@ def deblur(
         provenance=_provenance(source, recipe, loaded, plan, routing, painted),
         recipe=recipe,
         plan=plan,
+        work=work,
     )
 
 
-def make_plan(source: LazyImage, recipe: Recipe, halo: int, grid: int) -> TilePlan:
-    """Cut planes by the recipe; ``halo`` is what the network needs where the recipe says auto."""
+def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan:
+    """Cut planes by the recipe; what it leaves open follows from network, dtype and device."""
     height, width = source.plane_shape
-    tile = AUTO_TILE if recipe.tile == "auto" else int(recipe.tile)
-    wanted = halo if recipe.halo == "auto" else int(recipe.halo)
-    for name, value in (
-        ("tile", tile),
-        ("halo", wanted),
-        ("pitch", recipe.pitch),
-        ("window", recipe.window),
-    ):
-        if value % grid:
+    model = runner.model
+    grid = model.multiple
+    for name in ("tile", "halo", "pitch", "window"):
+        value = getattr(recipe, name)
+        if value != "auto" and value % grid:
             raise RecipeError(
                 f"{name} must be a multiple of {grid} pixels for this network, not {value}."
             )
-    return TilePlan(height, width, tile, wanted, grid)
+    # Tiles of whole cells: what is decided by cells is decided in one tile.
+    step = recipe.pitch
+    if not isinstance(recipe.tile, str) and recipe.tile % step:
+        step = grid
+
+    def side(halo: int) -> int:
+        return choose_tile(model, halo, step) if isinstance(recipe.tile, str) else recipe.tile
+
+    if not isinstance(recipe.halo, str):
+        halo = recipe.halo
+    elif recipe.pooling == "tile" or max(height, width) <= side(runner.halo):
+        halo = runner.halo
+    else:
+        halo = runner.halo_for(source.dtype)
+    tile = side(halo)
+    if recipe.skip_flat and recipe.tile == "auto":  # cut as little as possible of what is restored
+        tile = max(tile, SKIPPING_TILE // step * step)
+    return TilePlan(height, width, tile, halo, grid, step)
 
 
 def resolve_routing(recipe: Recipe, plan: TilePlan) -> str:
@@ -208,6 +230,14 @@ def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     index = dict(zip(work.image.axes, block_id, strict=True))
     block = work.restore_tile(_plane(index), index["Y"], index["X"])
     return from_canonical(block[None, None, None], work.image.axes)
+
+
+def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return cells of a restored block in which the network failed, by index in the expert map."""
+    index = dict(zip(work.image.axes, block_id, strict=True))
+    along = tuple(index[letter] for letter in plane_axes(work.image.axes))
+    cells = work.failed_cells(_plane(index), index["Y"], index["X"])
+    return [(*along, *cell) for cell in cells]
 
 
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:

@@ -7,19 +7,33 @@ Objects travel to other processes without what they remember, and share it there
 from __future__ import annotations
 
 import functools
+import logging
+import math
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from dask.local import get_sync
 from numpy.typing import NDArray
 
-from demoe.engine import Pixels, TileRunner
+from demoe.engine import Pixels, TileRunner, TooLarge
 from demoe.errors import ImageError
-from demoe.gates import Gates, PaintedMap, expert_map, fill, one_hot, spread, window_starts
+from demoe.flat import active_parts, flat_cells, flat_read
+from demoe.gates import (
+    Gates,
+    PaintedMap,
+    expert_map,
+    fill,
+    one_hot,
+    override,
+    spread,
+    window_starts,
+)
+from demoe.guard import implausible_cells
 from demoe.image import LazyImage
 from demoe.intensity import IntensityScale, resolve_intensity
 from demoe.model.loading import Model, load_model
@@ -35,6 +49,15 @@ SURVEYED_WHOLE = 1024**2
 
 SAMPLES = 4
 """Samples along each axis, one routing window large, that stand for a larger plane."""
+
+SMALLEST = 64
+"""Side in pixels below which a tile is not cut any more when memory is short."""
+
+FLAT_NOISE = 0.5 / 255
+"""Noise of flat background, as a share of the intensity range, up to which it is passed by: more of
+it, the network would take away."""
+
+_LOG = logging.getLogger("demoe")
 
 _REMEMBERED = {"survey": 64, "attention": 64, "block": 4096}  # of about 10, 50 and 5 kB each
 
@@ -56,6 +79,8 @@ class PlaneWork:
         "image", "local" or a task.
     painted : PaintedMap, optional
         A person's choices, which win.
+    piece : int
+        Largest side of what is computed at once; by default that of a tile.
     """
 
     def __init__(
@@ -65,12 +90,14 @@ class PlaneWork:
         plan: TilePlan,
         routing: str,
         painted: PaintedMap | None = None,
+        piece: int = 0,
     ) -> None:
         self.image = image
         self.recipe = recipe
         self.plan = plan
         self.routing = routing
         self.painted = painted
+        self.piece = piece or plan.tile
         self._identity = uuid.uuid4().hex
         self._memory = _memory_of(self._identity)
 
@@ -86,7 +113,8 @@ class PlaneWork:
     @property
     def runner(self) -> TileRunner:
         """The engine on this process's device."""
-        return make_runner(load_model(self.recipe.model, self.recipe.device), self.recipe)
+        device = self._memory.device or self.recipe.device
+        return make_runner(load_model(self.recipe.model, device), self.recipe)
 
     @property
     def scale(self) -> IntensityScale:
@@ -123,15 +151,110 @@ class PlaneWork:
     def restore_tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
         """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
         tile = self.plan.tile_at(row, col)
-        values = self._values(plane, tile.read)
+        if not self.recipe.skip_flat:
+            return self._restore(plane, tile.core, tile.read, recurring=True)
+        out = self._values(plane, tile.core)
+        for box in self._active(plane, tile.core):
+            out[box.within(tile.core)] = self._restore_window(plane, box)
+        return out
+
+    def failed_cells(self, plane: Plane, row: int, col: int) -> list[tuple[int, int]]:
+        """Return cells (row, column) in a computed tile whose restoration was not plausible."""
+        core, pitch = self.plan.tile_at(row, col).core, self.recipe.pitch
+        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        return sorted(cell for cell in self._failed(plane) if cell[0] in rows and cell[1] in cols)
+
+    def _active(self, plane: Plane, core: Box) -> list[Box]:
+        """Return the boxes of a core in which there is something to restore, of a tile at most."""
+        pitch = self.recipe.pitch
+        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        parts = active_parts(self._flat(plane, rows, cols), rows, cols, pitch, core, self.plan.halo)
+        return [box for part in parts for box in _pieces(part, self.piece, self.plan.grid)]
+
+    def _flat(self, plane: Plane, rows: range, cols: range) -> NDArray[np.bool_]:
+        """Say which cells are flat background, unless a person painted them."""
+        size = (self.plan.height, self.plan.width)
+        read = flat_read(rows, cols, self.recipe.pitch, size)
+        flat = flat_cells(
+            self._network_pixels(plane, read),
+            read,
+            rows,
+            cols,
+            pitch=self.recipe.pitch,
+            size=size,
+            step=self.scale.step(self.image.dtype),
+            noise_limit=FLAT_NOISE,
+        )
+        painted = self._labels(plane, rows, cols)
+        return flat if painted is None else flat & (painted == 0)
+
+    def _restore_window(self, plane: Plane, box: Box) -> NDArray[Any]:
+        return self._restore(plane, box, self.plan.window(box, box.shape), recurring=False)
+
+    def _restore(self, plane: Plane, core: Box, read: Box, *, recurring: bool) -> NDArray[Any]:
+        """Restore a rectangle, half by half where the device has too little memory."""
+        memory, area = self._memory, math.prod(read.shape)
+        halves = _halves(core, self.plan.grid)
+        if area < memory.too_large:
+            try:
+                return self._restore_at_once(plane, core, read, recurring=recurring)
+            except TooLarge as error:
+                if halves and self._attention(plane) is not None:
+                    memory.too_large = area
+                    _LOG.warning("%s Going on with half of it at a time.", error)
+                elif self.runner.model.device.type != "cpu":
+                    memory.device, memory.too_large = "cpu", math.inf
+                    _LOG.warning("%s Going on with the CPU.", error)
+                    return self._restore(plane, core, read, recurring=recurring)
+                else:
+                    raise
+        parts = [self._restore_window(plane, half) for half in halves]
+        return np.concatenate(parts, axis=0 if halves[0].left == halves[1].left else 1)
+
+    def _restore_at_once(
+        self, plane: Plane, core: Box, read: Box, *, recurring: bool
+    ) -> NDArray[Any]:
+        values = self._values(plane, read)
         samples = min(values.shape[2], 3)  # an alpha channel passes by
         pixels = self.scale.normalise(values[..., :samples])
         runner = self.runner
-        weights = self._weights(plane, tile.read, runner, self.cell_gates)
-        core = tile.core.within(tile.read)
-        restored = runner.restore(pixels, weights, self._attention(plane))[core]
-        restored = self.scale.restore(restored, self.image.dtype)
-        return np.concatenate([restored, values[core][..., samples:]], axis=2)
+        weights = self._weights(plane, read, runner, self.cell_gates)
+        attention = self._attention(plane)
+        restored = runner.restore(pixels, weights, attention, recurring=recurring)
+        inner = core.within(read)
+        kept = values[inner]
+        done = self.scale.restore(restored[inner], self.image.dtype)
+        for cell, part in self._implausible(plane, core, read, pixels, restored):
+            self._failed(plane).add(cell)
+            done[part] = kept[part][..., :samples]
+        return np.concatenate([done, kept[..., samples:]], axis=2)
+
+    def _implausible(
+        self, plane: Plane, core: Box, read: Box, pixels: Pixels, restored: Pixels
+    ) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
+        """Give the cells of a core in which the network failed, with their pixels in the core."""
+        pitch = self.recipe.pitch
+        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        # Whole cells as far as they were read, so that tiles that share one agree on it.
+        whole = Box(rows.start * pitch, cols.start * pitch, rows.stop * pitch, cols.stop * pitch)
+        seen = whole.common(read)
+        bad = implausible_cells(
+            pixels[seen.within(read)],
+            restored[seen.within(read)],
+            pitch,
+            self.runner.model.calibration.guard,
+            (seen.top - whole.top, seen.left - whole.left),
+        )
+        for row, col in np.argwhere(bad):
+            cell = (rows[row], cols[col])
+            top, left = cell[0] * pitch, cell[1] * pitch
+            part = Box(top, left, top + pitch, left + pitch).common(core)
+            yield cell, part.within(core)
+
+    def _failed(self, plane: Plane) -> set[tuple[int, int]]:
+        """Return the cells of a plane found so far whose restoration was not plausible."""
+        with self._memory.lock:
+            return self._memory.failed.setdefault(plane, set())
 
     def _values(self, plane: Plane, box: Box) -> NDArray[Any]:
         """Read a rectangle of a plane: (rows, cols, S), dtype of the image."""
@@ -185,16 +308,17 @@ class PlaneWork:
     def cell_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return the gates of some cells of a plane, (5, len(rows), len(cols)) float32."""
         gates = self._router_gates(plane, rows, cols)
+        painted = self._labels(plane, rows, cols)
+        return gates if painted is None else override(gates, painted)
+
+    def _labels(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8] | None:
+        """Return what a person painted on some cells."""
         if self.painted is None:
-            return gates
-        return self.painted.override(
-            gates,
-            self._named(plane),
-            rows,
-            cols,
-            self.recipe.pitch,
-            (self.plan.height, self.plan.width),
-        )
+            return None
+        index = dict(zip("TCZ", plane, strict=True))
+        named = tuple(index[letter] for letter in self.image.axes if letter in index)
+        size = (self.plan.height, self.plan.width)
+        return self.painted.labels(named, rows, cols, self.recipe.pitch, size)
 
     def _router_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return the same as if nothing were painted."""
@@ -213,13 +337,18 @@ class PlaneWork:
         return gates
 
     def cell_experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
-        """Return the strongest expert of some cells, 1 to 5."""
-        return expert_map(self.cell_gates(plane, rows, cols))
+        """Return the strongest expert of some cells, 1 to 5, or 0 where none works.
 
-    def _named(self, plane: Plane) -> tuple[int, ...]:
-        """Put a plane's T, C, Z indices into the image's own order of plane axes."""
-        index = dict(zip("TCZ", plane, strict=True))
-        return tuple(index[letter] for letter in self.image.axes if letter in index)
+        None works on flat background that is passed by, and where what came out was not plausible;
+        the latter is known of tiles that were computed in this process.
+        """
+        experts = expert_map(self.cell_gates(plane, rows, cols))
+        if self.recipe.skip_flat:
+            experts[self._flat(plane, rows, cols)] = 0
+        for row, col in list(self._failed(plane)):
+            if row in rows and col in cols:
+                experts[row - rows.start, col - cols.start] = 0
+        return experts
 
     def _whole(self, plane: Plane) -> Gates:
         """Return the one decision (5,) for a plane."""
@@ -240,8 +369,9 @@ class PlaneWork:
         wide = (recipe.pitch, recipe.window, plan.grid)
         height, tops = window_starts(rows, plan.height, *wide)
         width, lefts = window_starts(cols, plan.width, *wide)
-        read = Box(tops[0], lefts[0], tops[-1] + height, lefts[-1] + width)
-        read = read.grown(runner.model.routing_reach, plan.height, plan.width)
+        margin = runner.model.routing_reach
+        size = (self.plan.height, self.plan.width)
+        read = Box(tops[0], lefts[0], tops[-1] + height, lefts[-1] + width).grown(margin, *size)
         return runner.route_windows(
             self._network_pixels(plane, read),
             (height, width),
@@ -319,11 +449,24 @@ class PlaneWork:
 
 
 class _Memory:
-    """What the copies of one `PlaneWork` in a process have found out so far."""
+    """What the copies of one `PlaneWork` in a process have found out so far.
+
+    Attributes
+    ----------
+    failed : dict
+        Cells whose restoration was not plausible, by plane.
+    too_large : float
+        Pixels of the smallest read for which the device had too little memory.
+    device : str
+        Where to go on when the recipe's device is too small.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.scale: IntensityScale | None = None
+        self.failed: dict[Plane, set[tuple[int, int]]] = {}
+        self.too_large = math.inf
+        self.device = ""
         self.kept: dict[str, OrderedDict[Any, Any]] = {kind: OrderedDict() for kind in _REMEMBERED}
 
 
@@ -335,6 +478,29 @@ def _memory_of(_identity: str) -> _Memory:
 def make_runner(model: Model, recipe: Recipe) -> TileRunner:
     """Return the engine for a recipe on a loaded model."""
     return TileRunner(model, top_k=recipe.top_k, preserve=recipe.photometry == "preserve")
+
+
+def _touched(start: int, stop: int, pitch: int) -> range:
+    return range(start // pitch, -(-stop // pitch))
+
+
+def _pieces(box: Box, side: int, grid: int) -> list[Box]:
+    """Cut a box into pieces of a side at most."""
+    cuts = TilePlan(*box.shape, side, 0, grid)
+    cores = [cuts.tile_at(row, col).core for row, col in np.ndindex(*cuts.shape)]
+    return [core.moved(box.top, box.left) for core in cores]
+
+
+def _halves(box: Box, grid: int) -> list[Box]:
+    """Halve the longer side of a box on the grid; nothing if it is short already."""
+    height, width = box.shape
+    if max(height, width) < 2 * SMALLEST:
+        return []
+    if height >= width:
+        middle = box.top + height // 2 // grid * grid
+        return [replace(box, bottom=middle), replace(box, top=middle)]
+    middle = box.left + width // 2 // grid * grid
+    return [replace(box, right=middle), replace(box, left=middle)]
 
 
 def _cells(start: int, stop: int, pitch: int, count: int) -> range:

@@ -49,6 +49,9 @@ class Recipe:
         What the network's channel attention sees: ``"plane"``: the whole plane, or samples of a
         large one, so that the result does not depend on tiles; ``"tile"``: each tile with its
         halo, by itself.
+    skip_flat : bool
+        Pass by what is flat background below its own noise (and noise of less than half a level
+        of 255), where there is nothing to restore.
     photometry : str
         ``"preserve"`` restores the input's local mean after models that change it,
         ``"model"`` keeps what the network gives.
@@ -69,6 +72,7 @@ class Recipe:
     window: int = 256
     intensity: str | tuple[float, float] = "auto"
     pooling: str = "plane"
+    skip_flat: bool = False
     photometry: str = "model"
 
     def __post_init__(self) -> None:
@@ -95,6 +99,8 @@ class Recipe:
             raise RecipeError(
                 f"window must be a multiple of pitch, but {self.window} is none of {self.pitch}."
             )
+        if not isinstance(self.skip_flat, bool):
+            raise RecipeError(f"skip_flat must be true or false, not {self.skip_flat!r}.")
         self._check_intensity()
 
     def _one_of(self, name: str, allowed: tuple[str, ...]) -> None:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from demoe.errors import Cancelled, OutputError, RecipeError
 from demoe.image import LazyImage
 from demoe.io._write import check_output, write_image
-from demoe.lazy import Deblurred, deblur
+from demoe.lazy import Deblurred, deblur, failed_cells
+from demoe.planes import PlaneWork
 from demoe.recipe import TASKS, Recipe
 from demoe.store import Index, TileStore
 
@@ -54,7 +55,11 @@ class Report:
     megapixels : float
         Size of the image, all planes, without counting colour samples.
     shares : dict of str to float
-        Part of the routing cells that each task got; sums to 1.
+        Part of the routing cells that each task got; sums to 1 unless all were skipped.
+    skipped : float
+        Part of the routing cells that no expert worked on.
+    failed : int
+        Routing cells that kept their source, because what the network gave was not plausible.
     provenance : dict
         As in `Deblurred`.
     """
@@ -65,6 +70,8 @@ class Report:
     seconds: float
     megapixels: float
     shares: dict[str, float]
+    skipped: float
+    failed: int
     provenance: dict[str, Any] = field(repr=False)
 
 
@@ -132,14 +139,15 @@ def run(
         before = len(store.done)
         try:
             watch = _Watch(progress, cancel, "resume goes on from there")
-            _compute_tiles(result.image, store, workers, client, watch)
+            _compute_tiles(result, store, workers, client, watch)
             experts = _finish(result, store, target, overwrite, watch, client)
+            failed = len(store.failed)
         except BaseException:
             if not store.done:
                 store.delete()
             raise
         store.delete()
-    counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)[1:]
+    counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)
     tiles = math.prod(result.image.numblocks)
     return Report(
         output=target,
@@ -147,7 +155,12 @@ def run(
         computed=tiles - before,
         seconds=time.monotonic() - began,
         megapixels=result.source.n_planes * math.prod(result.source.plane_shape) / 1e6,
-        shares={task: float(n / counts.sum()) for task, n in zip(TASKS, counts, strict=True)},
+        shares={
+            task: float(n / max(1, counts[1:].sum()))
+            for task, n in zip(TASKS, counts[1:], strict=True)
+        },
+        skipped=float(counts[0] / counts.sum()),
+        failed=failed,
         provenance=result.provenance,
     )
 
@@ -184,7 +197,7 @@ def save(
     folder = target.with_name(f".{target.name}.demoe-save-{os.getpid()}")
     with _system_errors(target), TileStore.create(folder, result.image) as store:
         try:
-            _compute_tiles(result.image, store, 1, None, watch)
+            _compute_tiles(result, store, 1, None, watch)
             _finish(result, store, target, overwrite, watch, None)
         finally:
             store.delete()
@@ -207,23 +220,23 @@ class _Watch:
 
 
 def _compute_tiles(
-    array: da.Array, store: TileStore, workers: int, client: Any, watch: _Watch
+    result: Deblurred, store: TileStore, workers: int, client: Any, watch: _Watch
 ) -> None:
     """Compute the blocks that the store lacks, a few at a time, and put them there."""
-    total = math.prod(array.numblocks)
-    missing = _missing_tiles(array, store)
-    with _submitter(workers, client) as (submit, in_flight):
+    total = math.prod(result.image.numblocks)
+    missing = _missing_tiles(result.image, store)
+    with _submitter(result.work, workers, client) as (submit, in_flight):
         waiting: dict[Any, Index] = {}
         try:
             watch(len(store.done), total, "tiles")
             while True:
                 for index, tile in itertools.islice(missing, in_flight - len(waiting)):
-                    waiting[submit(tile)] = index
+                    waiting[submit(index, tile)] = index
                 if not waiting:
                     return
                 finished, _ = _wait_any(list(waiting), client)
                 for future in finished:
-                    store.put(waiting.pop(future), future.result())
+                    store.put(waiting.pop(future), *future.result())
                 watch(len(store.done), total, "tiles")
         finally:
             for future in waiting:
@@ -238,15 +251,30 @@ def _missing_tiles(array: da.Array, store: TileStore) -> Iterator[tuple[Index, d
         yield from zip(group, optimize(*(array.blocks[i] for i in group)), strict=True)
 
 
+def _compute_tile(
+    work: PlaneWork, index: Index, tile: da.Array
+) -> tuple[NDArray[Any], list[Index]]:
+    """Return a block, and the cells of the expert map in which the network failed."""
+    values = tile.compute(scheduler="synchronous")  # this is what runs in parallel
+    return values, failed_cells(work, index)
+
+
 @contextmanager
-def _submitter(workers: int, client: Any) -> Iterator[tuple[Callable[[da.Array], Any], int]]:
+def _submitter(
+    work: PlaneWork, workers: int, client: Any
+) -> Iterator[tuple[Callable[[Index, da.Array], Any], int]]:
     """Offer a function that starts the computation of a block, and how many to keep in work."""
     if client is not None:
         threads = max(1, sum(client.nthreads().values()))
-        yield client.compute, 2 * threads
+
+        def submit(index: Index, tile: da.Array) -> Any:
+            return client.submit(_compute_tile, work, index, tile, pure=False)
+
+        yield submit, 2 * threads
         return
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
-        yield (lambda tile: pool.submit(tile.compute, scheduler="synchronous")), workers
+        # One more than there are workers, so that none waits while a tile is written.
+        yield (lambda index, tile: pool.submit(_compute_tile, work, index, tile)), workers + 1
 
 
 def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
@@ -275,6 +303,9 @@ def _finish(
     else:
         expert_map, found = client.gather(client.compute([result.expert_map, result.gates]))
         gates = da.from_array(found, chunks=result.gates.chunks)
+    if store.failed:
+        expert_map = expert_map.copy()
+        expert_map[tuple(np.transpose(list(store.failed)))] = 0
     experts = result.source.of_cells(
         da.from_array(expert_map, chunks=result.expert_map.chunks), result.pitch
     )

@@ -8,8 +8,10 @@ hold an entry without its pixels; so each tile has a checksum, and is read once 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,7 @@ Index = tuple[int, ...]
 _PIXELS = "pixels.zarr"
 _IDENTITY = "run.json"
 _JOURNAL = "done"
+_FAILED = "failed"
 
 
 class TileStore:
@@ -43,6 +46,8 @@ class TileStore:
     ----------
     done : set of tuple of int
         Block indices that are finished.
+    failed : set of tuple of int
+        Cells of the expert map in which finished blocks hold their source.
     """
 
     def __init__(self, folder: Path, array: da.Array) -> None:
@@ -52,6 +57,7 @@ class TileStore:
         with zarr.config.set({"array.write_empty_chunks": True}):
             self._pixels = zarr.open_array(str(folder / _PIXELS), mode="r+")
         self.done = self._read_journal()
+        self.failed = self._read_failed()
         self._journal = (folder / _JOURNAL).open("ab")
 
     @classmethod
@@ -98,11 +104,15 @@ class TileStore:
         store.done = {index for index in store.done if store._holds(index)}
         return store
 
-    def put(self, index: Index, values: NDArray[Any]) -> None:
-        """Keep a block, and then note that it is finished."""
+    def put(self, index: Index, values: NDArray[Any], failed: Sequence[Index] = ()) -> None:
+        """Keep a block and what failed in it, and then note that it is finished."""
         starts = [sum(sides[:i]) for i, sides in zip(index, self._array.chunks, strict=True)]
         at = tuple(slice(s, s + n) for s, n in zip(starts, values.shape, strict=True))
         self._pixels[at] = values
+        if failed:
+            with (self.folder / _FAILED).open("a") as file:
+                file.write(f"\n{json.dumps(failed)}")
+            self.failed.update(map(tuple, failed))
         self._journal.write(np.asarray(index, dtype="<u4").tobytes())
         self._journal.flush()
         self.done.add(index)
@@ -143,6 +153,15 @@ class TileStore:
         except (OSError, RuntimeError, ValueError):
             return False
         return True
+
+    def _read_failed(self) -> set[Index]:
+        """Return the noted cells; a line cut off by a crash belongs to no finished block."""
+        found: set[Index] = set()
+        if (self.folder / _FAILED).exists():
+            for line in (self.folder / _FAILED).read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    found.update(map(tuple, json.loads(line or "[]")))
+        return found
 
     def _read_journal(self) -> set[Index]:
         """Return the finished blocks; an entry cut off by a crash does not count."""

@@ -31,6 +31,19 @@ class Box:
             slice(self.left - outer.left, self.right - outer.left),
         )
 
+    def moved(self, down: int, right: int) -> Box:
+        """Return the rectangle in other coordinates."""
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
+
+    def common(self, other: Box) -> Box:
+        """Return what two rectangles that overlap have in common."""
+        return Box(
+            max(self.top, other.top),
+            max(self.left, other.left),
+            min(self.bottom, other.bottom),
+            min(self.right, other.right),
+        )
+
     def grown(self, margin: int, height: int, width: int) -> Box:
         """Return the rectangle with a margin all around, cut at the borders of a plane."""
         return Box(
@@ -53,8 +66,10 @@ class Tile:
 class TilePlan:
     """A regular grid of tiles over a plane; the same for every plane of an image.
 
-    Cores have equal sides, multiples of ``grid``, except that the last of a row or column may be
-    smaller. Reads begin on multiples of ``grid``. A plane no larger than ``tile`` is one tile.
+    Cores have equal sides, multiples of ``step``, except that the last of a row or column may be
+    smaller. Reads begin on multiples of ``grid``, and all have the same size, once padded to that
+    grid: at the borders of the plane they are shifted, so that what runs the network need not
+    prepare for more than one. A plane no larger than ``tile`` is one tile.
 
     Parameters
     ----------
@@ -66,6 +81,8 @@ class TilePlan:
         Pixels read around a core, a multiple of ``grid``.
     grid : int
         The network's cell: what is off it gives other results.
+    step : int
+        What the sides of cores are multiples of, itself one of ``grid``; by default ``grid``.
     """
 
     height: int
@@ -73,13 +90,18 @@ class TilePlan:
     tile: int
     halo: int
     grid: int = 16
+    step: int = 0
 
     def __post_init__(self) -> None:
         """Check the integers."""
-        if min(self.height, self.width, self.tile, self.grid) < 1 or self.halo < 0:
+        if self.step == 0:
+            object.__setattr__(self, "step", self.grid)
+        if min(self.height, self.width, self.tile, self.grid, self.step) < 1 or self.halo < 0:
             raise ValueError(f"sizes must be positive: {self}")
-        if self.tile % self.grid or self.halo % self.grid:
-            raise ValueError(f"tile and halo must be multiples of {self.grid}: {self}")
+        if self.step % self.grid or self.halo % self.grid:
+            raise ValueError(f"step and halo must be multiples of {self.grid}: {self}")
+        if self.tile % self.step:
+            raise ValueError(f"tile must be a multiple of {self.step}: {self}")
 
     @property
     def core_shape(self) -> tuple[int, int]:
@@ -109,7 +131,27 @@ class TilePlan:
         core = Box(
             row * h, col * w, min((row + 1) * h, self.height), min((col + 1) * w, self.width)
         )
-        return Tile(core, core.grown(self.halo, self.height, self.width))
+        return Tile(core, self.window(core, self.core_shape))
+
+    def window(self, box: Box, shape: tuple[int, int]) -> Box:
+        """Return what is read for a box: a shape grown by the halo, shifted into the plane.
+
+        Parameters
+        ----------
+        box : Box
+            Pixels that are wanted; begins on the grid.
+        shape : (int, int)
+            Rows and columns, no fewer than the box has.
+        """
+        top, bottom = self._span(box.top, shape[0], self.height)
+        left, right = self._span(box.left, shape[1], self.width)
+        return Box(top, left, bottom, right)
+
+    def _span(self, start: int, length: int, size: int) -> tuple[int, int]:
+        padded = -(-size // self.grid) * self.grid
+        side = -(-length // self.grid) * self.grid + 2 * self.halo
+        first = max(0, min(start - self.halo, padded - side))
+        return first, min(size, first + side)
 
     def _side(self, size: int) -> int:
         """Spread a side evenly over the fewest tiles, so that no sliver is left at the end."""
@@ -117,7 +159,7 @@ class TilePlan:
             return size
         count = -(-size // self.tile)
         even = -(-size // count)
-        return -(-even // self.grid) * self.grid
+        return -(-even // self.step) * self.step
 
 
 def _cuts(size: int, side: int) -> tuple[int, ...]:

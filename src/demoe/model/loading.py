@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from demoe.allocator import keep_freed_memory
 from demoe.errors import DeviceError, WeightsError
+from demoe.model.calibration import Calibration, calibration_of
 from demoe.model.checkpoint import build_network, read_state_dict
 from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
@@ -45,8 +46,8 @@ class Model:
         Checksum of the weights file.
     device : torch.device
         Where it runs.
-    card : str
-        What the weights say of themselves; may be empty.
+    metadata : mapping of str to str
+        What the weights file says of itself, such as its ``card``; may be empty.
     tasks : tuple of str
         What each expert is for.
     """
@@ -56,7 +57,7 @@ class Model:
     path: Path
     sha256: str
     device: torch.device
-    card: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] = TASKS
 
     @property
@@ -78,6 +79,16 @@ class Model:
     def routing_reach(self) -> int:
         """Pixels around a routing window that its decision depends on, apart from pooling."""
         return -(-encoder_reach(self.config) // self.multiple) * self.multiple
+
+    @property
+    def card(self) -> str:
+        """What the weights say of themselves; may be empty."""
+        return self.metadata.get("card", "")
+
+    @functools.cached_property
+    def calibration(self) -> Calibration:
+        """What was measured on these weights: halos, and the largest plausible changes."""
+        return calibration_of(self.network, self.sha256, self.metadata)
 
     @functools.cached_property
     def backend(self) -> Backend:
@@ -141,6 +152,8 @@ class Model:
         tops: Sequence[int],
         lefts: Sequence[int],
         attention: Attention | None = None,
+        *,
+        recurring: bool = False,
     ) -> Tensor:
         """Return expert probabilities (1, E, rows, cols), one decision a window of the picture.
 
@@ -154,8 +167,10 @@ class Model:
             Where they begin, in pixels, multiples of ``multiple``.
         attention : mapping, optional
             The encoder's, held fixed; by default blocks pool over the picture.
+        recurring : bool
+            More pictures of this size are to come, so that it pays to prepare for it.
         """
-        features = self.backend.encode(self.network.pad(x), attention)[0]
+        features = self.backend.encode(self.network.pad(x), attention, recurring)[0]
         m = self.multiple
         gates: Tensor = self.network.mlp_branch.local(
             features,
@@ -166,7 +181,14 @@ class Model:
         return gates
 
     @torch.inference_mode()
-    def restore(self, x: Tensor, weights: Tensor, attention: Attention | None = None) -> Tensor:
+    def restore(
+        self,
+        x: Tensor,
+        weights: Tensor,
+        attention: Attention | None = None,
+        *,
+        recurring: bool = False,
+    ) -> Tensor:
         """Return the restored picture (1, 3, H, W), mixing experts exactly as told.
 
         Parameters
@@ -177,9 +199,11 @@ class Model:
             (1, E) or (1, E, rows, cols), one weight vector a cell of ``multiple`` pixels.
         attention : mapping, optional
             Of all blocks, held fixed; by default blocks pool over the picture.
+        recurring : bool
+            As for `route_windows`.
         """
         padded = self.network.pad(x)
-        restored = self.backend.restore(padded, _spatial(weights), attention)[0]
+        restored = self.backend.restore(padded, _spatial(weights), attention, recurring)[0]
         return restored[:, :, : x.shape[2], : x.shape[3]]
 
     def move(self, x: Tensor) -> Tensor:
@@ -281,9 +305,7 @@ def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
         )
     network = network.to(torch.device(device))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
-    return Model(
-        network, name, path, sha256_of(path), torch.device(device), metadata.get("card", "")
-    )
+    return Model(network, name, path, sha256_of(path), torch.device(device), metadata)
 
 
 def local_mean(x: Tensor, radius: int) -> Tensor:

@@ -25,15 +25,22 @@ class Backend(Protocol):
 
     ``padded`` is (N, 3, H, W) in [0, 1], sides multiples of ``config.multiple``: a picture (N = 1),
     or samples of one, which are pooled together. A given ``attention`` holds pooling fixed.
+    ``recurring`` says that more pictures of the same size are to come.
     """
 
     name: str
 
-    def encode(self, padded: Tensor, attention: Attention | None) -> tuple[Tensor, Attention]:
+    def encode(
+        self, padded: Tensor, attention: Attention | None, recurring: bool = False
+    ) -> tuple[Tensor, Attention]:
         """Return the deepest features and the encoder's attention."""
 
     def restore(
-        self, padded: Tensor, weights: Tensor, attention: Attention | None
+        self,
+        padded: Tensor,
+        weights: Tensor,
+        attention: Attention | None,
+        recurring: bool = False,
     ) -> tuple[Tensor, Attention]:
         """Return the restored samples and the attention of all blocks that ran.
 
@@ -50,13 +57,19 @@ class EagerBackend:
     def __init__(self, network: DeMoENet) -> None:
         self.network = network
 
-    def encode(self, padded: Tensor, attention: Attention | None) -> tuple[Tensor, Attention]:
+    def encode(
+        self, padded: Tensor, attention: Attention | None, recurring: bool = False
+    ) -> tuple[Tensor, Attention]:
         """Return the deepest features and the encoder's attention."""
         run, used = _runner(self.network, attention)
         return self.network.encode(padded, run)[0], used
 
     def restore(
-        self, padded: Tensor, weights: Tensor, attention: Attention | None
+        self,
+        padded: Tensor,
+        weights: Tensor,
+        attention: Attention | None,
+        recurring: bool = False,
     ) -> tuple[Tensor, Attention]:
         """Return the restored samples and the attention of all blocks that ran."""
         run, used = _runner(self.network, attention)
@@ -77,7 +90,7 @@ def _runner(network: DeMoENet, attention: Attention | None) -> tuple[RunBlock, A
 
     def held(block: NAFBlock, x: Tensor) -> Tensor:
         assert attention is not None
-        return block.finish(x, block.gated(x), attention[names[block]])
+        return block.finish(x, block.gated(x), attention[names[block]].to(x.device))
 
     def pooled(block: NAFBlock, x: Tensor) -> Tensor:
         gated = block.gated(x)

@@ -1,0 +1,170 @@
+"""Is what a network made of a place a restoration, or has it blown up?
+
+Networks of this kind can answer unusual input with glaring colours. How much they change what they
+were made for is known: it is measured once for each set of weights (`demoe.model.calibration`).
+Changes far beyond that are taken for a failure.
+
+Values are in network scale, where the image's usual range is [0, 1]; values beyond it are legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Cells = NDArray[np.float64]
+
+STATISTICS = ("peak", "rms", "shift")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The largest plausible change: ``floor * amplitude + slope * contrast``.
+
+    Attributes
+    ----------
+    floor : float
+        What a place without any contrast may change.
+    slope : float
+        How that grows with the contrast.
+    """
+
+    floor: float
+    slope: float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a cell may change.
+
+    Attributes
+    ----------
+    peak : Bound
+        For the largest change of a value; its contrast is the largest range of a channel.
+    rms : Bound
+        For the root mean square of the change; its contrast is the standard deviation.
+    shift : Bound
+        For the largest change of a channel's mean; its contrast is the standard deviation.
+    """
+
+    peak: Bound
+    rms: Bound
+    shift: Bound
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Mapping[str, float]]) -> Self:
+        """Undo ``dataclasses.asdict``; KeyError, TypeError or ValueError for anything else."""
+        bounds = {
+            name: Bound(float(values[name]["floor"]), float(values[name]["slope"]))
+            for name in STATISTICS
+        }
+        for name, bound in bounds.items():
+            if not (0 <= bound.floor < np.inf and 0 <= bound.slope < np.inf):
+                raise ValueError(f"the bound of {name} is {bound}")
+        return cls(**bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What became of each cell; arrays (rows, cols).
+
+    Attributes
+    ----------
+    peak, rms, shift : ndarray
+        As in `Bounds`.
+    spread, deviation : ndarray
+        Contrast of the input: largest range of a channel, and standard deviation within channels.
+    amplitude : ndarray
+        Largest absolute value of the input, at least 1. Flat areas change by a share of their
+        value at the least: the network sees zeros beyond an image's border.
+    finite : ndarray of bool
+        Whether every new value is finite; values that are not count as unchanged elsewhere.
+    """
+
+    peak: Cells
+    rms: Cells
+    shift: Cells
+    spread: Cells
+    deviation: Cells
+    amplitude: Cells
+    finite: NDArray[np.bool_]
+
+    def contrast(self, statistic: str) -> Cells:
+        """Return the contrast that a statistic is held against."""
+        return self.spread if statistic == "peak" else self.deviation
+
+
+def implausible_cells(
+    before: NDArray[Any],
+    after: NDArray[Any],
+    pitch: int,
+    bounds: Bounds,
+    offset: tuple[int, int] = (0, 0),
+) -> NDArray[np.bool_]:
+    """Find the routing cells in which a network must have failed.
+
+    Parameters
+    ----------
+    before, after : ndarray of float
+        (H, W, S), in network scale: a tile and what the network made of it.
+    pitch : int
+        Side of a cell in pixels.
+    bounds : Bounds
+        What is plausible.
+    offset : (int, int)
+        Rows and columns of the first cell that lie outside the arrays.
+
+    Returns
+    -------
+    ndarray of bool
+        (rows, cols), one a cell that lies in the arrays, if only in part: True where a value is not
+        finite or a change is beyond the bounds.
+    """
+    found = measure_changes(before, after, pitch, offset)
+    implausible = ~found.finite
+    for name in STATISTICS:
+        bound: Bound = getattr(bounds, name)
+        most = bound.floor * found.amplitude + bound.slope * found.contrast(name)
+        implausible |= ~(getattr(found, name) <= most)
+    return implausible
+
+
+def measure_changes(
+    before: NDArray[Any], after: NDArray[Any], pitch: int, offset: tuple[int, int] = (0, 0)
+) -> Changes:
+    """Measure what changed in each cell; parameters as in `implausible_cells`."""
+    starts = [
+        np.array([0, *range(pitch - skipped % pitch, size, pitch)])
+        for size, skipped in zip(before.shape[:2], offset, strict=True)
+    ]
+
+    def per_cell(values: NDArray[Any], how: np.ufunc) -> Cells:
+        """Reduce (H, W, S) to (rows, cols, S)."""
+        reduced = how.reduceat(how.reduceat(values, starts[0], axis=0), starts[1], axis=1)
+        return np.asarray(reduced, np.float64)
+
+    ends = [np.append(start[1:], size) for start, size in zip(starts, before.shape, strict=False)]
+    rows, cols = (end - start for start, end in zip(starts, ends, strict=True))
+    pixels = (rows[:, None] * cols).astype(np.float64)
+
+    finite = np.isfinite(after)
+    change = np.where(finite, after, before).astype(np.float64) - before
+    high, low = per_cell(before, np.maximum), per_cell(before, np.minimum)
+    # From each cell's own middle: far from zero, squares of values would leave no digits.
+    middle = ((high + low) / 2).repeat(rows, axis=0).repeat(cols, axis=1)
+    aside = before - middle
+    of_each = pixels[..., None]
+    variance = per_cell(aside**2, np.add) / of_each - (per_cell(aside, np.add) / of_each) ** 2
+    return Changes(
+        peak=per_cell(np.abs(change), np.maximum).max(axis=2),
+        rms=np.sqrt((per_cell(change**2, np.add) / of_each).mean(axis=2)),
+        shift=np.abs(per_cell(change, np.add) / of_each).max(axis=2),
+        spread=(high - low).max(axis=2),
+        deviation=np.sqrt(np.maximum(variance, 0).mean(axis=2)),
+        amplitude=np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)).max(axis=2)),
+        finite=per_cell(finite, np.logical_and).all(axis=2),
+    )

@@ -1,0 +1,66 @@
+"""How large tiles are: from the memory of the device and what networks were measured to take."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from demoe.model.loading import Model
+
+BYTES = {"torch": 96, "openvino": 46}
+"""Bytes a pixel and a channel of the first level that a tile was seen to take (`demoe bench`)."""
+
+SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
+"""Part of all memory of a device that a tile may take."""
+
+MOST_BYTES = 0.9e9
+"""Most that a tile may take on a CPU, however much memory there is."""
+
+SIDES = {"cpu": (128, 768), "cuda": (128, 2048)}
+"""Smallest and largest automatic tile: the larger, the less is read twice; on a CPU, a tile is also
+what a person waits for until the next one shows."""
+
+
+def bytes_per_pixel(model: Model) -> float:
+    """Return the memory that a pixel of a tile, halo included, takes while it is computed."""
+    return float(BYTES[model.backend.name] * model.config.width)
+
+
+def choose_tile(model: Model, halo: int, step: int) -> int:
+    """Return the side of the largest core whose computation fits the device.
+
+    All memory counts, not what is free at the moment: the same machine always cuts the same way, so
+    an interrupted run can go on.
+
+    Parameters
+    ----------
+    model : Model
+        The network and its device.
+    halo : int
+        Pixels read around a core.
+    step : int
+        What the side is a multiple of.
+    """
+    kind = model.device.type
+    budget = SHARE_OF_MEMORY[kind] * total_memory(model.device)
+    if kind == "cpu":
+        budget = min(budget, MOST_BYTES)
+    smallest, largest = SIDES[kind]
+    side = (budget / bytes_per_pixel(model)) ** 0.5 - 2 * halo
+    return int(min(max(side, smallest), largest)) // step * step or step
+
+
+def total_memory(device: torch.device) -> float:
+    """Return bytes that a device has; of the machine or, if that is less, of this container."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not told by this system
+        return 8e9
+    try:
+        return min(total, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
