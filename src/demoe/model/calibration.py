@@ -19,11 +19,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from demoe.errors import WeightsError
 from demoe.guard import STATISTICS, Bound, Bounds, Changes, measure_changes
 from demoe.model.blocks import NAFBlock
 from demoe.model.calibration_pictures import Picture, pictures
+from demoe.model.checkpoint import build_network, read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
 from demoe.model.receptive_field import exact_halo
@@ -136,7 +140,9 @@ def calibrate(network: DeMoENet) -> Calibration:
         if picture.ordinary:
             changes += _changes(picture, restored)
     halos = {
-        name: next((step * grid for step, e in enumerate(errors) if TILING_MARGIN * e < half), exact)
+        name: next(
+            (step * grid for step, e in enumerate(errors) if TILING_MARGIN * e < half), exact
+        )
         for name, half in PRECISIONS.items()
     }
     return Calibration(
@@ -149,6 +155,29 @@ def calibrate(network: DeMoENet) -> Calibration:
 def calibration_metadata(network: DeMoENet) -> dict[str, str]:
     """Return what to add to the metadata of a weights file, so that nobody measures again."""
     return {METADATA_KEY: calibrate(network).to_json()}
+
+
+def add_calibration(path: str | os.PathLike[str]) -> Calibration:
+    """Measure the network in a safetensors file and write what was found into its metadata.
+
+    Raises
+    ------
+    WeightsError
+        If the file is no safetensors file, is damaged or holds no network of this family.
+    OutputError
+        If the file cannot be written; it stays as it was.
+    """
+    tensors, metadata = read_state_dict(path)
+    network = build_network(tensors, name=str(path))
+    try:
+        stored = load_file(path)  # as they are, whatever their precision
+    except SafetensorError:
+        raise WeightsError(
+            f"{path} is no safetensors file, so nothing can be added to its metadata."
+        ) from None
+    found = calibrate(network)
+    write_weights(path, stored, metadata | {METADATA_KEY: found.to_json()})
+    return found
 
 
 def calibration_of(network: DeMoENet, sha256: str, metadata: Mapping[str, str]) -> Calibration:

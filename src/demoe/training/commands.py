@@ -76,6 +76,7 @@ def train(arguments: argparse.Namespace) -> int:
         )
     import torch
 
+    from demoe.model.calibration import calibration_metadata
     from demoe.model.checkpoint import build_network, read_state_dict, write_weights
     from demoe.model.config import NetworkConfig
     from demoe.model.loading import choose_device
@@ -119,6 +120,7 @@ def train(arguments: argparse.Namespace) -> int:
     scores = measure(network, held_out, per_task=arguments.per_task, crop=crop)
     card = model_card(network.config, plan, scores, arguments.pack, arguments.init)
     metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
+    metadata |= calibration_metadata(network)
     write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
     _write_text(folder / "model.md", card)
     _write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
