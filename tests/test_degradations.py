@@ -165,8 +165,9 @@ def texture(seed: int = 0, side: int = SIDE) -> Tensor:
 
 
 def displayed(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    """Compute this share of the blurs on display-referred values."""
+    """Compute this share of the blurs on values as they are."""
     monkeypatch.setattr(blur, "DISPLAY", share)
+    monkeypatch.setattr(blur, "MICROSCOPE", share)
 
 
 @pytest.mark.parametrize("make", [blur.defocus, blur.global_motion], ids=lambda f: f.__name__)
@@ -314,13 +315,22 @@ def test_a_seed_means_the_same_everywhere() -> None:
             assert not torch.equal(first.image[n], other.image[n]), TASKS[task]
 
 
-def test_sharp_images_are_their_own_target() -> None:
+def test_sharp_images_are_their_own_target(monkeypatch: pytest.MonkeyPatch) -> None:
     sharp = batch()
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    monkeypatch.setattr(blur, "FLAT", 0.0)
     data = degrade(sharp, [-1] * len(EVERY), Draw(0))
     assert float((data.image - data.target).abs().max()) <= 0.5 / 255 + 1e-6
     same = (data.target - sharp[inner]).abs().amax(dim=(1, 2, 3)) < 1e-6
     assert 1 <= int(same.sum()) < len(EVERY)  # the others are barely blurred, target and all
+
+
+def test_some_sharp_images_are_flat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blur, "FLAT", 1.0)
+    data = degrade(batch(), [-1] * len(EVERY), Draw(0))
+    assert float(data.image.std(dim=(2, 3)).max()) < 1e-6
+    colours = batch().mean(dim=(2, 3))
+    torch.testing.assert_close(data.target[:, :, 3, 3], colours, atol=1e-5, rtol=0)
 
 
 def test_every_kind_blurs() -> None:
@@ -391,6 +401,14 @@ def test_compression_is_that_of_jpeg_files(quality: int) -> None:
     assert float(apart.square().mean().sqrt()) < 1.5 / 255
     odd = compress(sharp[..., :51, :67], quality)
     assert odd.shape == (1, 3, 51, 67)
+
+
+def test_gray_motion_keeps_values_of_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    displayed(monkeypatch, 1.0)
+    for make in (blur.global_motion, blur.defocus):
+        for seed in range(5):
+            image, _ = make(point(), Draw(seed))
+            assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
 
 
 def test_most_gray_images_and_no_coloured_one_are_a_microscopes(monkeypatch):

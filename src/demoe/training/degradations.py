@@ -25,9 +25,11 @@ KERNEL = 41
 """Side of every kernel; ``MARGIN`` pixels a side are lost to it."""
 MARGIN = KERNEL // 2 + 2
 MICROSCOPE = 0.8
-"""Share of gray images whose defocus is a microscope's, which records light as it is."""
+"""Share of gray images whose values are light, as a microscope records it, without a curve."""
 DISPLAY = 0.4
-"""Share of defocus, local motion and low light that is computed on display-referred values."""
+"""Share of coloured defocus, local motion and low light computed on display-referred values."""
+FLAT = 0.25
+"""Share of the sharp images that are one colour all over."""
 NOISE = 0.75
 """Share of blurred images with noise of their own beside what their kind brings along."""
 JPEG = 0.15
@@ -128,17 +130,28 @@ def _in_light(sharp: Tensor, kernel: Tensor, draw: Draw) -> Tensor:
     return to_display(kernels.convolve(linear, kernel[None]).clamp(0, 1))
 
 
+def _on_values(sharp: Tensor, draw: Draw) -> bool:
+    """Tell whether to blur an image's values as they are."""
+    return draw.chance(MICROSCOPE if _is_gray(sharp) else DISPLAY)
+
+
 def defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
     """Blur with an aperture's PSF, mostly in linear light."""
     kernel = _optical_kernel(draw, 1.0)
-    if draw.chance(DISPLAY):
+    if _on_values(sharp, draw):
         return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp
     return _in_light(sharp, kernel, draw), sharp
 
 
 def global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Average what a shaking, slightly rolling camera sees, in linear light."""
+    """Average what a shaking, slightly rolling camera sees, in linear light.
+
+    Most gray values are light already, and a stage that drifts does not roll.
+    """
     path = _camera_path(draw, 3, 28)
+    if _is_gray(sharp) and draw.chance(MICROSCOPE):
+        kernel = kernels.from_path(KERNEL, path)[None]
+        return kernels.convolve(sharp, kernel).clamp(0, 1), sharp
     roll = draw.uniform(-0.03, 0.03) if draw.chance(0.4) else 0.0
     if roll == 0.0:
         return _in_light(sharp, kernels.from_path(KERNEL, path), draw), sharp
@@ -188,7 +201,7 @@ def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tens
     path = _straight_path(draw, 4, 28) if draw.chance(0.7) else _camera_path(draw, 5, 28)
     kernel = kernels.from_path(KERNEL, path)[None]
     alpha = _object_mask(h, w, draw).to(sharp)
-    display = draw.chance(DISPLAY)
+    display = _on_values(sharp, draw)
     back, front = (sharp, other) if display else (to_linear(sharp), to_linear(other))
     front = front * alpha
     seen = kernels.convolve(front, kernel) + (1 - kernels.convolve(alpha, kernel)) * back
@@ -215,7 +228,7 @@ def low_light(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         kernel = _optical_kernel(draw, 0.8)[None]
     electrons = draw.log_uniform(1200, 12000)
     read = draw.uniform(1, 4) / electrons
-    if draw.chance(DISPLAY):
+    if _on_values(sharp, draw):
         # Finished frames that were darkened afterwards: blur before the curve, noise behind it.
         dark = to_display(to_linear(sharp) * exposure)
         seen = to_linear(kernels.convolve(dark, kernel).clamp(0, 1))
@@ -275,7 +288,9 @@ def _is_gray(image: Tensor) -> bool:
 
 
 def _sharp(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-    """Leave an image sharp, or barely blurred, or compress it; the target is the image as it is."""
+    """Leave an image sharp, or barely blurred, or flat; the target is the image as it is."""
+    if draw.chance(FLAT):
+        return (flat := sharp.mean(dim=(2, 3), keepdim=True).expand_as(sharp)), flat
     if draw.chance(0.5):
         kernel = kernels.gaussian(KERNEL, draw.uniform(0.2, 0.55))
         sharp = kernels.convolve(sharp, kernel[None]).clamp(0, 1)
