@@ -3,6 +3,7 @@
 A line stands for many sentences: ``(a|b)`` is one or the other, ``{THING}`` a word of a list. Noun
 phrases (lines with ``*``) and clauses (``+``) are also joined into longer sentences: contrasts such
 as "not A but B", which name one kind, mixtures, which name two, and mere denials, which name none.
+Lines with ``~`` say nothing of blur; beside a clause that does, they change nothing.
 Everything is drawn with fixed seeds.
 """
 
@@ -54,6 +55,10 @@ MIXTURE = """
 {P} and {Q} | {C} and {D} | {C} and also {Q} | both {P} and {Q} | {P} plus {Q} | {P} as well as {Q}
 {P}, {Q} | {C}, {D} | {C} and there is {Q} too | {C}; besides, {D} | not only {P} but also {Q}
 """
+BESIDE = """
+{F}, {C} | {F}. {C} | {C}; {F} | {F} but {C} | {F}, and {C} | although {F}, {C} | {C}, {F}
+{F}. {C}. {G} | {C}. {F}. {G} | {F}, it suffers from {P} | {F}. {G}: {P}
+"""
 DENIAL = """
 no {N} | it is not {N} | there was no {N} | neither {N} nor {M} | not {N} | without {N}
 it isn't {N} and it isn't {M} | no {N} and no {M}, i don't know what it is
@@ -66,7 +71,7 @@ class Line:
 
     kinds: tuple[str, ...]
     pattern: str
-    joins: str  # "*" a noun phrase, "+" a clause, "" neither
+    joins: str  # "*" a noun phrase, "+" a clause, "~" beside the point, "" not joined
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def read_lines(text: str) -> list[Line]:
         kinds = () if heading == UNCLEAR else tuple(heading.split(" & "))
         for row in map(str.strip, rows):
             if row and not row.startswith("#"):
-                joins = row[0] if row[:2] in ("* ", "+ ") else ""
+                joins = row[0] if row[:2] in ("* ", "+ ", "~ ") else ""
                 lines.append(Line(kinds, row.removeprefix(joins).strip(), joins))
     return lines
 
@@ -170,7 +175,7 @@ def _of_line(writer: Writer, line: Line, at: int) -> list[Example]:
         return [Example(line.pattern, line.kinds, 1.0, at)]
     said = list(dict.fromkeys(writer.say(line.pattern) for _ in range(VARIANTS)))
     sentences = said + [writer.dress(s) for s in said * (2 if len(said) < 4 else 1)]
-    for _ in range(VARIANTS if line.joins else 0):
+    for _ in range(VARIANTS if line.joins in ("*", "+") else 0):
         phrase = writer.say(line.pattern)
         frame = writer.one_of(NAMING if line.joins == "*" else TELLING)
         if "the {P}" in frame:
@@ -181,21 +186,19 @@ def _of_line(writer: Writer, line: Line, at: int) -> list[Example]:
 
 
 def _joined(writer: Writer, lines: Sequence[Line]) -> Iterator[Example]:
-    phrases = {
-        (task, joins): [x.pattern for x in lines if x.kinds == (task,) and x.joins == joins]
-        for task in TASKS
-        for joins in "*+"
-    }
-    if not all(phrases.values()):
+    phrases: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        if line.joins:
+            phrases.setdefault(((line.kinds or (UNCLEAR,))[0], line.joins), []).append(line.pattern)
+    if len(phrases) < 2 * len(TASKS) + 1:
         return
 
     def fill(frame: str, kind: str, other: str) -> str:
         third = writer.random.choice([task for task in TASKS if task != kind])
+        kinds = (kind, kind, other, other, other, third, UNCLEAR, UNCLEAR)
         drawn = {
             name: writer.say(writer.random.choice(phrases[task, joins]))
-            for name, task, joins in zip(
-                "PCNQDM", (kind, kind, other, other, other, third), "*+**+*", strict=True
-            )
+            for name, task, joins in zip("PCNQDMFG", kinds, "*+**+*~~", strict=True)
         }
         return writer.dress(frame.format(**drawn))
 
@@ -204,7 +207,14 @@ def _joined(writer: Writer, lines: Sequence[Line]) -> Iterator[Example]:
             if other != kind:
                 for frame in frames_of(CONTRAST):
                     yield Example(fill(frame, kind, other), (kind,), 0.3, -1)
+                # Blur in the dark is what low light means, so a shaking hand adds nothing to it.
+                dark = {kind, other} == {"low_light", "global_motion"}
                 for frame in frames_of(MIXTURE):
-                    yield Example(fill(frame, kind, other), (kind, other), 0.2, -1)
+                    kinds = ("low_light",) if dark else (kind, other)
+                    yield Example(fill(frame, kind, other), kinds, 0.2, -1)
         for frame in frames_of(DENIAL) * 3:
             yield Example(fill(frame, kind, kind), (), 0.3, -1)
+        for frame in frames_of(BESIDE) * 10:
+            yield Example(fill(frame, kind, kind), (kind,), 0.3, -1)
+    for frame in ["{F}. {G}", "{F}, {G}", "{F} and {G}"] * 50:
+        yield Example(fill(frame, TASKS[0], TASKS[1]), (), 0.3, -1)
