@@ -176,7 +176,8 @@ def _run_plane(source: Path, output: Path, recipe: str) -> dict[str, Any]:
 
 def _get_ready(recipe: Recipe) -> None:
     """Load what an idle process holds: the network and the libraries' own buffers."""
-    load_model(recipe.model, recipe.device).backend  # noqa: B018  # made when first asked for
+    model = load_model(recipe.model, recipe.device)
+    assert model.backend and model.calibration  # both are made when they are first asked for
     torch.mm(*torch.rand(2, 512, 512))
     give_memory_back(CPU)
 

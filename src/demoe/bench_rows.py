@@ -95,6 +95,7 @@ def measure_all(
         If weights, device or tile cannot be used.
     """
     loaded = load_model(recipe.model, recipe.device)  # from here on with demoe's allocator settings
+    assert loaded.backend and loaded.calibration  # both are made when they are first asked for
     machine = machine_facts(loaded.device)
     flops = flops_per_pixel(loaded.config)
     picture = photo(size)
