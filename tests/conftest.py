@@ -45,17 +45,17 @@ def _same_seeds() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch) -> None:
-    """Keep the tests away from the weights that the person at this machine has downloaded."""
-    monkeypatch.setenv("DEMOE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("DEMOE_MIRROR", raising=False)
+@pytest.fixture(scope="session", autouse=True)
+def _own_surroundings(tmp_path_factory) -> Iterator[None]:
+    """Keep the tests away from what the person at this machine has downloaded or wished for.
 
-
-@pytest.fixture(autouse=True)
-def _plain_torch(monkeypatch) -> None:
-    """Leave OpenVINO, which compiles each new network, to the tests of back ends."""
-    monkeypatch.setenv("DEMOE_BACKEND", "torch")
+    OpenVINO, which compiles each new network, is left to the tests of back ends.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEMOE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("DEMOE_BACKEND", "torch")
+        patch.delenv("DEMOE_MIRROR", raising=False)
+        yield
 
 
 def _living_threads() -> set[threading.Thread]:

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _automatic(monkeypatch, _plain_torch) -> None:
+def _automatic(monkeypatch) -> None:
     monkeypatch.delenv("DEMOE_BACKEND")
 
 
