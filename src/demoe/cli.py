@@ -329,6 +329,14 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     take.add_argument("path", type=Path)
     take.add_argument("name")
     take.set_defaults(command=_models_import)
+    measure = actions.add_parser(
+        "calibrate", help="show the halos that weights need, and the largest plausible changes"
+    )
+    measure.add_argument("name", help="name or path of weights; measured if nobody has yet")
+    measure.add_argument(
+        "--store", action="store_true", help="measure, and write it into the safetensors file"
+    )
+    measure.set_defaults(command=_models_calibrate)
     where = actions.add_parser("path", help="print where weights are")
     where.add_argument("name")
     where.set_defaults(command=_models_path)
@@ -364,6 +372,17 @@ def _models_import(arguments: argparse.Namespace) -> int:
     from demoe.model.zoo import import_weights
 
     print(import_weights(arguments.path, arguments.name))
+    return DONE
+
+
+def _models_calibrate(arguments: argparse.Namespace) -> int:
+    from demoe.model.calibration import add_calibration
+    from demoe.model.loading import load_model
+    from demoe.model.zoo import weights_path
+
+    if arguments.store:
+        add_calibration(weights_path(arguments.name))
+    print(json.dumps(asdict(load_model(arguments.name, "cpu").calibration), indent=2))
     return DONE
 
 

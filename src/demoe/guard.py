@@ -1,4 +1,4 @@
-"""Is what a network made of a place a restoration, or has it blown up?
+"""Tells what a network has restored from what it has blown up.
 
 Networks of this kind can answer unusual input with glaring colours. How much they change what they
 were made for is known: it is measured once for each set of weights (`demoe.model.calibration`).
@@ -125,12 +125,19 @@ def implausible_cells(
         finite or a change is beyond the bounds.
     """
     found = measure_changes(before, after, pitch, offset)
-    implausible = ~found.finite
+    beyond = [share > 1 for share in shares(found, bounds).values()]
+    return np.asarray(~found.finite | np.any(beyond, axis=0))
+
+
+def shares(changes: Changes, bounds: Bounds) -> dict[str, Cells]:
+    """Return each statistic of each cell as a share of what is plausible: above 1 it is not."""
+    found = {}
     for name in STATISTICS:
         bound: Bound = getattr(bounds, name)
-        most = bound.floor * found.amplitude + bound.slope * found.contrast(name)
-        implausible |= ~(getattr(found, name) <= most)
-    return implausible
+        most = bound.floor * changes.amplitude + bound.slope * changes.contrast(name)
+        value: Cells = getattr(changes, name)
+        found[name] = value / np.maximum(most, np.finfo(np.float32).tiny)
+    return found
 
 
 def measure_changes(
@@ -166,5 +173,5 @@ def measure_changes(
         spread=(high - low).max(axis=2),
         deviation=np.sqrt(np.maximum(variance, 0).mean(axis=2)),
         amplitude=np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)).max(axis=2)),
-        finite=per_cell(finite, np.logical_and).all(axis=2),
+        finite=np.asarray(per_cell(finite, np.logical_and).all(axis=2)),
     )

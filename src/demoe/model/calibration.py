@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -46,7 +47,7 @@ steps a larger share, so that these hold for them, too."""
 TILING_MARGIN = 2.0
 """How much larger the error may be on other pictures than on those that are tried here."""
 
-CHANGE_MARGIN = 3.0
+CHANGE_MARGIN = 4.0
 """The same for the changes that a restoration makes."""
 
 LEAST = Bound(0.02, 0.25)
@@ -110,7 +111,7 @@ class Calibration:
             )
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        fits = all(
+        fits = all(math.isfinite(error) for error in read.tiling_errors) and all(
             0 <= halo <= exact_halo(config) and halo % config.multiple == 0
             for halo in read.halos.values()
         )

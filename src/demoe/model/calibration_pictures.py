@@ -65,7 +65,7 @@ def _texture(rng: np.random.Generator, size: int, deviation: float) -> Values:
     frequency[0, 0] = np.inf
     white = np.fft.fft2(rng.normal(size=(size, size, 3)), axes=(0, 1))
     plane = np.fft.ifft2(white * frequency[..., None] ** -1.2, axes=(0, 1)).real
-    return 0.5 + plane * (deviation / plane.std())
+    return np.asarray(0.5 + plane * (deviation / plane.std()))
 
 
 def _shapes(rng: np.random.Generator, size: int) -> Values:
@@ -85,7 +85,7 @@ def _moving_object(rng: np.random.Generator, size: int, kernel: Values) -> Value
     alpha = (np.hypot(y, x) < 0.38).astype(np.float64)[..., None]
     covered = _blur(alpha, kernel)
     moving = _blur(_shapes(rng, size) * alpha, kernel)
-    return moving + (1 - covered) * _shapes(rng, size)
+    return np.asarray(moving + (1 - covered) * _shapes(rng, size))
 
 
 def _text(rng: np.random.Generator, size: int) -> Values:
@@ -113,7 +113,8 @@ def _steps(size: int) -> Values:
     levels = np.ones((5, 5))
     levels[1:4, 1:4] = [[0.98, 0.3, 0.6], [0.0, 0.02, 0.5], [0.61, 0.0, 1.0]]
     index = np.arange(size) * 5 // size
-    return np.repeat(levels[np.ix_(index, index)][..., None], 3, axis=2)
+    plane: Values = np.repeat(levels[np.ix_(index, index)][..., None], 3, axis=2)
+    return plane
 
 
 def _disk(radius: int) -> Values:
@@ -125,9 +126,7 @@ def _line(length: int, angle: float) -> Values:
     kernel = np.zeros((length, length))
     middle = (length - 1) / 2
     for step in np.linspace(-middle, middle, 4 * length):
-        kernel[
-            round(middle + step * math.sin(angle)), round(middle + step * math.cos(angle))
-        ] += 1
+        kernel[round(middle + step * math.sin(angle)), round(middle + step * math.cos(angle))] += 1
     return kernel
 
 

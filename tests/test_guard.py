@@ -1,0 +1,221 @@
+"""The guard: silent where a network restores, not where it blows up."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_weights
+
+import demoe
+from demoe.guard import (
+    STATISTICS,
+    Bound,
+    Bounds,
+    implausible_cells,
+    measure_changes,
+    shares,
+)
+from demoe.model.calibration import CELL, calibrate
+from demoe.model.loading import Model, load_model
+from demoe.training.data import SharpImages
+from demoe.training.guard_check import check
+from demoe.training.procedural import procedural_images
+
+BOUNDS = Bounds(peak=Bound(0.1, 1.0), rms=Bound(0.05, 1.0), shift=Bound(0.03, 0.5))
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Model:
+    return load_model("default", "cpu")
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, np.float32)
+
+
+# -- the measure -----------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(0, 99),
+    st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3])),
+    st.integers(1, 50),
+    st.tuples(st.integers(0, 60), st.integers(0, 60)),
+)
+def test_changes_are_those_of_each_cell(seed, shape, pitch, offset) -> None:
+    before, after = noise(seed, *shape) * 3 - 1, noise(seed + 1, *shape)
+    found = measure_changes(before, after, pitch, offset)
+    index = [(np.arange(n) + o % pitch) // pitch for n, o in zip(shape, offset, strict=False)]
+    assert found.peak.shape == (index[0][-1] + 1, index[1][-1] + 1)
+    for row, col in np.ndindex(*found.peak.shape):
+        cell = np.ix_(index[0] == row, index[1] == col)
+        x, change = before[cell], after[cell] - before[cell]
+        expected = {
+            "peak": np.abs(change).max(),
+            "rms": np.sqrt(np.square(change).mean()),
+            "shift": np.abs(change.mean(axis=(0, 1))).max(),
+            "spread": np.ptp(x, axis=(0, 1)).max(),
+            "deviation": np.sqrt(x.var(axis=(0, 1)).mean()),
+            "amplitude": max(1, np.abs(x).max()),
+        }
+        for name, value in expected.items():
+            assert getattr(found, name)[row, col] == pytest.approx(value, abs=2e-6), name
+        assert found.finite[row, col]
+
+
+def test_contrast_is_measured_far_from_zero_too() -> None:
+    before = noise(0, 16, 16, 1)
+    far = measure_changes(before.astype(np.float64) + 1e6, before.astype(np.float64) + 1e6, 16)
+    np.testing.assert_allclose(far.deviation, before.std(), rtol=1e-4)
+
+
+@given(st.integers(0, 99), st.sampled_from([2, 3, 5]))
+def test_what_holds_for_small_cells_holds_for_large_ones(seed: int, times: int) -> None:
+    # So bounds that were measured in the smallest cells serve every pitch.
+    side = 4
+    before, after = noise(seed, 30, 30, 3), noise(seed + 1, 30, 30, 3)
+    before[: 7 * (seed % 4)] *= 0.01
+    small = shares(measure_changes(before, after, side), BOUNDS)
+    large = shares(measure_changes(before, after, side * times), BOUNDS)
+    for name in STATISTICS:
+        assert large[name].max() <= small[name].max() + 1e-6
+
+
+def test_a_cell_is_held_against_its_own_contrast() -> None:
+    before = np.full((32, 64, 3), 0.5, np.float32)
+    before[:, :32] = noise(0, 32, 32, 3)
+    after = before + 0.4 * (noise(1, 32, 64, 3) - 0.5)
+    assert implausible_cells(before, after, 32, BOUNDS).tolist() == [[False, True]]
+    # The same at twenty times the brightness: now it is a small share of the value.
+    assert not implausible_cells(before + 20, after + 20, 32, BOUNDS).any()
+    assert implausible_cells(before + 20, after + 30, 32, BOUNDS).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_fails_its_cell_alone(value: float) -> None:
+    before = noise(0, 96, 100, 1)
+    after = before.copy()
+    after[40, 70] = value
+    assert np.argwhere(implausible_cells(before, after, 32, BOUNDS)).tolist() == [[1, 2]]
+    found = implausible_cells(before, after, 32, BOUNDS, (16, 30))
+    assert found.shape == (4, 5)
+    assert np.argwhere(found).tolist() == [[1, 3]]
+
+
+def test_huge_values_are_no_warning() -> None:
+    before = noise(0, 32, 32, 3)
+    assert implausible_cells(before, before * np.float32(3e38), 16, BOUNDS).all()
+    assert not implausible_cells(before * np.float32(3e38), before, 16, BOUNDS).any()
+
+
+def test_unchanged_is_plausible_for_any_bounds() -> None:
+    none = Bounds(Bound(0, 0), Bound(0, 0), Bound(0, 0))
+    before = noise(0, 20, 20, 3)
+    assert not implausible_cells(before, before, 16, none).any()
+    assert implausible_cells(before, before + np.float32(1e-3), 16, none).all()
+
+
+def test_bounds_are_read_back_and_checked() -> None:
+    assert Bounds.from_dict(asdict(BOUNDS)) == BOUNDS
+    for wrong in (np.nan, np.inf, -0.1):
+        damaged = asdict(replace(BOUNDS, rms=Bound(wrong, 1)))
+        with pytest.raises(ValueError, match="rms"):
+            Bounds.from_dict(damaged)
+    with pytest.raises(KeyError):
+        Bounds.from_dict({"peak": {"floor": 1, "slope": 1}})
+
+
+# -- the bundled network ---------------------------------------------------------------------------
+
+
+def test_no_false_alarm_where_the_network_does_its_work(bundled: Model) -> None:
+    drawn = SharpImages(procedural_images(10, 128, seed=31))
+    found = check(bundled, drawn, per_task=1, crop=96)
+    assert found.cells == 6 * 6 * (6 * 6 + 2 * 2)
+    assert found.alarms == 0
+    assert 0.1 < max(found.worst.values()) < 0.9
+    assert found.table().startswith(f"0 of {found.cells} cells")
+
+
+def strange() -> dict[str, np.ndarray]:
+    """Return pictures (96, 96, 3) that no network was trained on."""
+    y, x = np.mgrid[:96, :96]
+    image = procedural_images(1, 96, seed=5)[0].astype(np.float32) / 255
+    out = {f"checks of {n}": ((x // n + y // n) % 2)[..., None] * np.ones(3) for n in range(1, 9)}
+    hot = image.copy()
+    hot[tuple(np.random.default_rng(0).integers(0, 96, (2, 20)))] = 20
+    out |= {
+        "contrast from -5 to 20": image * 25 - 5,
+        "saturated": ((image - 0.4) * 4).clip(0, 1),
+        "noise": noise(2, 96, 96, 3),
+        "noise from -5 to 20": noise(3, 96, 96, 3) * 25 - 5,
+        "single values of 20": hot,
+        "nothing but 20": np.full((96, 96, 3), 20),
+        "nothing but -5": np.full((96, 96, 3), -5),
+    }
+    return {name: np.asarray(values, np.float32) for name, values in out.items()}
+
+
+@pytest.mark.parametrize("name", list(strange()))
+def test_strange_pictures_do_not_blow_up_the_bundled_network(bundled: Model, name: str) -> None:
+    # They need no fallback: what comes out stays near what went in, measured by its own range.
+    before = strange()[name]
+    after = restored(bundled, before, 1)
+    assert not implausible_cells(before, after, CELL, bundled.calibration.guard).any()
+    reach = max(1, np.abs(before).max())
+    assert np.abs(after - before).max() < 0.2 * reach
+
+
+def restored(model: Model, values: np.ndarray, expert: int) -> np.ndarray:
+    x = torch.from_numpy(values).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        return model.network(x, torch.eye(5)[[expert]])[0][0].permute(1, 2, 0).numpy()
+
+
+DAMAGE = ["intro.weight", "decoders.1.modules_list.0.conv3.weight", "ups.3.0.weight", "ending.bias"]
+
+
+@pytest.mark.parametrize("key", DAMAGE)
+@pytest.mark.parametrize("measured", ["before the damage", "after it"])
+def test_damaged_weights_are_noticed(bundled: Model, key: str, measured: str) -> None:
+    broken = copy.deepcopy(bundled.network)
+    with torch.no_grad():
+        broken.get_parameter(key).mul_(1e3)
+    guard = (bundled.calibration if measured.startswith("before") else calibrate(broken)).guard
+    image = procedural_images(2, 96, seed=6)[0].astype(np.float32) / 255
+    after = restored(replace(bundled, network=broken), image, 0)
+    assert implausible_cells(image, after, 16, guard).mean() > 0.9
+
+
+def test_a_weight_that_is_no_number_is_noticed_everywhere(bundled: Model) -> None:
+    broken = copy.deepcopy(bundled.network)
+    with torch.no_grad():
+        broken.middle_blks.modules_list[0].conv1.weight[0, 0] = torch.nan
+    image = procedural_images(2, 96, seed=6)[0].astype(np.float32) / 255
+    after = restored(replace(bundled, network=broken), image, 0)
+    assert implausible_cells(image, after, 16, bundled.calibration.guard).all()
+
+
+def test_a_network_that_blows_up_leaves_the_source(tmp_path, monkeypatch) -> None:
+    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
+    source = (noise(0, 100, 130) * 255).astype(np.uint8)
+    work = Model.restore
+
+    def blown_up(self, x, *arguments, **options):
+        out = work(self, x, *arguments, **options)
+        out[:, :, 70:80, 20:30] += 1e4
+        return out
+
+    monkeypatch.setattr(Model, "restore", blown_up)
+    result = demoe.deblur(source, model=model, routing="defocus", pitch=32, tile=128)
+    image, fresh = result.image.compute(), result.expert_map.compute()
+    np.testing.assert_array_equal(image[64:96, :32], source[64:96, :32])
+    assert (image[:64] != source[:64]).any()
+    assert fresh[2, 0] == 0
+    assert (np.delete(fresh.ravel(), 2 * fresh.shape[1]) == 1).all()
