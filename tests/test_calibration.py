@@ -239,7 +239,7 @@ DAMAGED = [
     changed(halos={"8-bit": -4, "16-bit": 4, "float": 16}),
     changed(halos={"8-bit": None, "16-bit": 4, "float": 16}),
     changed(guard={"peak": {"floor": 1, "slope": 1}}),
-    changed(guard=dict.fromkeys(["peak", "rms", "shift"], {"floor": float("nan"), "slope": 1})),
+    changed(guard={name: {"floor": float("nan"), "slope": 1} for name in ("peak", "rms", "shift")}),
     changed(tiling_errors="many"),
     changed(tiling_errors=[float("inf")]),
 ]
