@@ -119,7 +119,7 @@ def _steps(size: int) -> Values:
 
 def _disk(radius: int) -> Values:
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return (np.hypot(y, x) <= radius + 0.3).astype(np.float64)
+    return np.asarray(np.hypot(y, x) <= radius + 0.3, np.float64)
 
 
 def _line(length: int, angle: float) -> Values:
