@@ -184,7 +184,7 @@ def test_a_full_disk_ends_training_with_the_last_state_kept(
         with pytest.raises(OutputError, match=r"state\.safetensors.*No space left"):
             train(network, images, plan, tmp_path, report=quiet)
     facts = json.loads(read_state_dict(tmp_path / "state.safetensors")[1]["training"])
-    assert facts["step"] == 5
+    assert facts["step"] == loop.steps_done(tmp_path) == 5
     assert not list(tmp_path.glob(".*"))
     said: list[str] = []
     train(DeMoENet(CONFIG), images, plan, tmp_path, resume=True, report=said.append)
@@ -567,15 +567,17 @@ def test_the_card_holds_figures_and_sources(tmp_path: Path) -> None:
         files.append(SourceFile(path, PackSource(path.name, "pkg", "CC0-1.0", "A. Person")))
     pack = make_pack(files, tmp_path / "pack.safetensors", crop=64).path
     plan = TrainingPlan(minutes=7, batch=6, crop=40)
-    card = model_card(CONFIG, plan, made_scores(), pack, tmp_path / "start.safetensors")
+    card = model_card(CONFIG, plan, 1234, made_scores(), pack, tmp_path / "start.safetensors")
     assert made_scores().table() in card
     assert "Width 4; encoder blocks 1-1, middle 1, decoder 1-1; 5 experts" in card
-    assert "7 minutes on one machine, batches of 6 crops of 40 px" in card
+    assert (
+        "1,234 steps in a schedule of 7 minutes on one machine, batches of 6 crops of 40 px" in card
+    )
     assert "began from the weights start.safetensors." in card
     rows = [line for line in card.splitlines() if "| CC0-1.0 |" in line]
     assert len(rows) == 4
     assert {row.split(" | ")[-1] for row in rows} == {"held out |", "trained on |"}
     assert str(tmp_path) not in card
-    plain = model_card(CONFIG, plan, made_scores(), None)
+    plain = model_card(CONFIG, plan, 1234, made_scores(), None)
     assert "CC0-1.0" not in plain
     assert "began from" not in plain

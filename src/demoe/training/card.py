@@ -12,6 +12,7 @@ from demoe.training.loop import TrainingPlan
 def model_card(
     config: NetworkConfig,
     plan: TrainingPlan,
+    steps: int,
     scores: Scores,
     pack: Path | None,
     init: Path | None = None,
@@ -20,8 +21,8 @@ def model_card(
 
     Parameters
     ----------
-    config, plan, scores
-        Architecture, schedule and figures of the network.
+    config, plan, steps, scores
+        Architecture, schedule, number of steps and figures of the network.
     pack : Path or None
         The data pack that it was trained on; its sources and their licences are listed.
     init : Path, optional
@@ -41,8 +42,10 @@ def model_card(
         "",
         "## Training",
         "",
-        f"A schedule of {plan.minutes:g} minutes on one machine, batches of {plan.batch} crops of "
-        f"{plan.crop} px" + (f", {plan.last_crop} px at last" if plan.last_crop else "") + ", "
+        f"{steps:,} steps in a schedule of {plan.minutes:g} minutes on one machine, batches of "
+        f"{plan.batch} crops of {plan.crop} px"
+        + (f", {plan.last_crop} px at last" if plan.last_crop else "")
+        + ", "
         f"AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
         "the router alone to convergence on features of the finished encoder.",
         *([f"Training began from the weights {init.name}."] if init else []),

@@ -83,7 +83,7 @@ def train(arguments: argparse.Namespace) -> int:
     from demoe.model.network import DeMoENet
     from demoe.training.card import model_card
     from demoe.training.evaluation import evaluate as measure
-    from demoe.training.loop import STATE
+    from demoe.training.loop import STATE, steps_done
     from demoe.training.loop import train as train_network
     from demoe.training.router_fit import fit_router
 
@@ -118,7 +118,8 @@ def train(arguments: argparse.Namespace) -> int:
     fit_router(network, images, samples=samples, steps=samples // 3, seed=plan.seed, report=_say)
     crop = min(128, held_out.largest_crop)
     scores = measure(network, held_out, per_task=arguments.per_task, crop=crop)
-    card = model_card(network.config, plan, scores, arguments.pack, arguments.init)
+    steps = steps_done(folder)
+    card = model_card(network.config, plan, steps, scores, arguments.pack, arguments.init)
     metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
     metadata |= calibration_metadata(network)
     write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)

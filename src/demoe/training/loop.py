@@ -375,6 +375,11 @@ def _save(
         plot_metrics(folder / METRICS, folder / PLOT)
 
 
+def steps_done(folder: Path) -> int:
+    """Return the number of steps of the training in a folder, over all of its pieces."""
+    return int(json.loads(read_state_dict(folder / STATE)[1]["training"])["step"])
+
+
 def _load_state(
     path: Path, network: DeMoENet, smooth: DeMoENet, optimiser: torch.optim.Optimizer
 ) -> tuple[int, float]:
