@@ -374,7 +374,7 @@ def test_info_describes_without_reading(
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines["size"] == "Z 2, Y 70, X 100; uint16, 28.0 kB"
     assert lines["step"] == "X 0.5 micrometer"
-    assert lines["tiles"] == "8 of 64 x 48 pixels, read with 16 more around"
+    assert lines["tiles"] == "8 of 64 x 64 pixels, read with 16 more around"
     assert lines["planes"] == "2"
     assert lines["routing"] == "image"
     assert lines["memory"].startswith("about ")

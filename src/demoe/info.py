@@ -15,11 +15,12 @@ from demoe.model.flops import flops_per_pixel
 from demoe.model.loading import load_model
 from demoe.planes import make_runner
 from demoe.recipe import Recipe
+from demoe.sizing import bytes_per_pixel
 
-# Both measured on CPUs with `demoe bench`; the estimate is meant to be right within a factor of 2.
-_SHARE_OF_PEAK = 0.2
-_BYTES_PER_CHANNEL = 90
-_BYTES_OF_PROGRAM = 0.35e9
+# Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
+_SHARE_OF_PEAK = 0.35
+_LOCAL_ROUTING = 2.0  # a pass of the encoder more, and two experts where decisions change
+_BYTES_OF_PROGRAM = 0.5e9  # torch, the network, a few tiles of pixels
 
 
 def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> dict[str, Any]:
@@ -34,7 +35,10 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
     tiles = image.n_planes * math.prod(plan.shape)
     operations = tiles * math.prod(read) * flops_per_pixel(model.config)
+    routing = resolve_routing(recipe, plan)
     seconds = operations / (_SHARE_OF_PEAK * _matrix_rate(model.device))
+    if routing == "local":
+        seconds *= _LOCAL_ROUTING
     return {
         "image": str(path),
         "axes": image.axes,
@@ -45,16 +49,14 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
         "units": {letter: image.units.get(letter, "pixel") for letter in image.scale},
         "channels": list(image.channel_names),
         "planes": image.n_planes,
-        "routing": resolve_routing(recipe, plan),
+        "routing": routing,
         "tiles": tiles,
         "tile": list(plan.core_shape),
         "halo": plan.halo,
         "model": model.name,
         "width": model.config.width,
         "device": str(model.device),
-        "memory": round(
-            _BYTES_OF_PROGRAM + math.prod(read) * model.config.width * _BYTES_PER_CHANNEL
-        ),
+        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * bytes_per_pixel(model)),
         "seconds": round(seconds, 1),
     }
 
