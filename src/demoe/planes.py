@@ -50,7 +50,7 @@ SURVEYED_WHOLE = 1024**2
 SAMPLES = 4
 """Samples along each axis, one routing window large, that stand for a larger plane."""
 
-SMALLEST = 64
+SMALLEST = 32
 """Side in pixels below which a tile is not cut any more when memory is short."""
 
 FLAT_NOISE = 0.5 / 255
@@ -387,8 +387,8 @@ class PlaneWork:
 
         What is painted does not count, so that painting changes nothing where it is not.
         """
-        alone = self.plan.shape == (1, 1) and self.painted is None
-        if alone or self.recipe.pooling == "tile":
+        whole = self.plan.shape == (1, 1) and not self.recipe.skip_flat
+        if (whole and self.painted is None) or self.recipe.pooling == "tile":
             return None
         found: Attention = self._once("attention", plane, lambda: self._attend(plane))
         return found
