@@ -60,7 +60,7 @@ CELL = 16
 """Side in pixels of the cells that changes are measured in, the smallest pitch. In larger cells,
 changes are at most as large against their contrast."""
 
-_FLAT = {"peak": 0.02, "rms": 0.005, "shift": 0.005}  # contrast of cells that floors come from
+_FLAT = {"peak": 0.1, "rms": 0.03, "shift": 0.03}  # contrast of cells that floors come from
 _CUT = 32
 
 

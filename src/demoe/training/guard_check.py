@@ -1,27 +1,46 @@
-"""Checks that the guard stays silent where a network does its work.
+"""Checks that the guard stays silent where a network does its work, and speaks where it fails.
 
 ``python -m demoe.training.guard_check --pack PACK`` prints how near changes come to their bounds on
-images that were held out of training, blurred in every way that training knows.
+images that were held out of training, blurred in every way that training knows. With ``--strange``
+it prints what becomes of strange pictures, and of a drawn one when the weights are damaged.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.guard import STATISTICS, Bounds, implausible_cells, measure_changes, shares
+from demoe.model.calibration import CELL
 from demoe.model.loading import Model, load_model
 from demoe.recipe import TASKS
 from demoe.training.commands import load_held_out
 from demoe.training.data import SharpImages
 from demoe.training.degradations import degrade
+from demoe.training.procedural import procedural_images
 from demoe.training.random import Draw
 
 PITCHES = (16, 64)
+
+Values = NDArray[np.float32]
+
+DAMAGE = {
+    "first convolution": "intro.weight",
+    "a step down": "downs.1.weight",
+    "a block in the middle": "middle_blks.modules_list.0.conv1.weight",
+    "a step up": "ups.3.0.weight",
+    "last convolution": "ending.weight",
+    "last bias": "ending.bias",
+}
+"""Weights that are tried a thousand times too large."""
 
 
 @dataclass
@@ -90,14 +109,88 @@ def check(
     return found
 
 
+def strange_pictures(side: int = 128) -> dict[str, Values]:
+    """Return pictures (side, side, 3) that no network was trained on, in network scale."""
+    rng = np.random.default_rng(8)
+    y, x = np.mgrid[:side, :side]
+    image = procedural_images(1, side, seed=5)[0].astype(np.float32) / 255
+    hot = image.copy()
+    hot[tuple(rng.integers(0, side, (2, 20)))] = 20
+    made: dict[str, NDArray[np.floating]] = {
+        f"checks of {n} px": ((x // n + y // n) % 2)[..., None] * np.ones(3) for n in range(1, 9)
+    }
+    made |= {
+        "contrast from -5 to 20": image * 25 - 5,
+        "saturated": ((image - 0.4) * 4).clip(0, 1),
+        "noise": rng.random((side, side, 3)),
+        "noise from -5 to 20": rng.random((side, side, 3)) * 25 - 5,
+        "single values of 20": hot,
+        "nothing but 20": np.full((side, side, 3), 20.0),
+        "nothing but -5": np.full((side, side, 3), -5.0),
+    }
+    return {name: np.asarray(values, np.float32) for name, values in made.items()}
+
+
+@torch.inference_mode()
+def largest_change(model: Model, values: Values, bounds: Bounds) -> tuple[float, float]:
+    """Restore one picture by every expert.
+
+    Returns
+    -------
+    change : float
+        The largest change of any value.
+    implausible : float
+        The largest part of cells of 16 px that an expert fails in.
+    """
+    x = torch.from_numpy(values).permute(2, 0, 1)[None]
+    change = part = 0.0
+    for gates in torch.eye(len(TASKS)).split(1):
+        after = model.network(x, gates)[0][0].permute(1, 2, 0).numpy()
+        change = float(np.maximum(change, np.abs(after - values).max()))  # keeps what is no number
+        part = max(part, float(implausible_cells(values, after, CELL, bounds).mean()))
+    return change, part
+
+
+def damaged(model: Model, factors: Mapping[str, float]) -> Model:
+    """Return a copy of a model with some weights multiplied."""
+    network = copy.deepcopy(model.network)
+    with torch.no_grad():
+        for name, factor in factors.items():
+            network.get_parameter(name).mul_(factor)
+    return replace(model, network=network)
+
+
+def strange_table(model: Model) -> str:
+    """Return what becomes of strange pictures and of damaged weights, as a Markdown table."""
+    bounds, image = model.calibration.guard, procedural_images(2, 128, seed=6)[0]
+    tried = [(name, model, values) for name, values in strange_pictures().items()]
+    tried += [
+        (f"{name} x {factor:g}", damaged(model, {key: factor}), image.astype(np.float32) / 255)
+        for factor in (1e3, np.nan)
+        for name, key in DAMAGE.items()
+        if factor == 1e3 or key == DAMAGE["a block in the middle"]
+    ]
+    lines = ["| input or damage | values | largest change | cells called implausible |"]
+    lines += ["|---|---|---:|---:|"]
+    for name, network, values in tried:
+        change, part = largest_change(network, values, bounds)
+        span = f"{values.min():.3g} to {values.max():.3g}"
+        lines.append(f"| {name} | {span} | {change:.3g} | {100 * part:.0f} % |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Check weights on a pack, or on drawn images alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="default")
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--per-task", type=int, default=16)
+    parser.add_argument("--strange", action="store_true", help="strange pictures instead")
     arguments = parser.parse_args()
     model = load_model(arguments.model, "cpu")
+    if arguments.strange:
+        print(strange_table(model))
+        return
     print(check(model, load_held_out(arguments.pack, "cpu"), per_task=arguments.per_task).table())
 
 
