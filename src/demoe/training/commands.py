@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROCEDURAL, PROCEDURAL_HELD_OUT = 450, 60
 """Images made from nothing that join the photographs of a pack, in training and held out of it."""
 
-ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 5000)
+ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 2400)
 """Blurred images that the router is fitted on: by the length of the schedule, within limits."""
 
 
