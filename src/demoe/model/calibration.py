@@ -27,7 +27,7 @@ from torch import Tensor
 from demoe.errors import WeightsError
 from demoe.guard import STATISTICS, Bound, Bounds, Changes, measure_changes
 from demoe.model.blocks import NAFBlock
-from demoe.model.calibration_pictures import Picture, pictures
+from demoe.model.calibration_pictures import pictures
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
@@ -44,7 +44,7 @@ PRECISIONS = {"8-bit": 1 / 510, "16-bit": 1 / 131070}
 """Half a step of integer images as a share of their full range. Narrower intensity limits make
 steps a larger share, so that these hold for them, too."""
 
-TILING_MARGIN = 2.0
+TILING_MARGIN = 4.0
 """How much larger the error may be on other pictures than on those that are tried here."""
 
 CHANGE_MARGIN = 4.0
@@ -130,16 +130,14 @@ def calibrate(network: DeMoENet) -> Calibration:
     network = copy.deepcopy(network).cpu().float().eval()
     config = network.config
     grid, exact = config.multiple, exact_halo(config)
-    cut = max(_CUT, grid)  # as multiples of the grid: grids are powers of two
-    side = cut + max(exact, 96)
+    side = cut_of(config) + max(exact, 96)
     errors = np.zeros(exact // grid)
     changes: list[Changes] = []
     for picture in pictures(side):
-        x = torch.from_numpy(picture.values).permute(2, 0, 1)[None]
-        found, restored = _restore_whole_and_cut(network, x, cut)
-        errors = np.maximum(errors, [found[:, h:, h:].max() for h in range(0, exact, grid)])
+        found, restored = tiling_errors(network, picture.values)
+        errors = np.maximum(errors, found)
         if picture.ordinary:
-            changes += _changes(picture, restored)
+            changes += [measure_changes(picture.values, after, CELL) for after in restored]
     halos = {
         name: next(
             (step * grid for step, e in enumerate(errors) if TILING_MARGIN * e < half), exact
@@ -204,18 +202,37 @@ def calibration_of(network: DeMoENet, sha256: str, metadata: Mapping[str, str]) 
 # -- measuring ----------------------------------------------------------------------------------
 
 
-def _restore_whole_and_cut(network: DeMoENet, x: Tensor, cut: int) -> tuple[NDArray[Any], Tensor]:
-    """Restore a picture (1, 3, n, n) with each expert, and parts that end where it does not.
+def cut_of(config: NetworkConfig) -> int:
+    """Return how many pixels are cut off to see what a cut does: whole steps of the grid."""
+    return max(_CUT, config.multiple)  # both are powers of two
+
+
+@torch.inference_mode()
+def tiling_errors(
+    network: DeMoENet, values: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Restore a picture with each expert, and parts of it that end where the picture does not.
+
+    One part lacks the top and left of the picture, one the bottom and right; the channel attention
+    is held fixed at the picture's.
+
+    Parameters
+    ----------
+    network : DeMoENet
+        On the CPU, in evaluation mode.
+    values : ndarray
+        (n, n, 3) in [0, 1]; n is a multiple of the grid, at least the exact halo and `cut_of` more.
 
     Returns
     -------
     errors : ndarray
-        (2, n - cut, n - cut): the largest difference between a part and the picture, for a part
-        that lacks the top and left, and one that lacks the bottom and right; turned so that the
-        cuts lie at the first row and column.
-    restored : Tensor
-        (experts, 3, n, n).
+        For halos of 0, 1, 2 ... steps of the grid below the exact one: the largest difference
+        between picture and parts at that distance from the cuts, and further.
+    restored : ndarray
+        (experts, n, n, 3).
     """
+    cut = cut_of(network.config)
+    x = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
     attention: dict[NAFBlock, Tensor] = {}
 
     def pooling(block: NAFBlock, y: Tensor) -> Tensor:
@@ -243,12 +260,11 @@ def _restore_whole_and_cut(network: DeMoENet, x: Tensor, cut: int) -> tuple[NDAr
         # What is not finite differs as much as can be; a maximum would drop it.
         errors = torch.maximum(errors, found.nan_to_num(torch.inf, torch.inf))
         restored.append(x + whole)
-    return torch.stack([errors[0], errors[1].flip(0, 1)]).numpy(), torch.cat(restored)
-
-
-def _changes(picture: Picture, restored: Tensor) -> list[Changes]:
-    after = restored.permute(0, 2, 3, 1).numpy()
-    return [measure_changes(picture.values, one, CELL) for one in after]
+    # Turned so that the cuts of both lie at the first row and column.
+    turned = torch.maximum(errors[0], errors[1].flip(0, 1))
+    halos = range(0, exact_halo(network.config), network.config.multiple)
+    largest = [float(turned[halo:, halo:].max()) for halo in halos]
+    return np.array(largest), torch.cat(restored).permute(0, 2, 3, 1).numpy()
 
 
 def _bound(changes: list[Changes], name: str) -> Bound:

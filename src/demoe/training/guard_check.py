@@ -2,7 +2,8 @@
 
 ``python -m demoe.training.guard_check --pack PACK`` prints how near changes come to their bounds on
 images that were held out of training, blurred in every way that training knows. With ``--strange``
-it prints what becomes of strange pictures, and of a drawn one when the weights are damaged.
+it prints what becomes of strange pictures, and of a drawn one when the weights are damaged; with
+``--halo``, the errors that tiling makes on the held-out images, which the halos were not found on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.guard import STATISTICS, Bounds, implausible_cells, measure_changes, shares
-from demoe.model.calibration import CELL
+from demoe.model.calibration import CELL, cut_of, tiling_errors
 from demoe.model.loading import Model, load_model
 from demoe.recipe import TASKS
 from demoe.training.commands import load_held_out
@@ -179,6 +180,25 @@ def strange_table(model: Model) -> str:
     return "\n".join(lines)
 
 
+def halo_table(model: Model, images: SharpImages, count: int, seed: int = 1) -> str:
+    """Return the largest tiling errors on some images, as a Markdown table."""
+    side = cut_of(model.config) + model.halo
+    draw = Draw(seed)
+    found = np.zeros(model.halo // model.multiple)
+    for task in range(-1, len(TASKS)):
+        sharp = images.batch(count, side, draw, augment=False)
+        for x in degrade(sharp, [task] * count, draw).image:
+            errors, _ = tiling_errors(model.network, x.permute(1, 2, 0).numpy())
+            found = np.maximum(found, errors)
+    lines = [
+        "| halo | on the pictures of the calibration | on held-out images |",
+        "|---:|---:|---:|",
+    ]
+    for step, (known, error) in enumerate(zip(model.calibration.tiling_errors, found, strict=True)):
+        lines.append(f"| {step * model.multiple} | {known:.2g} | {error:.2g} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Check weights on a pack, or on drawn images alone."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -186,12 +206,17 @@ def main() -> None:
     parser.add_argument("--pack", type=Path)
     parser.add_argument("--per-task", type=int, default=16)
     parser.add_argument("--strange", action="store_true", help="strange pictures instead")
+    parser.add_argument("--halo", action="store_true", help="errors of tiling instead")
     arguments = parser.parse_args()
     model = load_model(arguments.model, "cpu")
     if arguments.strange:
         print(strange_table(model))
         return
-    print(check(model, load_held_out(arguments.pack, "cpu"), per_task=arguments.per_task).table())
+    images = load_held_out(arguments.pack, "cpu")
+    if arguments.halo:
+        print(halo_table(model, images, arguments.per_task))
+    else:
+        print(check(model, images, per_task=arguments.per_task).table())
 
 
 if __name__ == "__main__":
