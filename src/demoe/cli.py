@@ -23,7 +23,7 @@ from demoe.errors import (
     RecipeError,
 )
 from demoe.io._names import stem_of
-from demoe.recipe import PHOTOMETRY, ROUTINGS, TASKS, Recipe
+from demoe.recipe import PHOTOMETRY, POOLINGS, ROUTINGS, TASKS, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,6 +118,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--halo", type=_auto_or_int, help="pixels read around a tile, or auto")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--intensity", help="auto, full, percentile, or LOW,HIGH")
+    parser.add_argument("--pooling", choices=POOLINGS, help="what the network's attention sees")
+    parser.add_argument(
+        "--skip-flat", action="store_true", default=None, help="pass flat background by"
+    )
     parser.add_argument("--photometry", choices=PHOTOMETRY, help="preserve keeps the local mean")
 
 
@@ -129,7 +133,10 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
             recipe = Recipe.from_json(arguments.recipe.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"The recipe {arguments.recipe} cannot be read: {error}.") from None
-    names = ("model", "routing", "top_k", "tile", "halo", "device", "photometry")
+    names = (
+        *("model", "routing", "top_k", "tile", "halo", "device"),
+        *("pooling", "skip_flat", "photometry"),
+    )
     given = {n: v for n in names if (v := getattr(arguments, n)) is not None}
     if arguments.intensity is not None:
         limits = arguments.intensity.split(",")
@@ -182,6 +189,8 @@ def _run(arguments: argparse.Namespace) -> int:
             reports.append(asdict(report) | {"output": str(report.output)})
             if not arguments.json:
                 used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
+                if report.failed:
+                    used += f"; {report.failed} implausible cells kept their source"
                 print(
                     f"{report.output}: {report.megapixels:.2f} MP in {report.seconds:.1f} s; {used}"
                 )

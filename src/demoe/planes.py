@@ -47,7 +47,7 @@ ROUTING_BLOCK = 1024
 SURVEYED_WHOLE = 1024**2
 """Pixels of the largest plane that is surveyed as a whole; larger ones by samples."""
 
-SAMPLES = 4
+SAMPLES = 3
 """Samples along each axis, one routing window large, that stand for a larger plane."""
 
 SMALLEST = 32

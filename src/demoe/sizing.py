@@ -9,16 +9,16 @@ import torch
 
 from demoe.model.loading import Model
 
-BYTES = {"torch": 96, "openvino": 46}
+BYTES = {"torch": 96, "openvino": 34}
 """Bytes a pixel and a channel of the first level that a tile was seen to take (`demoe bench`)."""
 
 SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
 """Part of all memory of a device that a tile may take."""
 
-MOST_BYTES = 0.9e9
+MOST_BYTES = 1e9
 """Most that a tile may take on a CPU, however much memory there is."""
 
-SIDES = {"cpu": (128, 768), "cuda": (128, 2048)}
+SIDES = {"cpu": (128, 1024), "cuda": (128, 2048)}
 """Smallest and largest automatic tile: the larger, the less is read twice; on a CPU, a tile is also
 what a person waits for until the next one shows."""
 

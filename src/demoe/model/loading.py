@@ -104,7 +104,7 @@ class Model:
         x : Tensor
             (N, 3, H, W) in [0, 1]: the plane, or samples that stand for it together.
         """
-        features, attention = self.backend.encode(self.network.pad(x), None)
+        features, attention = self.backend.encode(self.network.pad(x), None, recurring=True)
         return attention, self.network.mlp_branch.together(features)
 
     @torch.inference_mode()
@@ -135,14 +135,14 @@ class Model:
         """
         padded, router = self.network.pad(x), self.network.mlp_branch
         if weights is None:
-            features = self.backend.encode(padded, None)[0]
+            features = self.backend.encode(padded, None, recurring=True)[0]
             gates = router(features) if each else router.together(features).expand(len(x), -1)
             weights = keep_top(gates, top_k)
         weights = _spatial(weights)
         wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
         # So little of an expert changes no number that matters, but makes it run in each sample.
         weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
-        return self.backend.restore(padded, weights, None)[1]
+        return self.backend.restore(padded, weights, None, recurring=True)[1]
 
     @torch.inference_mode()
     def route_windows(
