@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from demoe.allocator import keep_freed_memory
 from demoe.gates import one_hot
 from demoe.measure import Timing, give_memory_back, memory_in_use, timed
 from demoe.model.checkpoint import build_network, read_state_dict
@@ -141,6 +142,12 @@ def in_own_process(function: Callable[..., Result], *arguments: object) -> Resul
 def bare_alone(weights: Path, side: int, repeats: int, device_name: str) -> Timing:
     """Measure the bare network on the whole picture; to be run in a process of its own."""
     return _alone(bare_work, weights, side, repeats, device_name)
+
+
+def bare_keeping(weights: Path, side: int, repeats: int, device_name: str) -> Timing:
+    """Measure the bare network with the allocator settings of demoe."""
+    keep_freed_memory()
+    return bare_alone(weights, side, repeats, device_name)
 
 
 def monai_alone(weights: Path, side: int, repeats: int, device_name: str) -> Timing:

@@ -18,7 +18,7 @@ from demoe.bench_peers import (
     MONAI_WINDOW,
     Photo,
     bare_alone,
-    bare_work,
+    bare_keeping,
     has_monai,
     in_own_process,
     monai_alone,
@@ -162,7 +162,7 @@ def _jobs(
     yield _Job(
         BARE_KEEPING,
         side,
-        lambda s: here(bare_work(model.network, picture[:s, :s], device)),
+        lambda s: in_own_process(bare_keeping, model.path, s, repeats, str(device)),
         note,
     )
     routed = recipe.replace(routing="auto")

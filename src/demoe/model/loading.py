@@ -220,18 +220,23 @@ def choose_backend(network: DeMoENet, device: torch.device) -> Backend:
 
     The environment variable ``DEMOE_BACKEND=torch`` asks for PyTorch.
     """
-    eager = EagerBackend(network)
     wanted = os.environ.get("DEMOE_BACKEND", "auto")
     if wanted not in ("auto", "torch"):
         raise DeviceError(f"DEMOE_BACKEND must be auto or torch, not {wanted!r}.")
     if device.type != "cpu" or wanted == "torch":
-        return eager
+        return _eager(network)
     try:
         from demoe.model.openvino import OpenVINOBackend
     except ImportError:
-        return eager
+        return _eager(network)
     fast = OpenVINOBackend(network)
-    return fast if _agree(eager, fast) else eager
+    return fast if _agree(EagerBackend(network), fast) else _eager(network)
+
+
+def _eager(network: DeMoENet) -> Backend:
+    # Graphs keep what they need by themselves; a heap that never shrinks would only keep it twice.
+    keep_freed_memory()
+    return EagerBackend(network)
 
 
 @torch.inference_mode()
@@ -295,7 +300,6 @@ def load_model(name: str | os.PathLike[str] = "default", device: str = "auto") -
 
 @functools.lru_cache(maxsize=4)
 def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
-    keep_freed_memory()
     tensors, metadata = read_state_dict(path)
     network = build_network(tensors, name=str(path))
     if network.config.experts != len(TASKS):
