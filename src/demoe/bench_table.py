@@ -33,7 +33,7 @@ def table(result: dict[str, Any]) -> str:
             f"{tile} with a halo of {settings['halo']}: each pixel is read "
             f"{settings['reads_per_pixel']:.2f} times",
         ),
-        ("demoe by", f"{settings['backend']}; the bare network and MONAI by torch"),
+        ("backend", f"{settings['backend']}; the bare network and MONAI by torch"),
         (
             "product",
             " ".join(f"{rate:.0f}" for rate in result["matrix_product_gflops"])
