@@ -83,6 +83,13 @@ def test_a_picture_of_one_tile_that_does_not_fit_is_an_error(weights, picture, m
         np.asarray(deblurred(picture, weights, tile=512).image)
 
 
+def test_a_device_too_small_for_any_tile_is_an_error(weights, picture, monkeypatch) -> None:
+    device = Small(100)
+    monkeypatch.setattr(Model, "restore", lambda *args, **named: device(*args, **named))
+    with pytest.raises(DeviceError, match="too little memory for a tile of 1.. x 1.. pixels"):
+        np.asarray(deblurred(picture, weights).image)
+
+
 # -- failures of the network -----------------------------------------------------------------------
 
 

@@ -195,7 +195,7 @@ class PlaneWork:
         """Restore a rectangle, half by half where the device has too little memory."""
         memory, area = self._memory, math.prod(read.shape)
         halves = _halves(core, self.plan.grid)
-        if area < memory.too_large:
+        if area < memory.too_large or not halves:
             try:
                 return self._restore_at_once(plane, core, read, recurring=recurring)
             except TooLarge as error:
