@@ -121,14 +121,12 @@ class TileRunner:
         tops: Sequence[int],
         lefts: Sequence[int],
         attention: Attention | None = None,
-        *,
-        recurring: bool = False,
     ) -> Gates:
         """Decide once a window: gates (5, len(tops), len(lefts)); sizes in pixels of the tile."""
 
         def work() -> Gates:
             x = self._enter(pixels)
-            gates = self.model.route_windows(x, window, tops, lefts, attention, recurring=recurring)
+            gates = self.model.route_windows(x, window, tops, lefts, attention)
             return gates[0].cpu().numpy()
 
         return self._run(work, pixels)

@@ -161,13 +161,13 @@ class PlaneWork:
     def failed_cells(self, plane: Plane, row: int, col: int) -> list[tuple[int, int]]:
         """Return cells (row, column) in a computed tile whose restoration was not plausible."""
         core, pitch = self.plan.tile_at(row, col).core, self.recipe.pitch
-        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        rows, cols = _touched(core, pitch)
         return sorted(cell for cell in self._failed(plane) if cell[0] in rows and cell[1] in cols)
 
     def _active(self, plane: Plane, core: Box) -> list[Box]:
         """Return the boxes of a core in which there is something to restore, of a tile at most."""
         pitch = self.recipe.pitch
-        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        rows, cols = _touched(core, pitch)
         parts = active_parts(self._flat(plane, rows, cols), rows, cols, pitch, core, self.plan.halo)
         return [box for part in parts for box in _pieces(part, self.piece, self.plan.grid)]
 
@@ -234,7 +234,7 @@ class PlaneWork:
     ) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
         """Give the cells of a core in which the network failed, with their pixels in the core."""
         pitch = self.recipe.pitch
-        rows, cols = _touched(core.top, core.bottom, pitch), _touched(core.left, core.right, pitch)
+        rows, cols = _touched(core, pitch)
         # Whole cells as far as they were read, so that tiles that share one agree on it.
         whole = Box(rows.start * pitch, cols.start * pitch, rows.stop * pitch, cols.stop * pitch)
         seen = whole.common(read)
@@ -480,8 +480,12 @@ def make_runner(model: Model, recipe: Recipe) -> TileRunner:
     return TileRunner(model, top_k=recipe.top_k, preserve=recipe.photometry == "preserve")
 
 
-def _touched(start: int, stop: int, pitch: int) -> range:
-    return range(start // pitch, -(-stop // pitch))
+def _touched(box: Box, pitch: int) -> tuple[range, range]:
+    """Return rows and columns of the cells that a box touches."""
+    return (
+        range(box.top // pitch, -(-box.bottom // pitch)),
+        range(box.left // pitch, -(-box.right // pitch)),
+    )
 
 
 def _pieces(box: Box, side: int, grid: int) -> list[Box]:

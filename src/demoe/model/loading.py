@@ -152,8 +152,6 @@ class Model:
         tops: Sequence[int],
         lefts: Sequence[int],
         attention: Attention | None = None,
-        *,
-        recurring: bool = False,
     ) -> Tensor:
         """Return expert probabilities (1, E, rows, cols), one decision a window of the picture.
 
@@ -167,10 +165,8 @@ class Model:
             Where they begin, in pixels, multiples of ``multiple``.
         attention : mapping, optional
             The encoder's, held fixed; by default blocks pool over the picture.
-        recurring : bool
-            More pictures of this size are to come, so that it pays to prepare for it.
         """
-        features = self.backend.encode(self.network.pad(x), attention, recurring)[0]
+        features = self.backend.encode(self.network.pad(x), attention)[0]
         m = self.multiple
         gates: Tensor = self.network.mlp_branch.local(
             features,
@@ -200,7 +196,7 @@ class Model:
         attention : mapping, optional
             Of all blocks, held fixed; by default blocks pool over the picture.
         recurring : bool
-            As for `route_windows`.
+            More pictures of this size are to come, so that it pays to prepare for it.
         """
         padded = self.network.pad(x)
         restored = self.backend.restore(padded, _spatial(weights), attention, recurring)[0]
