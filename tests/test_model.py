@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import CONFIG, tiny_network, tiny_weights
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from demoe.errors import DeviceError, WeightsError
 from demoe.model import load_model
 from demoe.model.blocks import ExpertMixture, NAFBlock
 from demoe.model.config import NetworkConfig
-from demoe.model.loading import Model, choose_device, local_mean
+from demoe.model.loading import Model, choose_device
 from demoe.model.network import DeMoENet, keep_top, spread_gates
 from demoe.model.receptive_field import encoder_reach, exact_halo, reach
 from demoe.model.router import Router
@@ -248,8 +246,9 @@ def measured_reach(network: DeMoENet, output_of, core: int, margin: int) -> int:
         NetworkConfig(4, (2, 0), 1, (3, 1), 1, 8, 4),
         NetworkConfig(4, (1, 2, 1), 0, (0, 2, 1), 1, 8, 4),
         NetworkConfig(4, (1, 1, 1, 1), 1, (1, 1, 1, 1), 1, 8, 4),
+        NetworkConfig(4, (0, 1, 1), 1, (1, 0, 1), 1, 8, 4, keeps_level=True),
     ],
-    ids=lambda c: f"{c.encoder_blocks}-{c.middle_blocks}-{c.decoder_blocks}",
+    ids=lambda c: f"{c.encoder_blocks}-{c.middle_blocks}-{c.decoder_blocks}{'k' * c.keeps_level}",
 )
 def test_the_reach_is_what_gradients_say(config: NetworkConfig) -> None:
     network = hold_pooling(tiny_network(config=config)).double()
@@ -367,19 +366,3 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 def test_devices_that_are_there() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4))
-def test_the_local_mean_is_that_of_a_square(height: int, width: int, radius: int) -> None:
-    x = torch.rand(1, 1, height, width)
-    mean = local_mean(x, radius)
-    assert mean.shape == x.shape
-    row, col = height // 2, width // 3
-    square = x[
-        0,
-        0,
-        max(0, row - radius) : row + radius + 1,
-        max(0, col - radius) : col + radius + 1,
-    ]
-    torch.testing.assert_close(mean[0, 0, row, col], square.mean())

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from demoe.errors import DeviceError
 from demoe.gates import Gates
-from demoe.model.loading import Model, local_mean
+from demoe.model.level import REACH, keep_level
+from demoe.model.loading import Model
 from demoe.model.network import keep_top
 from demoe.model.pooling import Attention
 
 Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
-
-PHOTOMETRY_RADIUS = 32
-"""Half the side, in pixels, of the square whose mean is kept by ``photometry="preserve"``."""
 
 # The network uses every core by itself; two of them at once would only cost memory.
 _ONE_AT_A_TIME = threading.Lock()
@@ -44,13 +42,13 @@ class TileRunner:
     top_k : int
         Experts mixed at each place.
     preserve : bool
-        Give the result the local mean intensity of what came in.
+        Give the result the local mean intensity of what came in, if the network does not.
     """
 
     def __init__(self, model: Model, *, top_k: int = 1, preserve: bool = False) -> None:
         self.model = model
         self.top_k = top_k
-        self.preserve = preserve
+        self.preserve = preserve and not model.config.keeps_level
 
     @property
     def halo(self) -> int:
@@ -64,8 +62,7 @@ class TileRunner:
     @property
     def _extra(self) -> int:
         """What keeping the local mean needs, on the network's grid."""
-        grid = self.model.multiple
-        return -(-PHOTOMETRY_RADIUS // grid) * grid if self.preserve else 0
+        return REACH * self.model.multiple if self.preserve else 0
 
     def survey(self, samples: Sequence[Pixels]) -> tuple[Attention, Gates]:
         """Return the encoder's attention for a plane and the router's decision (5,) on it.
@@ -172,7 +169,7 @@ class TileRunner:
             mixing = torch.from_numpy(weights)[None].to(x.device)
             restored = self.model.restore(x, mixing, attention, recurring=recurring)
             if self.preserve:
-                restored = _keep_local_mean(restored, x)
+                restored = keep_level(restored, x, self.model.multiple)
             out = restored[0].permute(1, 2, 0)
             if pixels.shape[2] == 1:
                 out = out.mean(dim=2, keepdim=True)
@@ -203,15 +200,3 @@ class TileRunner:
                     f"The device {self.model.device} has too little memory for a tile of "
                     f"{width} x {height} pixels; choose a smaller tile or another device."
                 ) from None
-
-
-def _keep_local_mean(restored: Tensor, x: Tensor) -> Tensor:
-    """Scale the result so that its local mean is the input's.
-
-    A ratio, because networks that brighten do so by a factor; where there is hardly any light, a
-    difference does the same without dividing by nothing.
-    """
-    wanted = local_mean(x, PHOTOMETRY_RADIUS)
-    found = local_mean(restored, PHOTOMETRY_RADIUS)
-    enough = (wanted > 1e-3) & (found > 1e-3)
-    return torch.where(enough, restored * (wanted / found), restored + (wanted - found))

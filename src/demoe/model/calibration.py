@@ -255,11 +255,12 @@ def tiling_errors(
         cores = network.decode(
             *encoded_parts, gates.expand(2, -1, -1, -1), (size - cut, size - cut), held
         )
+        whole, cores = network.finish(x + whole, x), network.finish(parts + cores, parts)
         inside = torch.cat([whole[:, :, cut:, cut:], whole[:, :, :-cut, :-cut]])
         found = (cores - inside).abs().amax(dim=1)
         # What is not finite differs as much as can be; a maximum would drop it.
         errors = torch.maximum(errors, found.nan_to_num(torch.inf, torch.inf))
-        restored.append(x + whole)
+        restored.append(whole)
     # Turned so that the cuts of both lie at the first row and column.
     turned = torch.maximum(errors[0], errors[1].flip(0, 1))
     halos = range(0, exact_halo(network.config), network.config.multiple)

@@ -29,6 +29,9 @@ class NetworkConfig:
         Experts in each mixture-of-experts block.
     router_width, router_hidden : int
         Channels of the router's bottleneck and of its hidden layer.
+    keeps_level : bool
+        Whether the restored picture gets the local mean of what came in; the published network's
+        does not.
     """
 
     width: int = 32
@@ -38,6 +41,7 @@ class NetworkConfig:
     experts: int = 5
     router_width: int = 256
     router_hidden: int = 128
+    keeps_level: bool = False
 
     def __post_init__(self) -> None:
         """Reject what no network can be built from."""
@@ -65,6 +69,7 @@ class NetworkConfig:
             "middle_blocks": self.middle_blocks,
             "decoder_blocks": list(self.decoder_blocks),
             "experts": self.experts,
+            "keeps_level": self.keeps_level,
         }
 
 
@@ -122,4 +127,5 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
         experts=experts,
         router_width=channels("mlp_branch.conv_bottleneck.0.weight"),
         router_hidden=channels("mlp_branch.classifier.2.weight"),
+        keeps_level="keeps_level" in shapes,
     )

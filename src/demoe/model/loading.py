@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from demoe.allocator import keep_freed_memory
 from demoe.errors import DeviceError, WeightsError
@@ -200,7 +199,7 @@ class Model:
         """
         padded = self.network.pad(x)
         restored = self.backend.restore(padded, _spatial(weights), attention, recurring)[0]
-        return restored[:, :, : x.shape[2], : x.shape[3]]
+        return self.network.finish(restored[:, :, : x.shape[2], : x.shape[3]], x)
 
     def move(self, x: Tensor) -> Tensor:
         """Bring a tensor to the device, in the memory layout that the network prefers."""
@@ -306,11 +305,3 @@ def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
     network = network.to(torch.device(device))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
     return Model(network, name, path, sha256_of(path), torch.device(device), metadata)
-
-
-def local_mean(x: Tensor, radius: int) -> Tensor:
-    """Return the mean over a square of ``2 radius + 1`` pixels; borders average what there is."""
-    side = 2 * radius + 1
-    # Two passes of one dimension each: a square window separates.
-    rows = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from demoe.model.blocks import BlockChain, ExpertMixture, NAFBlock, RunBlock, as_it_is
 from demoe.model.config import NetworkConfig
+from demoe.model.level import keep_level
 from demoe.model.router import Router
 
 
@@ -88,6 +89,9 @@ class DeMoENet(nn.Module):
             self.decoders.append(BlockChain(NAFBlock(width) for _ in range(count)))
             self.experts.append(ExpertMixture(width, config.experts))
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
+        if config.keeps_level:
+            # In the state dict, so that a file says by itself what its network does.
+            self.register_buffer("keeps_level", torch.ones(1))
 
     def pad(self, x: Tensor) -> Tensor:
         """Add zeros at the bottom and right, up to multiples of ``config.multiple``."""
@@ -141,6 +145,11 @@ class DeMoENet(nn.Module):
         correction: Tensor = self.ending(features)
         return correction
 
+    def finish(self, restored: Tensor, x: Tensor) -> Tensor:
+        """Return a restored picture with the level of its source, if the network keeps levels."""
+        config = self.config
+        return keep_level(restored, x, config.multiple) if config.keeps_level else restored
+
     def forward(self, x: Tensor, gates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Restore a batch of pictures.
 
@@ -169,4 +178,4 @@ class DeMoENet(nn.Module):
         if mixing.ndim == 2:
             mixing = mixing[:, :, None, None]
         restored = self.decode(features, skips, mixing, size) + padded
-        return restored[:, :, : size[0], : size[1]], gates
+        return self.finish(restored[:, :, : size[0], : size[1]], x), gates

@@ -6,6 +6,7 @@ Pooling is left out: its reach is the whole read, and holding it fixed is anothe
 from __future__ import annotations
 
 from demoe.model.config import NetworkConfig
+from demoe.model.level import REACH
 
 
 def encoder_reach(config: NetworkConfig) -> int:
@@ -23,7 +24,7 @@ def reach(config: NetworkConfig) -> int:
     core whose edges lie on multiples of ``config.multiple``, cells of all levels end where the
     core ends, so the steps just add up.
     """
-    beyond = 1  # the last convolution
+    beyond = REACH * config.multiple * config.keeps_level + 1  # the last convolution
     for level, blocks in enumerate(reversed(config.decoder_blocks)):
         # One expert follows the blocks of each level. Features of this level are needed up to a
         # whole cell of the next one.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demoe.errors import ImageError, OutputError, RecipeError
 
 if TYPE_CHECKING:
+    from demoe.model.network import DeMoENet
     from demoe.training.data import SharpImages
     from demoe.training.loop import TrainingPlan
 
@@ -77,10 +79,8 @@ def train(arguments: argparse.Namespace) -> int:
     import torch
 
     from demoe.model.calibration import calibration_metadata
-    from demoe.model.checkpoint import build_network, read_state_dict, write_weights
-    from demoe.model.config import NetworkConfig
+    from demoe.model.checkpoint import write_weights
     from demoe.model.loading import choose_device
-    from demoe.model.network import DeMoENet
     from demoe.training.card import model_card
     from demoe.training.evaluation import evaluate as measure
     from demoe.training.loop import STATE, steps_done
@@ -100,15 +100,8 @@ def train(arguments: argparse.Namespace) -> int:
         )
     images, held_out = load_images(arguments.pack, device)
     torch.manual_seed(arguments.seed)
-    if arguments.init:
-        network = build_network(read_state_dict(arguments.init)[0], name=str(arguments.init))
-    else:
-        # Few blocks where pixels are many, more where they are few: the best use of a short time.
-        network = DeMoENet(NetworkConfig(arguments.width, (0, 1, 2, 4), 2, (1, 1, 1, 0)))
-        for parameter in network.ending.parameters():
-            torch.nn.init.zeros_(parameter)  # begin as the identity
     network = train_network(
-        network.to(device), images, plan, folder, resume=arguments.resume, report=_say
+        _network(arguments).to(device), images, plan, folder, resume=arguments.resume, report=_say
     )
     if plan.stop < 1:
         _say(f"schedule done up to {plan.stop:.0%}; weights are in {folder}")
@@ -127,6 +120,30 @@ def train(arguments: argparse.Namespace) -> int:
     _write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
     print(scores.table())
     return 0
+
+
+def _network(arguments: argparse.Namespace) -> DeMoENet:
+    """Return the network to train; it keeps levels, since all targets have their image's exposure.
+
+    Weights to start from may not have done so.
+    """
+    import torch
+
+    from demoe.model.checkpoint import build_network, read_state_dict
+    from demoe.model.config import NetworkConfig
+    from demoe.model.network import DeMoENet
+
+    if arguments.init:
+        begun = build_network(read_state_dict(arguments.init)[0], name=str(arguments.init))
+        network = DeMoENet(replace(begun.config, keeps_level=True))
+        network.load_state_dict(begun.state_dict(), strict=False)
+        return network
+    # Few blocks where pixels are many, more where they are few: the best use of a short time.
+    config = NetworkConfig(arguments.width, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True)
+    network = DeMoENet(config)
+    for parameter in network.ending.parameters():
+        torch.nn.init.zeros_(parameter)  # begin as the identity
+    return network
 
 
 def evaluate(arguments: argparse.Namespace) -> int:

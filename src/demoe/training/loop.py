@@ -327,6 +327,7 @@ def _losses(
     weights = gates.to(features.dtype)[:, :, None, None]
     size = (image.shape[2], image.shape[3])
     restored = network.decode(features, skips, weights, size).float() + image
+    restored = network.finish(restored, image)
     loss = restoration_loss(restored, target)
     if known.any():
         loss = loss + plan.router_weight * F.cross_entropy(scores[known], task[known])
