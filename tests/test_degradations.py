@@ -176,7 +176,7 @@ def test_in_front_of_the_sensor_light_is_kept(
 ) -> None:
     displayed(monkeypatch, 0.0)
     for seed in range(8):
-        image, target = make(point(), Draw(seed))  # type: ignore[operator]
+        image, target, _ = make(point(), Draw(seed))  # type: ignore[operator]
         torch.testing.assert_close(target, point())
         before, after = float(to_linear(point()).sum()), float(to_linear(image).sum())
         assert after == pytest.approx(before, rel=0.02)
@@ -186,14 +186,14 @@ def test_in_front_of_the_sensor_light_is_kept(
 def test_blur_of_finished_pictures_keeps_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     displayed(monkeypatch, 1.0)
     for seed in range(8):
-        image, target = blur.defocus(point(), Draw(seed))
+        image, target, _ = blur.defocus(point(), Draw(seed))
         torch.testing.assert_close(target, point())
         assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
 
 
 def test_finished_frames_are_averaged_as_they_are_shown() -> None:
     for seed in range(8):
-        image, target = blur.synth_global_motion(point(), Draw(seed))
+        image, target, _ = blur.synth_global_motion(point(), Draw(seed))
         torch.testing.assert_close(target, point())
         assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
         light, shown = to_linear(point()).sum(), to_linear(image).sum()
@@ -203,7 +203,7 @@ def test_finished_frames_are_averaged_as_they_are_shown() -> None:
 def test_averaging_frames_displaces_nothing() -> None:
     at = torch.arange(SIDE) - SIDE // 2
     for seed in range(30):
-        image, _ = blur.synth_global_motion(point(), Draw(seed))
+        image, _, _ = blur.synth_global_motion(point(), Draw(seed))
         plane = image[0, 0] / image[0, 0].sum()
         centre = float((plane.sum(1) * at).sum()), float((plane.sum(0) * at).sum())
         assert math.hypot(*centre) < 0.05
@@ -227,7 +227,7 @@ def test_local_motion_leaves_the_background_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(blur, "_object_mask", lambda h, w, draw: mask)
     back, front = texture(0), texture(1)
     for seed in range(6):
-        image, target = blur.local_motion(back, Draw(seed), front)
+        image, target, _ = blur.local_motion(back, Draw(seed), front)
         near = torch.zeros(SIDE, SIDE, dtype=torch.bool)
         near[40 - 21 : 56 + 21, 40 - 21 : 56 + 21] = True
         torch.testing.assert_close(image[..., ~near], back[..., ~near], atol=1e-3, rtol=0)
@@ -250,7 +250,7 @@ def test_low_light_has_one_exposure_for_image_and_target(monkeypatch: pytest.Mon
     displayed(monkeypatch, 0.0)
     for seed in range(20):
         sharp = texture(seed) + 0.05
-        image, target = blur.low_light(sharp, Draw(seed))
+        image, target, _ = blur.low_light(sharp, Draw(seed))
         light, dark = to_linear(image).mean(), to_linear(target).mean()
         assert float(light) == pytest.approx(float(dark), rel=0.03)
         assert bool((target <= sharp + 1e-6).all())
@@ -263,7 +263,7 @@ def test_low_light_has_one_exposure_for_image_and_target(monkeypatch: pytest.Mon
 def test_low_light_of_finished_pictures_keeps_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     displayed(monkeypatch, 1.0)
     for seed in range(20):
-        image, target = blur.low_light(texture(seed) + 0.05, Draw(seed))
+        image, target, _ = blur.low_light(texture(seed) + 0.05, Draw(seed))
         assert float(image.mean()) == pytest.approx(float(target.mean()), rel=0.03)
         ratio = to_linear(target) / to_linear(texture(seed) + 0.05)
         assert 1 / 16.1 < float(ratio.min()) <= float(ratio.max()) < 1 / 3.9
@@ -273,7 +273,7 @@ def test_low_light_highlights_are_as_bright_in_the_target() -> None:
     sharp = torch.full((1, 3, SIDE, SIDE), 0.2)
     sharp[..., 20:76, 20:76] = 1.0  # wider than any kernel, so its middle is not blurred away
     for seed in range(20):
-        image, target = blur.low_light(sharp, Draw(seed))
+        image, target, _ = blur.low_light(sharp, Draw(seed))
         middle = (..., slice(46, 50), slice(46, 50))
         found, wanted = to_linear(image[middle]).mean(), to_linear(target[middle]).mean()
         assert float(found) == pytest.approx(float(wanted), rel=0.05)
@@ -360,7 +360,7 @@ def test_a_microscope_records_light_as_it_is() -> None:
     bright, dark = torch.full((1, 3, 90, 90), 0.6), torch.full((1, 3, 90, 90), 0.2)
     noise = []
     for seed in range(12):
-        image, target = blur.microscope_defocus(bright, Draw(seed))
+        image, target, _ = blur.microscope_defocus(bright, Draw(seed))
         torch.testing.assert_close(target, bright)
         assert float(image.mean()) == pytest.approx(0.6, rel=0.01)
         assert torch.equal(image[:, 0], image[:, 2])  # gray stays gray
@@ -407,16 +407,16 @@ def test_gray_motion_keeps_values_of_light(monkeypatch: pytest.MonkeyPatch) -> N
     displayed(monkeypatch, 1.0)
     for make in (blur.global_motion, blur.defocus):
         for seed in range(5):
-            image, _ = make(point(), Draw(seed))
+            image, _, _ = make(point(), Draw(seed))
             assert float(image.sum()) == pytest.approx(float(point().sum()), rel=1e-3)
 
 
 def test_most_gray_images_and_no_coloured_one_are_a_microscopes(monkeypatch):
     seen = []
 
-    def watched(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def watched(sharp: Tensor, draw: Draw) -> blur.Example:
         seen.append(sharp)
-        return sharp, sharp
+        return sharp, sharp, None
 
     monkeypatch.setattr(blur, "microscope_defocus", watched)
     side = 2 * MARGIN + 8
@@ -425,3 +425,30 @@ def test_most_gray_images_and_no_coloured_one_are_a_microscopes(monkeypatch):
     seen.clear()
     degrade(torch.rand(5, 3, side, side), [0] * 5, Draw(0))
     assert not seen
+
+
+# -- what blurred an image ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [0, 1, 3, 4])
+def test_the_kernel_that_is_told_is_what_blurred_the_image(
+    task: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOISE", "JPEG", "MICROSCOPE"):
+        monkeypatch.setattr(blur, name, 0.0)
+    monkeypatch.setattr(blur, "_noise", lambda like, draw: torch.zeros_like(like))
+    monkeypatch.setattr(blur, "_saturating", lambda linear, draw: linear)
+    seen = {True: 0, False: 0, None: 0}
+    for seed in range(12):
+        data = degrade(texture(seed), [task], Draw(seed))
+        (psf,) = data.psf
+        seen[psf and psf.in_light] += 1
+        if psf is None:
+            continue
+        target = to_linear(data.target) if psf.in_light else data.target
+        again = kernels.convolve(target, psf.kernel[None])
+        again = to_display(again) if psf.in_light else again
+        inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+        torch.testing.assert_close(again[inner], data.image[inner], atol=0.006, rtol=0)
+    assert seen[True] if task != 3 else not seen[True]
+    assert bool(seen[None]) == (task == 1)  # a camera that rolls

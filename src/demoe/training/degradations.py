@@ -48,6 +48,26 @@ def to_display(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Psf:
+    """What blurred a whole image.
+
+    Attributes
+    ----------
+    kernel : Tensor
+        (k, k), summing to 1.
+    in_light : bool
+        Whether it acted on linear light; else on display values.
+    """
+
+    kernel: Tensor
+    in_light: bool
+
+
+Example = tuple[Tensor, Tensor, Psf | None]
+"""Image, target, and what blurred it where that is one kernel all over."""
+
+
+@dataclass(frozen=True)
 class Blurred:
     """A batch of degraded images with what they should become.
 
@@ -57,11 +77,14 @@ class Blurred:
         (N, 3, H, W), [0, 1].
     task : Tensor
         (N,) index into ``TASKS``; -1 for images that are sharp already.
+    psf : tuple of Psf or None
+        What blurred each image; None where that is no single kernel.
     """
 
     image: Tensor
     target: Tensor
     task: Tensor
+    psf: tuple[Psf | None, ...] = ()
 
 
 def _optical_kernel(draw: Draw, strength: float) -> Tensor:
@@ -135,29 +158,30 @@ def _on_values(sharp: Tensor, draw: Draw) -> bool:
     return draw.chance(MICROSCOPE if _is_gray(sharp) else DISPLAY)
 
 
-def defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def defocus(sharp: Tensor, draw: Draw) -> Example:
     """Blur with an aperture's PSF, mostly in linear light."""
     kernel = _optical_kernel(draw, 1.0)
     if _on_values(sharp, draw):
-        return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp
-    return _in_light(sharp, kernel, draw), sharp
+        return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp, Psf(kernel, False)
+    return _in_light(sharp, kernel, draw), sharp, Psf(kernel, True)
 
 
-def global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def global_motion(sharp: Tensor, draw: Draw) -> Example:
     """Average what a shaking, slightly rolling camera sees, in linear light.
 
     Most gray values are light already, and a stage that drifts does not roll.
     """
     path = _camera_path(draw, 3, 28)
     if _is_gray(sharp) and draw.chance(MICROSCOPE):
-        kernel = kernels.from_path(KERNEL, path)[None]
-        return kernels.convolve(sharp, kernel).clamp(0, 1), sharp
+        kernel = kernels.from_path(KERNEL, path)
+        return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp, Psf(kernel, False)
     roll = draw.uniform(-0.03, 0.03) if draw.chance(0.4) else 0.0
     if roll == 0.0:
-        return _in_light(sharp, kernels.from_path(KERNEL, path), draw), sharp
+        kernel = kernels.from_path(KERNEL, path)
+        return _in_light(sharp, kernel, draw), sharp, Psf(kernel, True)
     linear = _saturating(to_linear(sharp), draw)
     seen = _average_frames(linear, kernels.centred(path[:: max(1, len(path) // 24)]), roll)
-    return to_display(seen.clamp(0, 1)), sharp
+    return to_display(seen.clamp(0, 1)), sharp, None
 
 
 def _average_frames(linear: Tensor, path: Tensor, roll: float) -> Tensor:
@@ -175,13 +199,14 @@ def _average_frames(linear: Tensor, path: Tensor, roll: float) -> Tensor:
     return views.mean(dim=0, keepdim=True)
 
 
-def synth_global_motion(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def synth_global_motion(sharp: Tensor, draw: Draw) -> Example:
     """Average finished frames along a path, which may be sparse, without linear light."""
     path = _straight_path(draw, 2.5, 26) if draw.chance(0.55) else _camera_path(draw, 3, 28)
     if draw.chance(0.25):
         # Few frames: the steps between them show.
         path = kernels.centred(path[:: draw.integer(4, 12)])
-    return kernels.convolve(sharp, kernels.from_path(KERNEL, path)[None]).clamp(0, 1), sharp
+    kernel = kernels.from_path(KERNEL, path)
+    return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp, Psf(kernel, False)
 
 
 def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
@@ -195,7 +220,7 @@ def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
     return ((field - level) / draw.log_uniform(0.003, 0.03)).sigmoid()
 
 
-def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tensor]:
+def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> Example:
     """Move a masked object, cut from ``other``, over a sharp background, mostly in linear light."""
     h, w = sharp.shape[2:]
     path = _straight_path(draw, 4, 28) if draw.chance(0.7) else _camera_path(draw, 5, 28)
@@ -206,38 +231,41 @@ def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tens
     front = front * alpha
     seen = kernels.convolve(front, kernel) + (1 - kernels.convolve(alpha, kernel)) * back
     seen, still = seen.clamp(0, 1), front + (1 - alpha) * back
-    return (seen, still) if display else (to_display(seen), to_display(still))
+    return (seen, still, None) if display else (to_display(seen), to_display(still), None)
 
 
-def microscope_defocus(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def microscope_defocus(sharp: Tensor, draw: Draw) -> Example:
     """Blur where values are light, recorded without a display curve, and count photons."""
-    light = kernels.convolve(sharp, _microscope_kernel(draw)[None]).clamp(0, 1)
+    kernel = _microscope_kernel(draw)
+    light = kernels.convolve(sharp, kernel[None]).clamp(0, 1)
     if draw.chance(0.7):
         photons = draw.log_uniform(100, 20000)
         offset = draw.uniform(0, 0.03)
         light = light + _noise(light, draw) * ((light + offset) / photons).sqrt()
-    return light, sharp
+    return light, sharp, Psf(kernel, False)
 
 
-def low_light(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def low_light(sharp: Tensor, draw: Draw) -> Example:
     """Blur at a short exposure with its noise; the target is sharp at the same exposure."""
     exposure = 1 / draw.log_uniform(4, 16)
     if draw.chance(0.7):
-        kernel = kernels.from_path(KERNEL, _camera_path(draw, 3, 24))[None]
+        kernel = kernels.from_path(KERNEL, _camera_path(draw, 3, 24))
     else:
-        kernel = _optical_kernel(draw, 0.8)[None]
+        kernel = _optical_kernel(draw, 0.8)
     electrons = draw.log_uniform(1200, 12000)
     read = draw.uniform(1, 4) / electrons
-    if _on_values(sharp, draw):
+    display = _on_values(sharp, draw)
+    if display:
         # Finished frames that were darkened afterwards: blur before the curve, noise behind it.
         dark = to_display(to_linear(sharp) * exposure)
-        seen = to_linear(kernels.convolve(dark, kernel).clamp(0, 1))
+        seen = to_linear(kernels.convolve(dark, kernel[None]).clamp(0, 1))
     else:
         linear = _saturating(to_linear(sharp), draw) * exposure
         dark = to_display(linear.clamp(0, 1))  # of the same scene, highlights and all
-        seen = kernels.convolve(linear, kernel).clamp_min(0)
+        seen = kernels.convolve(linear, kernel[None]).clamp_min(0)
     shot = _noise(seen, draw) * (seen / electrons).sqrt()
-    return to_display((seen + shot + _noise(seen, draw) * read).clamp(0, 1)), dark
+    image = to_display((seen + shot + _noise(seen, draw) * read).clamp(0, 1))
+    return image, dark, Psf(kernel, not display)
 
 
 def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
@@ -252,17 +280,18 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
     draw : Draw
         Source of all randomness.
     """
-    images, targets = [], []
+    images, targets, psfs = [], [], []
     for n, task in enumerate(tasks):
         one = sharp[n : n + 1]
         if task < 0:
-            image, target = _sharp(one, draw)
+            image, target, psf = _sharp(one, draw)
         elif TASKS[task] == "local_motion":
-            image, target = local_motion(one, draw, sharp[(n + 1) % len(tasks)][None].flip(3))
+            other = sharp[(n + 1) % len(tasks)][None].flip(3)
+            image, target, psf = local_motion(one, draw, other)
         elif TASKS[task] == "defocus" and _is_gray(one) and draw.chance(MICROSCOPE):
-            image, target = microscope_defocus(one, draw)
+            image, target, psf = microscope_defocus(one, draw)
         else:
-            image, target = _BY_TASK[TASKS[task]](one, draw)
+            image, target, psf = _BY_TASK[TASKS[task]](one, draw)
         if task >= 0:
             if TASKS[task] != "low_light" and draw.chance(NOISE):
                 image = _sensor(image, draw)
@@ -270,11 +299,13 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
                 image = compress(image.clamp(0, 1), draw.integer(60, 99))
         images.append(image.clamp(0, 1))
         targets.append(target)
+        psfs.append(psf)
     inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     return Blurred(
         _quantised(torch.cat(images)[inner]),
         torch.cat(targets)[inner],
         torch.tensor(tasks, device=sharp.device),
+        tuple(psfs),
     )
 
 
@@ -287,16 +318,16 @@ def _is_gray(image: Tensor) -> bool:
     return bool((image == image[:, :1]).all())
 
 
-def _sharp(sharp: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+def _sharp(sharp: Tensor, draw: Draw) -> Example:
     """Leave an image sharp, or barely blurred, or flat; the target is the image as it is."""
     if draw.chance(FLAT):
-        return (flat := sharp.mean(dim=(2, 3), keepdim=True).expand_as(sharp)), flat
+        return (flat := sharp.mean(dim=(2, 3), keepdim=True).expand_as(sharp)), flat, None
     if draw.chance(0.5):
         kernel = kernels.gaussian(KERNEL, draw.uniform(0.2, 0.55))
         sharp = kernels.convolve(sharp, kernel[None]).clamp(0, 1)
     if draw.chance(JPEG):
         sharp = compress(sharp, draw.integer(80, 99))
-    return sharp, sharp
+    return sharp, sharp, None
 
 
 _BY_TASK = {
