@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import dask.array as da
 import numpy as np
+from dask.base import compute
 from numpy.typing import NDArray
 
 from demoe.errors import AxesError, ImageError
@@ -32,6 +34,16 @@ def fill(gates: Gates, rows: int, cols: int) -> Gates:
 def expert_map(gates: Gates) -> NDArray[np.uint8]:
     """Return the strongest expert of each cell, 1 to 5, for gates (..., 5, rows, cols)."""
     return np.asarray(gates.argmax(axis=-3) + 1, np.uint8)
+
+
+def confidence(gates: Gates) -> Gates:
+    """Return by how much the strongest expert leads, 0 to 1, for gates (..., 5, rows, cols).
+
+    The lead over the second, not the entropy: the map shows the strongest alone, and where two are
+    equal the choice is a toss-up (0), which the entropy of five would still call 57 % sure.
+    """
+    second, first = np.moveaxis(np.partition(gates, -2, axis=-3)[..., -2:, :, :], -3, 0)
+    return np.asarray(np.clip(first - second, 0, 1), np.float32)
 
 
 def window_starts(
@@ -92,17 +104,37 @@ def _hat(at: NDArray[np.floating], cells: int) -> Gates:
     return np.asarray(np.maximum(0, 1 - distance), np.float32)
 
 
+def cells_around(start: int, stop: int, pitch: int, count: int) -> range:
+    """Return the cells that count for pixels: one more on each side, for interpolation."""
+    return range(max(0, start // pitch - 1), min(count, -(-stop // pitch) + 1))
+
+
 class PaintedMap:
     """An expert map made by a person: 0 leaves the choice to the router, 1 to 5 forces an expert.
 
     Parameters
     ----------
     values : array
-        Integers; (rows, cols) for all planes, or with the image's plane axes before them. One value
-        a routing cell, as in the expert map of a result, or any other resolution: then it covers
-        the plane evenly, and the value at a cell's centre counts.
+        Integers of numpy, dask or zarr; (rows, cols) for all planes, or with the image's plane axes
+        before them. The value at a cell's centre counts.
     planes : tuple of int
         Lengths of the image's plane axes, in the image's order.
+    size : (int, int)
+        Rows and columns of a plane in pixels.
+    pitch : int
+        Pixels a side of a cell.
+    step : (float, float), optional
+        Rows and columns of pixels that a value stands for, from the plane's first corner on; what
+        the map does not reach is left to the router. By default the map covers the plane: cell by
+        cell if it has as many values as there are cells, as the expert map of a result has, whose
+        last cells may be cut short by the border; else evenly.
+
+    Attributes
+    ----------
+    cells : ndarray of uint8
+        One value a routing cell, (rows, cols) or with plane axes before them.
+    marked : ndarray of bool
+        Whether anything is painted, for each plane.
 
     Raises
     ------
@@ -112,8 +144,16 @@ class PaintedMap:
         If the dimensions do not fit the image.
     """
 
-    def __init__(self, values: Any, planes: tuple[int, ...]) -> None:
-        array = np.asarray(values)
+    def __init__(
+        self,
+        values: Any,
+        planes: tuple[int, ...],
+        size: tuple[int, int],
+        pitch: int,
+        step: tuple[float, float] | None = None,
+    ) -> None:
+        # What is on disk is not brought into memory: of each cell, one value is needed.
+        array = da.asarray(values) if hasattr(values, "chunks") else np.asarray(values)
         if array.dtype.kind not in "ui":
             raise ImageError(
                 f"An expert map holds integers from 0 to {len(TASKS)}, not {array.dtype} values."
@@ -127,31 +167,28 @@ class PaintedMap:
             raise AxesError(
                 f"The expert map is for {array.shape[:-2]} planes, but the image has {planes}."
             )
-        if array.min() < 0 or array.max() > len(TASKS):
+        (rows, y), (cols, x) = (
+            _at_centres(size[i], pitch, array.shape[i - 2], None if step is None else step[i])
+            for i in (0, 1)
+        )
+        found = compute(array.min(), array.max(), array[..., y, :][..., x])
+        lowest, highest, cells = found
+        if lowest < 0 or highest > len(TASKS):
             raise ImageError(
                 f"An expert map holds integers from 0 to {len(TASKS)}, but this one goes from "
-                f"{array.min()} to {array.max()}."
+                f"{lowest} to {highest}."
             )
-        self.values: NDArray[np.uint8] = array.astype(np.uint8)
+        reached = rows[:, None] & cols
+        self.cells: NDArray[np.uint8] = np.where(reached, cells, 0).astype(np.uint8)
+        self.marked: NDArray[np.bool_] = np.asarray(self.cells.any(axis=(-2, -1)))
 
-    def labels(
-        self,
-        plane: Sequence[int],
-        rows: range,
-        cols: range,
-        pitch: int,
-        size: tuple[int, int],
-    ) -> NDArray[np.uint8]:
-        """Return what is painted on some cells of a plane, (len(rows), len(cols)), 0 to 5."""
-        painted = self.values if self.values.ndim == 2 else self.values[tuple(plane)]
-        return np.asarray(
-            painted[
-                np.ix_(
-                    _centres(rows, pitch, size[0], painted.shape[0]),
-                    _centres(cols, pitch, size[1], painted.shape[1]),
-                )
-            ]
-        )
+    def labels(self, plane: Sequence[int], rows: range, cols: range) -> NDArray[np.uint8] | None:
+        """Return what is painted on some cells, (len(rows), len(cols)); None on a bare plane."""
+        at = tuple(plane)[: self.marked.ndim]
+        if not self.marked[at]:
+            return None
+        cells: NDArray[np.uint8] = self.cells[at][rows.start : rows.stop, cols.start : cols.stop]
+        return cells
 
 
 def override(gates: Gates, labels: NDArray[np.uint8]) -> Gates:
@@ -160,14 +197,13 @@ def override(gates: Gates, labels: NDArray[np.uint8]) -> Gates:
     return np.where(labels > 0, forced, gates)
 
 
-def _centres(cells: range, pitch: int, size: int, length: int) -> NDArray[np.intp]:
-    """Return the index in a map of ``length`` that each cell's centre falls on.
-
-    A map of just the cells is taken cell by cell: spread evenly it would shift against them where
-    the last cell is cut short by the border.
-    """
-    if length == -(-size // pitch):
-        return np.asarray(cells)
-    start = np.asarray(cells) * pitch
+def _at_centres(
+    size: int, pitch: int, length: int, step: float | None
+) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Return whether the centre of each cell falls on a map of ``length``, and on which value."""
+    start = np.arange(0, size, pitch)
+    if step is None and length == len(start):
+        return np.ones(length, bool), np.arange(length)
     centre = (start + np.minimum(start + pitch, size)) / 2
-    return np.minimum(np.asarray(centre * length / size, np.intp), length - 1)
+    at = np.asarray(centre * length / size if step is None else centre / step, np.intp)
+    return at < length, np.minimum(at, length - 1)

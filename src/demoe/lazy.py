@@ -16,8 +16,10 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
+from numpy.typing import NDArray
 
 from demoe.axes import from_canonical, plane_axes
+from demoe.correction import stale_tiles
 from demoe.engine import TileRunner
 from demoe.errors import RecipeError
 from demoe.gates import PaintedMap
@@ -48,6 +50,9 @@ class Deblurred:
         the source's axes without Y, X and S, then (rows, cols) of cells.
     gates : dask.array.Array
         float32 expert weights, summing to 1: plane axes, then (5, rows, cols).
+    confidence : dask.array.Array
+        float32, axes of the expert map: by how much the strongest expert leads, 0 to 1; 1 where a
+        person chose, 0 on flat background, where there is nothing to decide.
     pitch : (int, int)
         Rows and columns of pixels a cell covers.
     provenance : dict
@@ -64,6 +69,7 @@ class Deblurred:
     image: da.Array
     expert_map: da.Array
     gates: da.Array
+    confidence: da.Array
     pitch: tuple[int, int]
     provenance: dict[str, Any]
     recipe: Recipe
@@ -73,6 +79,38 @@ class Deblurred:
     def as_image(self) -> LazyImage:
         """Return the restored pixels with the source's axes, scale, units and names."""
         return self.source.with_data(self.image, name=f"{self.source.name} deblurred")
+
+    def corrected(self, expert_map: Any) -> Deblurred:
+        """Describe the result with another expert map of a person; see `deblur`.
+
+        What this result found out already serves the new one, so that only its changed tiles cost
+        anything: `changed_from` lists them.
+        """
+        painted = _paint(self.source, expert_map, self.recipe.pitch)
+        work = self.work.repainted(painted, _stale(self.work, painted))
+        return _describe(work, load_model(self.recipe.model, self.recipe.device))
+
+    def changed_from(self, earlier: Deblurred) -> list[tuple[int, ...]]:
+        """Return the blocks of `image` that may differ from an earlier result of the same run.
+
+        Parameters
+        ----------
+        earlier : Deblurred
+            What `corrected` was called on, or itself gave.
+
+        Raises
+        ------
+        RecipeError
+            If it is a result of another image, or of other settings.
+        """
+        if self.source is not earlier.source or self.recipe != earlier.recipe:
+            raise RecipeError(
+                "Only a result and its correction can be compared; get it with corrected()."
+            )
+        letters = plane_axes(self.source.axes) + "YX"
+        stale = np.argwhere(_stale(earlier.work, self.work.painted)).tolist()
+        found = (dict(zip(letters, at, strict=True)) for at in stale)
+        return [tuple(at.get(letter, 0) for letter in self.source.axes) for at in found]
 
 
 def deblur(
@@ -94,9 +132,10 @@ def deblur(
         Letters of TCZYXS for each dimension; see `demoe.axes.guess_axes` for the rules without.
     recipe : Recipe, optional
         Settings.
-    expert_map : array, optional
+    expert_map : array, LazyImage or path, optional
         Integers painted by a person: 0 lets the router decide, 1 to 5 force an expert. (rows,
-        cols) for all planes or plane axes first; any resolution.
+        cols) for all planes or plane axes first; any resolution. A map whose pixels have a size,
+        in the image's own units, lies where that puts it; others cover the image.
     **fields
         Fields of `Recipe`, which win over ``recipe``. ``model`` may also be a loaded `Model`, and
         ``routing`` an expert map.
@@ -120,48 +159,75 @@ def deblur(
     loaded = load_model(recipe.model, recipe.device)
     runner = make_runner(loaded, recipe)
     plan = make_plan(source, recipe, runner)
-    length = dict(zip(source.axes, source.shape, strict=True))
-    along = plane_axes(source.axes)
-    painted = None
-    if expert_map is not None:
-        painted = PaintedMap(expert_map, tuple(length[letter] for letter in along))
+    painted = None if expert_map is None else _paint(source, expert_map, recipe.pitch)
     routing = resolve_routing(recipe, plan)
     piece = choose_tile(loaded, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
-    work = PlaneWork(source, recipe, plan, routing, painted, piece)
+    return _describe(PlaneWork(source, recipe, plan, routing, painted, piece), loaded)
+
+
+def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
+    """Describe the result of some work as arrays."""
+    source, recipe, plan, painted = work.image, work.recipe, work.plan, work.painted
     # The checksum stands for the model, and the device does not change what a tile is.
     token = tokenize(
         source.data.name,
         source.axes,
         asdict(recipe.replace(device="auto", model="default")),
         loaded.sha256,
-        None if painted is None else painted.values,
+        None if painted is None else painted.cells,
         (plan.core_shape, plan.halo),
         version("napari-demoe"),
     )
     # In the image's own order of axes from the start: every step after this would cost as many
     # tasks as there are tiles.
+    length = dict(zip(source.axes, source.shape, strict=True))
+    along = plane_axes(source.axes)
     planes = tuple((1,) * length[letter] for letter in along)
     sides = dict(zip(along, planes, strict=True)) | dict(zip("YX", plan.chunks, strict=True))
     if source.is_rgb:
         sides["S"] = (length["S"],)
     tiles = tuple(sides[letter] for letter in source.axes)
-    cells = _cell_chunks(work)
-    experts = (len(TASKS),)
+    cells = (*planes, *_cell_chunks(work))
+    weights = (*planes, (len(TASKS),), *cells[-2:])
+    real = np.dtype(np.float32)
     return Deblurred(
         source=source,
         image=_blocks(_restore_block, work, f"deblur-{token}", tiles, source.dtype),
-        expert_map=_blocks(
-            _experts_block, work, f"experts-{token}", (*planes, *cells), np.dtype(np.uint8)
-        ),
-        gates=_blocks(
-            _gates_block, work, f"gates-{token}", (*planes, experts, *cells), np.dtype(np.float32)
-        ),
+        expert_map=_blocks(_experts_block, work, f"experts-{token}", cells, np.dtype(np.uint8)),
+        gates=_blocks(_gates_block, work, f"gates-{token}", weights, real),
+        confidence=_blocks(_confidence_block, work, f"confidence-{token}", cells, real),
         pitch=(recipe.pitch, recipe.pitch),
-        provenance=_provenance(source, recipe, loaded, plan, routing, painted),
+        provenance=_provenance(source, recipe, loaded, plan, work.routing, painted),
         recipe=recipe,
         plan=plan,
         work=work,
     )
+
+
+def _paint(source: LazyImage, values: Any, pitch: int) -> PaintedMap:
+    """Lay a person's map over the cells of an image."""
+    if isinstance(values, str | os.PathLike):
+        values = open_image(values)
+    along, step = plane_axes(source.axes), None
+    if isinstance(values, LazyImage):
+        given, values = values, values.data
+        if sorted(given.axes) == sorted(along + "YX"):
+            values = values.transpose([given.axes.index(letter) for letter in along + "YX"])
+        if all(a in given.scale and given.units.get(a) == source.units.get(a) for a in "YX"):
+            down, across = (given.scale[a] / source.scale.get(a, 1.0) for a in "YX")
+            step = down, across
+    return PaintedMap(values, _planes(source), source.plane_shape, pitch, step)
+
+
+def _planes(source: LazyImage) -> tuple[int, ...]:
+    """Return the lengths of an image's plane axes."""
+    return tuple(n for a, n in zip(source.axes, source.shape, strict=True) if a not in "YXS")
+
+
+def _stale(work: PlaneWork, painted: PaintedMap | None) -> NDArray[np.bool_]:
+    """Say which tiles another map of a person changes."""
+    planes, pitch = _planes(work.image), work.recipe.pitch
+    return stale_tiles(work.painted, painted, planes, work.plan, pitch)
 
 
 def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan:
@@ -250,6 +316,11 @@ def _experts_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     return _cells_block(work.cell_experts, work, along, row, col)
 
 
+def _confidence_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    *along, row, col = block_id
+    return _cells_block(work.cell_confidence, work, along, row, col)
+
+
 def _cells_block(
     function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
 ) -> Any:
@@ -300,7 +371,7 @@ def _provenance(
         },
         "recipe": asdict(recipe),
         "routing": routing,
-        "painted": None if painted is None else tokenize(painted.values),
+        "painted": None if painted is None else tokenize(painted.cells),
         "tiles": {
             "core": list(plan.core_shape),
             "halo": plan.halo,

@@ -26,6 +26,8 @@ from demoe.flat import active_parts, flat_cells, flat_read
 from demoe.gates import (
     Gates,
     PaintedMap,
+    cells_around,
+    confidence,
     expert_map,
     fill,
     one_hot,
@@ -146,6 +148,37 @@ class PlaneWork:
             range(col * side, min((col + 1) * side, cols)),
         )
 
+    def repainted(self, painted: PaintedMap, stale: NDArray[np.bool_]) -> PlaneWork:
+        """Return the same work with another map, knowing already what paint does not change.
+
+        Parameters
+        ----------
+        painted : PaintedMap
+            A person's choices, all of them.
+        stale : ndarray of bool
+            The tiles that change: plane axes of the image, then rows and columns of tiles.
+        """
+        other = PlaneWork(self.image, self.recipe, self.plan, self.routing, painted, self.piece)
+        mine, theirs = self._memory, other._memory
+        with mine.lock:
+            theirs.scale, theirs.too_large, theirs.device = mine.scale, mine.too_large, mine.device
+            theirs.kept = {kind: kept.copy() for kind, kept in mine.kept.items()}
+            for plane, cells in mine.failed.items():
+                index = dict(zip("TCZ", plane, strict=True))
+                tiles = stale[tuple(index[a] for a in self.image.axes if a in index)]
+                theirs.failed[plane] = {
+                    cell for cell in cells if not tiles[self._tiles_of(*cell)].any()
+                }
+        return other
+
+    def _tiles_of(self, row: int, col: int) -> tuple[slice, slice]:
+        """Return the tiles whose cores a cell touches."""
+        pitch, (height, width) = self.recipe.pitch, self.plan.core_shape
+        return (
+            slice(row * pitch // height, ((row + 1) * pitch - 1) // height + 1),
+            slice(col * pitch // width, ((col + 1) * pitch - 1) // width + 1),
+        )
+
     # -- tiles ------------------------------------------------------------------------------
 
     def restore_tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
@@ -187,6 +220,9 @@ class PlaneWork:
         )
         painted = self._labels(plane, rows, cols)
         return flat if painted is None else flat & (painted == 0)
+
+    def _is_painted(self, plane: Plane) -> bool:
+        return self._labels(plane, range(1), range(1)) is not None
 
     def _restore_window(self, plane: Plane, box: Box) -> NDArray[Any]:
         return self._restore(plane, box, self.plan.window(box, box.shape), recurring=False)
@@ -286,11 +322,11 @@ class PlaneWork:
     ) -> Gates:
         """Return mixing weights for a read: (5,), or (5, rows, cols) on the network's grid."""
         pitch, grid = self.recipe.pitch, self.plan.grid
-        if self.routing != "local" and self.painted is None:
+        if self.routing != "local" and not self._is_painted(plane):
             return runner.mixing(self._whole(plane))
         # One cell more on every side, so that interpolation sees what neighbouring tiles see.
-        rows = _cells(read.top, read.bottom, pitch, self.cells[0])
-        cols = _cells(read.left, read.right, pitch, self.cells[1])
+        rows = cells_around(read.top, read.bottom, pitch, self.cells[0])
+        cols = cells_around(read.left, read.right, pitch, self.cells[1])
         weights = runner.mixing(gates_of(plane, rows, cols))
         if (weights == weights[:, :1, :1]).all():
             return np.ascontiguousarray(weights[:, 0, 0])
@@ -312,13 +348,12 @@ class PlaneWork:
         return gates if painted is None else override(gates, painted)
 
     def _labels(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8] | None:
-        """Return what a person painted on some cells."""
+        """Return what a person painted on some cells; None where the plane is bare."""
         if self.painted is None:
             return None
         index = dict(zip("TCZ", plane, strict=True))
         named = tuple(index[letter] for letter in self.image.axes if letter in index)
-        size = (self.plan.height, self.plan.width)
-        return self.painted.labels(named, rows, cols, self.recipe.pitch, size)
+        return self.painted.labels(named, rows, cols)
 
     def _router_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return the same as if nothing were painted."""
@@ -349,6 +384,16 @@ class PlaneWork:
             if row in rows and col in cols:
                 experts[row - rows.start, col - cols.start] = 0
         return experts
+
+    def cell_confidence(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return by how much the strongest expert leads on some cells, (len(rows), len(cols)).
+
+        1 where a person chose, 0 on flat background, where there is nothing to decide.
+        """
+        found = confidence(self.cell_gates(plane, rows, cols))
+        if self.recipe.skip_flat or self.routing not in TASKS:
+            found[self._flat(plane, rows, cols)] = 0
+        return found
 
     def _whole(self, plane: Plane) -> Gates:
         """Return the one decision (5,) for a plane."""
@@ -388,9 +433,13 @@ class PlaneWork:
         What is painted does not count, so that painting changes nothing where it is not.
         """
         whole = self.plan.shape == (1, 1) and not self.recipe.skip_flat
-        if (whole and self.painted is None) or self.recipe.pooling == "tile":
+        painted = self._is_painted(plane)
+        if (whole and not painted) or self.recipe.pooling == "tile":
             return None
-        found: Attention = self._once("attention", plane, lambda: self._attend(plane))
+        every = self.routing == "local" or painted
+        found: Attention = self._once(
+            "attention", (plane, every), lambda: self._attend(plane, every)
+        )
         return found
 
     def _encoder_attention(self, plane: Plane) -> Attention | None:
@@ -405,9 +454,8 @@ class PlaneWork:
         )
         return found
 
-    def _attend(self, plane: Plane) -> Attention:
-        runner, samples = self.runner, self._sampled(plane)
-        local, painted = self.routing == "local", self.painted is not None
+    def _attend(self, plane: Plane, every: bool) -> Attention:
+        runner, samples, local = self.runner, self._sampled(plane), self.routing == "local"
         weights = None
         if local and len(samples) == 1:
             box = self._samples()[0]
@@ -415,7 +463,7 @@ class PlaneWork:
         elif not local:
             weights = runner.mixing(self._whole(plane))
         # Of several samples, each is a routing window, which decides for itself.
-        return runner.attend(samples, weights, each=local, every=local or painted)
+        return runner.attend(samples, weights, each=local, every=every)
 
     def _sampled(self, plane: Plane) -> list[Pixels]:
         return [self._network_pixels(plane, box) for box in self._samples()]
@@ -505,10 +553,6 @@ def _halves(box: Box, grid: int) -> list[Box]:
         return [replace(box, bottom=middle), replace(box, top=middle)]
     middle = box.left + width // 2 // grid * grid
     return [replace(box, right=middle), replace(box, left=middle)]
-
-
-def _cells(start: int, stop: int, pitch: int, count: int) -> range:
-    return range(max(0, start // pitch - 1), min(count, -(-stop // pitch) + 1))
 
 
 def _part(inner: range, outer: range) -> slice:
