@@ -148,30 +148,43 @@ def measure_changes(
         np.array([0, *range(pitch - skipped % pitch, size, pitch)])
         for size, skipped in zip(before.shape[:2], offset, strict=True)
     ]
+    bands = np.split(np.arange(len(before)), starts[0][1:])
+    # One row of cells after the other: what is passed over several times stays in the cache.
+    rows = [_one_row(before[b[0] : b[-1] + 1], after[b[0] : b[-1] + 1], starts[1]) for b in bands]
+    return Changes(*(np.stack(values) for values in zip(*rows, strict=True)))
+
+
+def _one_row(
+    before: NDArray[Any], after: NDArray[Any], starts: NDArray[np.int_]
+) -> tuple[Cells, ...]:
+    """Measure one row of cells, whose first columns are given; the fields of `Changes` in order."""
+    widths = np.diff(starts, append=before.shape[1])
+    pixels = (len(before) * widths)[:, None]
 
     def per_cell(values: NDArray[Any], how: np.ufunc) -> Cells:
-        """Reduce (H, W, S) to (rows, cols, S)."""
-        reduced = how.reduceat(how.reduceat(values, starts[0], axis=0), starts[1], axis=1)
-        return np.asarray(reduced, np.float64)
+        """Reduce columns (W, S) to cells (cols, S)."""
+        return np.asarray(how.reduceat(values, starts, axis=0), np.float64)
 
-    ends = [np.append(start[1:], size) for start, size in zip(starts, before.shape, strict=False)]
-    rows, cols = (end - start for start, end in zip(starts, ends, strict=True))
-    pixels = (rows[:, None] * cols).astype(np.float64)
+    def mean(values: NDArray[Any]) -> Cells:
+        return np.asarray(per_cell(values.sum(axis=0, dtype=np.float64), np.add) / pixels)
+
+    def mean_square(values: NDArray[Any]) -> Cells:
+        return np.asarray(per_cell(np.einsum("ijk,ijk->jk", values, values), np.add) / pixels)
 
     finite = np.isfinite(after)
-    change = np.where(finite, after, before).astype(np.float64) - before
-    high, low = per_cell(before, np.maximum), per_cell(before, np.minimum)
+    change = (after if finite.all() else np.where(finite, after, before)) - before
+    high, low = (per_cell(how.reduce(before), how) for how in (np.maximum, np.minimum))
     # From each cell's own middle: far from zero, squares of values would leave no digits.
-    middle = ((high + low) / 2).repeat(rows, axis=0).repeat(cols, axis=1)
+    middle = ((high + low) / 2).astype(before.dtype).repeat(widths, axis=0)
     aside = before - middle
-    of_each = pixels[..., None]
-    variance = per_cell(aside**2, np.add) / of_each - (per_cell(aside, np.add) / of_each) ** 2
-    return Changes(
-        peak=per_cell(np.abs(change), np.maximum).max(axis=2),
-        rms=np.sqrt((per_cell(change**2, np.add) / of_each).mean(axis=2)),
-        shift=np.abs(per_cell(change, np.add) / of_each).max(axis=2),
-        spread=(high - low).max(axis=2),
-        deviation=np.sqrt(np.maximum(variance, 0).mean(axis=2)),
-        amplitude=np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)).max(axis=2)),
-        finite=np.asarray(per_cell(finite, np.logical_and).all(axis=2)),
+    variance = mean_square(aside) - mean(aside) ** 2
+    most = np.maximum(change.max(axis=0), -change.min(axis=0))
+    return (
+        per_cell(most, np.maximum).max(axis=1),
+        np.sqrt(mean_square(change).mean(axis=1)),
+        np.abs(mean(change)).max(axis=1),
+        (high - low).max(axis=1),
+        np.sqrt(np.maximum(variance, 0).mean(axis=1)),
+        np.maximum(1.0, np.maximum(np.abs(high), np.abs(low)).max(axis=1)),
+        np.logical_and.reduceat(finite.all(axis=(0, 2)), starts),
     )

@@ -85,16 +85,17 @@ def coarsen(pixels: NDArray[Any]) -> NDArray[Any]:
     odd = [(0, length % 2) for length in pixels.shape[:2]]
     if any(after for _, after in odd):
         pixels = np.pad(pixels, (*odd, (0, 0)), mode="edge")
-    rows, columns, samples = pixels.shape
-    quads = pixels.reshape(rows // 2, 2, columns // 2, 2, samples)
+    dtype = pixels.dtype
+    if dtype.kind == "f":
+        pixels = pixels.astype(np.result_type(dtype, np.float32), copy=False)
+    a, b, c, d = (pixels[row::2, column::2] for row in (0, 1) for column in (0, 1))
     means: NDArray[Any]
-    if pixels.dtype.kind == "f":
-        wide = np.float32 if pixels.dtype.itemsize <= 4 else np.float64
-        means = quads.mean(axis=(1, 3), dtype=wide).astype(pixels.dtype)
-    else:  # quarters and their remainders apart, so that no sum leaves the type's range
-        quarters = (quads >> 2).sum(axis=(1, 3), dtype=pixels.dtype)
-        rest = (quads & 3).sum(axis=(1, 3), dtype=np.uint8)
-        means = quarters + ((rest + 2) >> 2).astype(pixels.dtype)
+    if dtype.kind == "f":
+        means = ((a + b + c + d) / 4).astype(dtype)
+        return means
+    # Quarters and their remainders apart, so that no sum leaves the type's range.
+    means = (a >> 2) + (b >> 2) + (c >> 2) + (d >> 2)
+    means += ((a & 3) + (b & 3) + (c & 3) + (d & 3) + 2) >> 2
     return means
 
 

@@ -8,6 +8,7 @@ own, which also does not run the others.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from torch import Tensor
 from demoe.model.blocks import NAFBlock
 from demoe.model.network import DeMoENet
 from demoe.model.pooling import Attention, named_blocks
+
+_HALVES = ((0, 2), (1, 2))
 
 GRAPHS = 8
 """Compiled graphs that are kept, one a set of experts; each holds its own weights."""
@@ -191,14 +194,20 @@ class _Graph:
 
     def _block(self, block: NAFBlock, x: Node) -> Node:
         """Return the output of a block, as `demoe.model.blocks.NAFBlock` has it."""
-        y = _convolve(_normalise(x, block.norm1.eps), block.conv1, norm=block.norm1)
-        y = _gate(_convolve(y, block.conv2))
+        y = _normalise(x, block.norm1.eps)
+        y = _gate(
+            _convolve(
+                _convolve(y, block.conv1, norm=block.norm1, part=part), block.conv2, part=part
+            )
+            for part in _HALVES
+        )
         if not self.held:
             pooled = ops.reduce_mean(y, np.array([0, 2, 3]), keep_dims=True)
             self.attention[block] = _convolve(pooled, block.sca[1])
         y = _convolve(ops.multiply(y, self.attention[block]), block.conv3, scale=block.beta)
         x = ops.add(x, y)
-        y = _gate(_convolve(_normalise(x, block.norm2.eps), block.conv4, norm=block.norm2))
+        normal = _normalise(x, block.norm2.eps)
+        y = _gate(_convolve(normal, block.conv4, norm=block.norm2, part=half) for half in _HALVES)
         return ops.add(x, _convolve(y, block.conv5, scale=block.gamma))
 
 
@@ -220,18 +229,29 @@ def _normalise(x: Node, eps: float) -> Node:
     return ops.multiply(x, ops.power(ops.add(variance, np.float32(eps)), np.float32(-0.5)))
 
 
-def _gate(x: Node) -> Node:
-    a, b = ops.split(x, 1, 2).outputs()
-    return ops.multiply(a, b)
+def _gate(halves: Iterable[Node]) -> Node:
+    """Multiply the two halves of the channels.
+
+    They are computed apart from the start: to split what was computed together is a copy that
+    OpenVINO makes on one core.
+    """
+    return ops.multiply(*halves)
 
 
-def _convolve(x: Node, layer: Any, *, norm: Any = None, scale: Tensor | None = None) -> Node:
-    """Return a convolution's output.
+def _convolve(
+    x: Node,
+    layer: Any,
+    *,
+    norm: Any = None,
+    scale: Tensor | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Node:
+    """Return a convolution's output, or one part of its channels: (which, of how many).
 
     A norm's weight and bias right before it and a scale right after it are folded in.
     """
-    weight = layer.weight.detach()
-    bias: Any = None if layer.bias is None else layer.bias.detach()
+    weight = layer.weight.detach().chunk(part[1])[part[0]]
+    bias: Any = None if layer.bias is None else layer.bias.detach().chunk(part[1])[part[0]]
     if norm is not None:
         bias = bias + weight[:, :, 0, 0] @ norm.bias.detach()
         weight = weight * norm.weight.detach()[None, :, None, None]
