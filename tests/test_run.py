@@ -109,10 +109,15 @@ def test_a_stack_becomes_a_file_with_all_that_belongs_to_it(
         record = dict(group.attrs["demoe"])
         gates = group["demoe/gates"][...]
         np.testing.assert_array_equal(gates, np.asarray(result.gates))
+        sure = demoe.open_image(target / "demoe" / "confidence")
+        assert sure.axes == "ZYX"
     else:
         experts = demoe.open_image(tmp_path / "out.experts.tif")
+        sure = demoe.open_image(tmp_path / "out.confidence.tif")
+        assert sure.scale == experts.scale
         record = json.loads((tmp_path / "out.demoe.json").read_text())
     np.testing.assert_array_equal(experts.data, result.expert_map)
+    np.testing.assert_array_equal(sure.data, result.confidence)
     assert experts.scale == pytest.approx({"Z": 1.5, "Y": 8.0, "X": 8.0})
     assert set(experts.units.values()) == {"micrometer"}
     assert record["weights"]["sha256"] == report.provenance["weights"]["sha256"]
@@ -142,6 +147,7 @@ def test_a_plane_becomes_a_picture(tmp_path: Path, recipe: demoe.Recipe) -> None
     assert {p.name for p in tmp_path.iterdir()} == {
         "out.png",
         "out.experts.tif",
+        "out.confidence.tif",
         "out.demoe.json",
     }
 
@@ -512,6 +518,7 @@ def test_save_writes_a_lazy_result(
     assert {p.name for p in tmp_path.iterdir()} == {
         "out.ome.tif",
         "out.experts.tif",
+        "out.confidence.tif",
         "out.demoe.json",
     }
     done = [call[0] for call in witness.calls]

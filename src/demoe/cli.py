@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,16 +78,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_room(parser: argparse.ArgumentParser, name: str) -> None:
     """Add a command whose arguments live with its code."""
-    if name == "bench":
-        from demoe import bench
-
-        bench.add_arguments(parser)
-        parser.set_defaults(command=bench.main)
-    else:
+    if name == "train":
         from demoe.training import commands
 
-        getattr(commands, f"add_{name}_arguments")(parser)
-        parser.set_defaults(command=getattr(commands, name))
+        commands.add_train_arguments(parser)
+        parser.set_defaults(command=commands.train)
+        return
+    room = import_module("demoe.bench" if name == "bench" else "demoe.training.evaluate_command")
+    room.add_arguments(parser)
+    parser.set_defaults(command=room.main)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -157,7 +157,7 @@ def _run(arguments: argparse.Namespace) -> int:
         recipe = recipe.replace(routing=_described(arguments.describe, arguments.routing))
     painted = None
     if arguments.expert_map:
-        painted = open_image(arguments.expert_map).data
+        painted = open_image(arguments.expert_map)
     output: Path = arguments.output
     many = not output.name.lower().endswith(tuple(SUFFIXES_OUT))
     jobs = _folder_jobs(arguments.input, output) if many else [(arguments.input, output)]

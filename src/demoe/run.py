@@ -173,7 +173,7 @@ def save(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
 ) -> Path:
-    """Compute a lazy result tile by tile into a file, with expert map, gates and provenance.
+    """Compute a lazy result tile by tile into a file, with its maps and provenance.
 
     Parameters
     ----------
@@ -300,14 +300,17 @@ def _finish(
     expert_map: NDArray[np.uint8]
     if client is None:  # now, because the output may take the place of the source
         expert_map, gates = np.asarray(result.expert_map), result.gates
+        confidence = np.asarray(result.confidence)
     else:
-        expert_map, found = client.gather(client.compute([result.expert_map, result.gates]))
+        maps = [result.expert_map, result.confidence, result.gates]
+        expert_map, confidence, found = client.gather(client.compute(maps))
         gates = da.from_array(found, chunks=result.gates.chunks)
     if store.failed:
         expert_map = expert_map.copy()
         expert_map[tuple(np.transpose(list(store.failed)))] = 0
-    experts = result.source.of_cells(
-        da.from_array(expert_map, chunks=result.expert_map.chunks), result.pitch
+    experts, sure = (
+        result.source.of_cells(da.from_array(cells, chunks=result.expert_map.chunks), result.pitch)
+        for cells in (expert_map, confidence)
     )
     # On this machine, even where a cluster is dask's default: the tiles lie here.
     with dask_config.set(scheduler="threads"):
@@ -316,6 +319,7 @@ def _finish(
             result.as_image().with_data(store.as_dask()),
             experts=experts,
             gates=gates,
+            confidence=sure,
             provenance=result.provenance,
             overwrite=overwrite,
             progress=tell,

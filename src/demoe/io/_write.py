@@ -29,6 +29,7 @@ def write_image(
     *,
     experts: LazyImage | None = None,
     gates: LazyImage | da.Array | None = None,
+    confidence: LazyImage | None = None,
     provenance: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -47,6 +48,9 @@ def write_image(
         labels/expert_map, else the sibling NAME.experts.tif.
     gates : LazyImage or dask array, optional
         Expert weights; stored in zarr as demoe/gates, not stored elsewhere.
+    confidence : LazyImage, optional
+        How sure the choice of experts is, one value a routing cell. In zarr it becomes
+        demoe/confidence, else the sibling NAME.confidence.tif.
     provenance : dict, optional
         What JSON can hold; the attribute "demoe" in zarr, else the sibling NAME.demoe.json.
     overwrite : bool, default False
@@ -72,7 +76,7 @@ def write_image(
     kind = suffix_of(target)
     # One text for the check and the file, so that nothing unserialisable is met half-way.
     record = None if provenance is None else json.dumps(provenance, indent=2)
-    beside = {} if kind in ZARR else _siblings(target, experts, record)
+    beside = {} if kind in ZARR else _siblings(target, experts, confidence, record)
     for name in beside:
         check_target(name, overwrite=overwrite)
     with ExitStack() as stack:
@@ -84,6 +88,7 @@ def write_image(
                 image,
                 experts=experts,
                 gates=gates.data if isinstance(gates, LazyImage) else gates,
+                confidence=confidence,
                 provenance=provenance,
                 progress=progress,
             )
@@ -138,22 +143,16 @@ def check_output(
         check_target(name, overwrite=overwrite)
 
 
-def _sibling_names(target: Path) -> tuple[Path, Path]:
-    """Name the expert map and the provenance of an image file."""
-    stem = stem_of(target)
-    return target.with_name(f"{stem}.experts.tif"), target.with_name(f"{stem}.demoe.json")
+def _sibling_names(target: Path) -> tuple[Path, Path, Path]:
+    """Name the expert map, the confidence and the provenance of an image file."""
+    ends = ("experts.tif", "confidence.tif", "demoe.json")
+    experts, confidence, record = (target.with_name(f"{stem_of(target)}.{end}") for end in ends)
+    return experts, confidence, record
 
 
-def _siblings(
-    target: Path, experts: LazyImage | None, record: str | None
-) -> dict[Path, LazyImage | str]:
-    experts_name, record_name = _sibling_names(target)
-    found: dict[Path, LazyImage | str] = {}
-    if experts is not None:
-        found[experts_name] = experts
-    if record is not None:
-        found[record_name] = record
-    return found
+def _siblings(target: Path, *contents: LazyImage | str | None) -> dict[Path, LazyImage | str]:
+    named = zip(_sibling_names(target), contents, strict=True)
+    return {name: content for name, content in named if content is not None}
 
 
 def _write_photo(target: Path, partial: Path, image: LazyImage, progress: Progress | None) -> None:

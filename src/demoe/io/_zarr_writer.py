@@ -44,6 +44,7 @@ def write_zarr(
     *,
     experts: LazyImage | None,
     gates: da.Array | None,
+    confidence: LazyImage | None,
     provenance: dict[str, Any] | None,
     progress: Progress | None,
 ) -> None:
@@ -60,13 +61,15 @@ def write_zarr(
         Expert map; its scale along Y and X is that of a routing cell. Becomes labels/expert_map.
     gates : dask array, optional
         Expert weights, stored as they are in demoe/gates.
+    confidence : LazyImage, optional
+        How sure the choice of experts is, stored in demoe/confidence with the axes of the map.
     provenance : dict, optional
         What JSON can hold; stored in the attribute "demoe".
     progress : callable, optional
         Told about each block that was computed.
     """
     with _nothing_runs_on():
-        _write_root(target, image, experts, gates, provenance, progress)
+        _write_root(target, image, experts, gates, confidence, provenance, progress)
 
 
 @contextmanager
@@ -93,6 +96,7 @@ def _write_root(
     image: LazyImage,
     experts: LazyImage | None,
     gates: da.Array | None,
+    confidence: LazyImage | None,
     provenance: dict[str, Any] | None,
     progress: Progress | None,
 ) -> None:
@@ -114,7 +118,9 @@ def _write_root(
     if experts is not None:
         _write_experts(root, image, experts, len(shapes))
     if gates is not None:
-        _write_gates(root, gates)
+        _write_cells(root, "gates", gates, None)
+    if confidence is not None:
+        _write_cells(root, "confidence", confidence.data, confidence.axes)
 
 
 def _stored_letters(image: LazyImage) -> str:
@@ -260,14 +266,18 @@ def _write_experts(root: zarr.Group, image: LazyImage, experts: LazyImage, level
     }
 
 
-def _write_gates(root: zarr.Group, gates: da.Array) -> None:
-    chunks = tuple(int(length) for length in gates.chunksize)
-    array = root.create_group("demoe").create_array(
-        "gates", shape=gates.shape, chunks=chunks, dtype=gates.dtype
+def _write_cells(root: zarr.Group, name: str, values: da.Array, axes: str | None) -> None:
+    chunks = tuple(int(length) for length in values.chunksize)
+    array = root.require_group("demoe").create_array(
+        name,
+        shape=values.shape,
+        chunks=chunks,
+        dtype=values.dtype,
+        dimension_names=axes and list(axes.lower()),
     )
-    for number in np.ndindex(*gates.numblocks):
-        corner = [sum(sizes[:at]) for sizes, at in zip(gates.chunks, number, strict=True)]
-        block = gates.blocks[number].compute()
+    for number in np.ndindex(*values.numblocks):
+        corner = [sum(sizes[:at]) for sizes, at in zip(values.chunks, number, strict=True)]
+        block = values.blocks[number].compute()
         where = tuple(
             slice(low, low + length) for low, length in zip(corner, block.shape, strict=True)
         )
