@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from figures import made_scores
 from PIL import Image
 from safetensors import safe_open
 from tiny import tiny_network
@@ -28,13 +29,14 @@ from demoe.training import loop
 from demoe.training.card import model_card
 from demoe.training.data import SharpImages
 from demoe.training.degradations import MARGIN, degrade
-from demoe.training.evaluation import Scores, TaskScore, evaluate, psnr
+from demoe.training.evaluation import evaluate
 from demoe.training.loop import TrainingPlan, learning_rate, restoration_loss, train
 from demoe.training.pack import PackSource, SourceFile, make_pack
 from demoe.training.plot import plot_metrics
 from demoe.training.procedural import procedural_images
 from demoe.training.random import Draw
 from demoe.training.router_fit import fit_router
+from demoe.training.scores import Scores
 
 CONFIG = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=32, router_hidden=16)
 SIDE = 80
@@ -432,77 +434,6 @@ def test_fitting_the_router_tells_low_light_from_the_rest() -> None:
     assert said[-1].startswith("router: right ")
     assert torch.equal(network.intro.weight, encoder)  # the router alone has changed
     assert not network.training
-
-
-# -- figures --------------------------------------------------------------------------------
-
-
-def test_psnr() -> None:
-    target = torch.full((3, 3, 4, 4), 0.5)
-    image = target.clone()
-    image[0] += 0.1
-    image[1] += 9.0  # beyond white is white
-    found = psnr(image, target)
-    assert found.tolist() == pytest.approx([20.0, 20 * np.log10(2), 100.0], abs=1e-3)
-
-
-def test_a_network_that_changes_nothing_gains_nothing(
-    network: DeMoENet, images: SharpImages
-) -> None:
-    scores = evaluate(network, images, per_task=3, crop=32, batch=2)
-    assert set(scores.tasks) == set(TASKS)
-    for score in scores.tasks.values():
-        assert score.gain == 0
-        assert score.manual == score.automatic == score.blurred
-        assert 5 < score.blurred < 60
-        assert score.drift == 0
-    assert scores.sharp == pytest.approx(100, abs=1e-3)
-    assert scores.mean_gain == 0
-    assert [sum(row) for row in scores.confusion] == [3] * 5
-
-
-def test_figures_follow_from_what_the_network_does(network: DeMoENet, images: SharpImages) -> None:
-    with torch.no_grad():
-        network.ending.bias.fill_(0.1)
-    scores = evaluate(network, images, per_task=3, crop=32)
-    again = evaluate(network, images, per_task=3, crop=32)
-    other = evaluate(network, images, per_task=3, crop=32, seed=2)
-    assert scores == again
-    assert scores != other
-    # Every value rises by 0.1, except where that is beyond white.
-    assert 20 <= scores.sharp < 26
-    for score in scores.tasks.values():
-        assert score.gain == pytest.approx(score.automatic - score.blurred)
-        assert score.gain < 0
-        assert score.drift > 0.05
-
-
-def made_scores() -> Scores:
-    tasks = {
-        name: TaskScore(20.0 + i, 21.0 + 2 * i, 22.0 + 2 * i, 0.01) for i, name in enumerate(TASKS)
-    }
-    confusion = [
-        [8, 0, 0, 0, 2],
-        [0, 4, 3, 3, 0],
-        [0, 5, 5, 0, 0],
-        [1, 0, 1, 8, 0],
-        [0, 0, 0, 0, 10],
-    ]
-    return Scores(tasks, confusion, sharp=41.25)
-
-
-def test_summaries() -> None:
-    scores = made_scores()
-    assert scores.mean_gain == pytest.approx((1 + 2 + 3 + 4 + 5) / 5)
-    assert scores.accuracy == pytest.approx((8 + 4 + 5 + 8 + 10) / 50)
-    assert scores.accuracy_motion_as_one == pytest.approx((8 + 10 + 10 + 9 + 10) / 50)
-    table = scores.table()
-    assert "| local_motion | 22.00 dB | 25.00 dB | +3.00 dB | 26.00 dB | 1.00 % |" in table
-    assert "| mean | | | +3.00 dB | | |" in table
-    assert "Router: 70 % of five, 94 % with motion as one. Sharp input kept to 41.2 dB." in table
-    figures = json.loads(json.dumps(scores.to_dict()))
-    assert figures["tasks"]["low_light"]["gain"] == 5.0
-    assert figures["confusion"] == scores.confusion
 
 
 # -- images and card ------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def timed(
         for _ in range(repeats):
             began = time.perf_counter()
             work()
-            _wait_for(device)
+            wait_for(device)
             seconds.append(time.perf_counter() - began)
     above = None if peak.bytes is None or idle is None else max(0, peak.bytes - idle)
     return Timing(tuple(seconds), above)
@@ -84,12 +84,12 @@ def matrix_product_rate(device: torch.device) -> float:
     for side in MATRIX_SIDES[device.type]:
         a, b = torch.rand(2, side, side, device=device)
         product = torch.mm(a, b)  # the first one pays for threads and buffers
-        _wait_for(device)
+        wait_for(device)
         taken: list[float] = []
         while sum(taken) < MATRIX_SECONDS:
             began = time.perf_counter()
             torch.mm(a, b, out=product)
-            _wait_for(device)
+            wait_for(device)
             taken.append(time.perf_counter() - began)
         best = max(best, 2 * side**3 / statistics.median(taken) / 1e9)
     return best
@@ -224,6 +224,7 @@ def _processor_name() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was told; a CPU has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from demoe.model.config import NetworkConfig
-from demoe.training.evaluation import Scores
 from demoe.training.loop import TrainingPlan
+from demoe.training.scores import Scores
 
 
 def model_card(

@@ -1,4 +1,4 @@
-"""The commands ``demoe train`` and ``demoe evaluate``."""
+"""The command ``demoe train``."""
 
 from __future__ import annotations
 
@@ -35,32 +35,22 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop", type=float, default=1.0, help="where in the schedule to end")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--init", type=Path, help="weights to start from")
-    parser.add_argument("--width", type=_count, default=16, help="channels at full resolution")
-    parser.add_argument("--batch", type=_count, default=12)
-    parser.add_argument("--crop", type=_count, default=96, help="side of training crops in pixels")
+    parser.add_argument("--width", type=count, default=16, help="channels at full resolution")
+    parser.add_argument("--batch", type=count, default=12)
+    parser.add_argument("--crop", type=count, default=96, help="side of training crops in pixels")
     parser.add_argument(
-        "--last-crop", type=_count, default=0, help="their side in the last fifth of the schedule"
+        "--last-crop", type=count, default=0, help="their side in the last fifth of the schedule"
     )
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--per-task", type=_count, default=40, help="images a task in the evaluation"
+        "--per-task", type=count, default=40, help="images a task in the evaluation"
     )
 
 
-def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``demoe evaluate``."""
-    parser.add_argument("--model", default="default", help="name or path of weights")
-    parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
-    parser.add_argument("--per-task", type=_count, default=40, help="images a task")
-    parser.add_argument("--crop", type=_count, default=128, help="side of the images in pixels")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
-
-
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a number of at least 1 from the command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
@@ -116,8 +106,8 @@ def train(arguments: argparse.Namespace) -> int:
     metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
     metadata |= calibration_metadata(network)
     write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
-    _write_text(folder / "model.md", card)
-    _write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
+    write_text(folder / "model.md", card)
+    write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
     print(scores.table())
     return 0
 
@@ -144,29 +134,6 @@ def _network(arguments: argparse.Namespace) -> DeMoENet:
     for parameter in network.ending.parameters():
         torch.nn.init.zeros_(parameter)  # begin as the identity
     return network
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """Print how much a network gains over blurred input on images held out of training."""
-    from demoe.io._atomic import check_target
-    from demoe.model.loading import load_model
-    from demoe.training.evaluation import evaluate as measure
-
-    if arguments.json:
-        check_target(arguments.json, overwrite=True)
-    model = load_model(arguments.model, arguments.device)
-    held_out = load_held_out(arguments.pack, model.device)
-    scores = measure(
-        model.network,
-        held_out,
-        per_task=arguments.per_task,
-        crop=arguments.crop,
-        seed=arguments.seed,
-    )
-    print(scores.table())
-    if arguments.json:
-        _write_text(arguments.json, json.dumps(scores.to_dict(), indent=2))
-    return 0
 
 
 def load_images(pack: Path | None, device: Any) -> tuple[SharpImages, SharpImages]:
@@ -215,7 +182,8 @@ def _with_drawn_held_out(photographs: Any, device: Any) -> SharpImages:
     return SharpImages(np.concatenate([photographs, drawn]), device)
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all; an existing file is replaced."""
     from demoe.io._atomic import partial_output
 
     with partial_output(path, overwrite=True) as partial:

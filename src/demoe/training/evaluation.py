@@ -1,113 +1,27 @@
-"""How good a network is: gain over the blurred input for each task, and the router's accuracy."""
+"""Measure a network: what it gains on each kind of blur, and how often its router is right."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import statistics
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from demoe.measure import wait_for
 from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
 from demoe.training.data import SharpImages
-from demoe.training.degradations import degrade
+from demoe.training.degradations import Blurred, degrade
+from demoe.training.metrics import Measure, psnr
+from demoe.training.peers import Peer
 from demoe.training.random import Draw
+from demoe.training.scores import Means, PeerScore, Scores, TaskScore
 
-MOTION = (1, 2, 3)
-"""Tasks that a person would all call motion blur."""
-
-
-def psnr(image: Tensor, target: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio in dB of each image, for a peak of 1."""
-    error = (image.clamp(0, 1) - target).square().mean(dim=(1, 2, 3))
-    return -10 * error.clamp_min(1e-10).log10()
-
-
-@dataclass(frozen=True)
-class TaskScore:
-    """Mean figures of one task; PSNR in dB."""
-
-    blurred: float
-    automatic: float
-    manual: float
-    drift: float
-
-    @property
-    def gain(self) -> float:
-        """PSNR gained over the blurred input with automatic routing."""
-        return self.automatic - self.blurred
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What ``evaluate`` found.
-
-    Attributes
-    ----------
-    tasks : dict of str to TaskScore
-        By task name. ``drift`` is the relative change of mean intensity.
-    confusion : list of list of int
-        Images by true task (row) and the router's choice (column).
-    sharp : float
-        PSNR between input and output for images that are sharp already.
-    """
-
-    tasks: dict[str, TaskScore]
-    confusion: list[list[int]]
-    sharp: float
-
-    @property
-    def mean_gain(self) -> float:
-        """PSNR gained over the blurred input, mean over the tasks."""
-        return sum(score.gain for score in self.tasks.values()) / len(self.tasks)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images for which the router chose the true task."""
-        right = sum(self.confusion[i][i] for i in range(len(TASKS)))
-        return right / max(1, sum(map(sum, self.confusion)))
-
-    @property
-    def accuracy_motion_as_one(self) -> float:
-        """The same with the three kinds of motion counted as one."""
-        right = sum(
-            n
-            for true, row in enumerate(self.confusion)
-            for chosen, n in enumerate(row)
-            if true == chosen or (true in MOTION and chosen in MOTION)
-        )
-        return right / max(1, sum(map(sum, self.confusion)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-able values."""
-        return {
-            "tasks": {name: asdict(s) | {"gain": s.gain} for name, s in self.tasks.items()},
-            "mean_gain": self.mean_gain,
-            "accuracy": self.accuracy,
-            "accuracy_motion_as_one": self.accuracy_motion_as_one,
-            "confusion": self.confusion,
-            "sharp": self.sharp,
-        }
-
-    def table(self) -> str:
-        """Return the figures as a Markdown table with a line on router and sharp input."""
-        lines = [
-            "| task | blurred | automatic | gain | manual | drift |",
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        for name, s in self.tasks.items():
-            lines.append(
-                f"| {name} | {s.blurred:.2f} dB | {s.automatic:.2f} dB | {s.gain:+.2f} dB "
-                f"| {s.manual:.2f} dB | {100 * s.drift:.2f} % |"
-            )
-        lines.append(f"| mean | | | {self.mean_gain:+.2f} dB | | |")
-        lines.append("")
-        lines.append(
-            f"Router: {100 * self.accuracy:.0f} % of five, {100 * self.accuracy_motion_as_one:.0f} "
-            f"% with motion as one. Sharp input kept to {self.sharp:.1f} dB."
-        )
-        return "\n".join(lines)
+SHARP = -1
+"""The task of images that are sharp already."""
 
 
 @torch.inference_mode()
@@ -119,6 +33,8 @@ def evaluate(
     crop: int = 128,
     seed: int = 1,
     batch: int = 8,
+    measures: Mapping[str, Measure] | None = None,
+    peers: Mapping[str, Peer] | None = None,
 ) -> Scores:
     """Measure a network on images that it was not trained on.
 
@@ -130,35 +46,99 @@ def evaluate(
         Held-out sharp images.
     per_task, crop, seed, batch : int
         Images a task, their side in pixels, seed of the degradations, images run at once.
+    measures : mapping of str to callable, optional
+        What to measure beside PSNR.
+    peers : mapping of str to callable, optional
+        Methods to compare with, which are told the true kernel.
     """
     network.eval()
-    experts = network.config.experts
+    measures = {"psnr": psnr} | dict(measures or {})
     draw = Draw(seed)
-    confusion = [[0] * experts for _ in TASKS]
-    found: dict[int, list[Tensor]] = {task: [] for task in range(-1, len(TASKS))}
+    found = {task: _Found() for task in range(SHARP, len(TASKS))}
+    confusion = [[0] * network.config.experts for _ in TASKS]
+    seconds = []
     for start in range(0, per_task, batch):
         count = min(batch, per_task - start)
-        for task in found:
+        for task, one in found.items():
             sharp = images.batch(count, crop, draw, augment=False)
             data = degrade(sharp, [task] * count, draw)
+            began = time.perf_counter()
             automatic, gates = network(data.image)
+            wait_for(automatic.device)
+            seconds.append((time.perf_counter() - began) / (count * crop**2 / 1e6))
+            restored = {"blurred": data.image, "automatic": automatic}
             # For sharp images the reference of "left alone" is the input itself.
-            reference = data.image if task < 0 else data.target
-            rows = [psnr(data.image, data.target), psnr(automatic, reference)]
-            if task >= 0:
-                one_hot = torch.eye(experts, device=sharp.device)[[task] * count]
-                rows.append(psnr(network(data.image, one_hot)[0], data.target))
+            target = data.image if task == SHARP else data.target
+            if task != SHARP:
+                one_hot = torch.eye(network.config.experts, device=sharp.device)[[task] * count]
+                restored["manual"] = network(data.image, one_hot)[0]
                 for choice in gates.argmax(dim=1).tolist():
                     confusion[task][choice] += 1
-            else:
-                rows.append(rows[1])
-            before = data.image.mean(dim=(1, 2, 3))
-            after = automatic.clamp(0, 1).mean(dim=(1, 2, 3))
-            rows.append((after - before).abs() / before.clamp_min(1e-3))
-            found[task].append(torch.stack(rows).cpu())
-    means = {task: torch.cat(parts, dim=1).mean(dim=1).tolist() for task, parts in found.items()}
+            for name, measure in measures.items():
+                for method, image in restored.items():
+                    one.add(name, method, measure(image, target))
+            one.add("drift", "automatic", _drift(automatic, data.image))
+            one.add("drift", "from truth", _drift(automatic, target))
+            if task != SHARP:
+                _ask_peers(one, data, restored, measures, peers or {})
     return Scores(
-        tasks={name: TaskScore(*means[i]) for i, name in enumerate(TASKS)},
+        tasks={name: found[task].score(measures) for task, name in enumerate(TASKS)},
         confusion=confusion,
-        sharp=means[-1][1],
+        sharp=found[SHARP].means("psnr")["automatic"],
+        seconds=statistics.median(seconds),
     )
+
+
+class _Found:
+    """Values of single images, by measure and then by method."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, measure: str, method: str, values: Tensor) -> None:
+        self.values.setdefault(measure, {}).setdefault(method, []).extend(values.tolist())
+
+    def means(self, measure: str) -> Means:
+        return {method: statistics.fmean(v) for method, v in self.values[measure].items()}
+
+    def score(self, measures: Mapping[str, Any]) -> TaskScore:
+        drift, known = self.means("drift"), self.values.get("known psnr")
+        return TaskScore(
+            **self.means("psnr"),
+            drift=drift["automatic"],
+            drift_from_truth=drift["from truth"],
+            similarity={name: self.means(name) for name in measures if name != "psnr"},
+            peers=PeerScore(
+                images=len(known["blurred"]),
+                measures={name: self.means(f"known {name}") for name in measures},
+            )
+            if known
+            else None,
+        )
+
+
+def _ask_peers(
+    found: _Found,
+    data: Blurred,
+    restored: Mapping[str, Tensor],
+    measures: Mapping[str, Measure],
+    peers: Mapping[str, Peer],
+) -> None:
+    """Restore images whose kernel is known by other methods; measure all methods on these alone."""
+    if not peers:
+        return
+    for n, psf in enumerate(data.psf):
+        if psf is None:
+            continue
+        here = slice(n, n + 1)
+        of_all = {method: image[here] for method, image in restored.items()}
+        of_all |= {name: peer(data.image[here], psf) for name, peer in peers.items()}
+        for name, measure in measures.items():
+            for method, image in of_all.items():
+                found.add(f"known {name}", method, measure(image, data.target[here]))
+
+
+def _drift(image: Tensor, reference: Tensor) -> Tensor:
+    """Return the relative change of mean intensity of each image."""
+    before = reference.mean(dim=(1, 2, 3))
+    return (image.clamp(0, 1).mean(dim=(1, 2, 3)) - before).abs() / before.clamp_min(1e-3)

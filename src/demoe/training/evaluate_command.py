@@ -1,0 +1,136 @@
+"""The command ``demoe evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from demoe.errors import RecipeError, WeightsError
+from demoe.training.commands import count, load_held_out, write_text
+
+if TYPE_CHECKING:
+    from demoe.model.loading import Model
+    from demoe.training.scores import Scores
+
+REFERENCE = "demoe"
+"""Name of the released weights."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``demoe evaluate``."""
+    parser.add_argument("--model", default="default", help="name or path of weights")
+    parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
+    parser.add_argument("--per-task", type=count, default=40, help="images a task")
+    parser.add_argument("--crop", type=count, default=128, help="side of the images in pixels")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--reference", action="store_true", help="measure the released weights as well"
+    )
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--sheet", type=Path, help="draw inputs, outputs and truth (.jpg or .png)")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print how good a network is on images held out of training."""
+    from demoe.io._atomic import check_target
+    from demoe.model.loading import load_model
+    from demoe.training.grid import check_picture, write_picture
+    from demoe.training.metrics import SMALLEST, find_measures
+    from demoe.training.scores import compare
+    from demoe.training.sheet import evaluation_sheet
+
+    if arguments.crop < SMALLEST:
+        raise RecipeError(f"--crop must be at least {SMALLEST} px, not {arguments.crop}.")
+    if arguments.json:
+        check_target(arguments.json, overwrite=True)
+    if arguments.sheet:
+        check_picture(arguments.sheet)
+    model = load_model(arguments.model, arguments.device)
+    reference = _reference(arguments) if arguments.reference else None
+    held_out = load_held_out(arguments.pack, model.device)
+    measures, missing = find_measures(model.device)
+
+    def measured(which: Model) -> Scores:
+        from demoe.training.evaluation import evaluate
+        from demoe.training.peers import PEERS
+
+        scores = evaluate(
+            which.network,
+            held_out,
+            per_task=arguments.per_task,
+            crop=arguments.crop,
+            seed=arguments.seed,
+            measures=measures,
+            # Peers know nothing of the network: once is enough.
+            peers=PEERS if which is model and "ssim" in measures else None,
+        )
+        print(f"{_title(which)}\n\n{scores.table()}\n\n{scores.details()}\n")
+        print(
+            f"{scores.seconds:.2f} s a megapixel in the bare network (median, on {which.device}); "
+            "`demoe bench` measures whole runs.\n"
+        )
+        return scores
+
+    scores = measured(model)
+    found = _facts(model, scores)
+    if reference:
+        of_reference = measured(reference)
+        found["reference"] = _facts(reference, of_reference)
+        print(compare({model.name: scores, reference.name: of_reference}))
+        print(
+            "\nThe released weights brighten low light, while the truth here has the input's "
+            "exposure: their low-light figures say little.\n"
+        )
+    for sentence in missing:
+        print(sentence)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(found, indent=2))
+    if arguments.sheet:
+        sheet = evaluation_sheet(
+            model.network,
+            held_out,
+            title=f"{_title(model)}, images held out of training",
+            crop=arguments.crop,
+            seed=arguments.seed,
+        )
+        write_picture(sheet, arguments.sheet)
+    return 0
+
+
+def _reference(arguments: argparse.Namespace) -> Model | None:
+    """Return the released weights; where they are not here, say how to get them."""
+    from demoe.model.loading import load_model
+    from demoe.model.zoo import weights_path
+
+    try:
+        weights_path(REFERENCE)
+    except WeightsError as error:
+        print(f"demoe: {error}", file=sys.stderr)
+        return None
+    return load_model(REFERENCE, arguments.device)
+
+
+def _title(model: Model) -> str:
+    return f"{model.name}: {_parameters(model) / 1e6:.1f} million parameters, {_size(model)}"
+
+
+def _size(model: Model) -> str:
+    return f"{model.path.stat().st_size / 1e6:.1f} MB"
+
+
+def _parameters(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.network.parameters())
+
+
+def _facts(model: Model, scores: Scores) -> dict[str, Any]:
+    return scores.to_dict() | {
+        "model": model.name,
+        "sha256": model.sha256,
+        "parameters": _parameters(model),
+        "bytes": model.path.stat().st_size,
+        "device": str(model.device),
+    }
