@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_weights
 
+from demoe import engine
 from demoe.allocator import keep_freed_memory
 from demoe.engine import TileRunner
 from demoe.errors import DeviceError
@@ -70,7 +73,8 @@ def test_preserved_brightness_needs_a_wider_halo(model: Model) -> None:
 
 def test_local_brightness_is_preserved(model: Model, pixels: np.ndarray, monkeypatch) -> None:
     ending = model.network.ending.bias
-    monkeypatch.setattr(model.network.ending, "bias", torch.nn.Parameter(ending + 0.3, False))
+    parameters = model.network.ending._parameters
+    monkeypatch.setitem(parameters, "bias", torch.nn.Parameter(ending + 0.3, False))
     weights = one_hot("defocus")
 
     brighter = TileRunner(model).restore(pixels, weights)
@@ -116,3 +120,36 @@ def test_the_allocator_is_asked_where_it_is_glibc(monkeypatch) -> None:
     assert keep_freed_memory.__wrapped__() is glibc
     monkeypatch.setattr(sys, "platform", "win32")
     assert keep_freed_memory.__wrapped__() is False
+
+
+def test_the_way_over_a_graphics_card_gives_the_same(model, pixels, monkeypatch) -> None:
+    """Run what is done for a card, with streams and page-locked memory stood in for."""
+    asked: list[str] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            asked.append("synchronize")
+
+    @contextmanager
+    def lane(_: torch.device) -> Iterator[Stream]:
+        yield Stream()
+
+    def empty(*shape: object, pin_memory: bool, **how: object) -> torch.Tensor:
+        asked.append("pinned out" if pin_memory else "out")
+        return new_tensor(*shape, **how)
+
+    def pin(x: torch.Tensor) -> torch.Tensor:
+        asked.append("pinned in")
+        return x
+
+    runner, new_tensor = TileRunner(model), torch.empty
+    wanted = runner.restore(pixels, one_hot("defocus"))
+    attention, gates = runner.survey([pixels])
+    monkeypatch.setattr(engine, "_lane", lane)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch, "empty", empty)
+    np.testing.assert_array_equal(runner.restore(pixels, one_hot("defocus")), wanted)
+    assert asked == ["pinned in", "pinned out", "synchronize"]
+    again, same = runner.survey([pixels])
+    np.testing.assert_array_equal(same, gates)
+    assert all(torch.equal(again[name], attention[name]) for name in attention)

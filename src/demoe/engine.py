@@ -5,8 +5,11 @@ It knows nothing of files, dask or planes, and networks only by what `demoe.mode
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +27,11 @@ from demoe.model.pooling import Attention
 Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
 
-# The network uses every core by itself; two of them at once would only cost memory.
+LANES = 2
+"""Tiles at once on a graphics card: one is computed while another is brought or fetched."""
+
+# The network uses every core by itself; two of them at once would only cost memory. On a graphics
+# card, work is only queued under it.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -43,11 +50,16 @@ class TileRunner:
         Experts mixed at each place.
     preserve : bool
         Give the result the local mean intensity of what came in, if the network does not.
+    coarse : bool
+        Results are rounded to 8 bits.
     """
 
-    def __init__(self, model: Model, *, top_k: int = 1, preserve: bool = False) -> None:
+    def __init__(
+        self, model: Model, *, top_k: int = 1, preserve: bool = False, coarse: bool = False
+    ) -> None:
         self.model = model
         self.top_k = top_k
+        self.coarse = coarse
         self.preserve = preserve and not model.config.keeps_level
 
     @property
@@ -72,12 +84,8 @@ class TileRunner:
         samples : sequence of ndarray
             (H, W, 1 or 3) in [0, 1], of one size: the plane, or places that stand for it together.
         """
-
-        def work() -> tuple[Attention, Gates]:
-            attention, gates = self.model.survey(self._enter(*samples))
-            return attention, gates.cpu().numpy()
-
-        return self._run(work, samples[0])
+        attention, gates = self._run(self.model.survey, *samples)
+        return attention, gates.numpy()
 
     def attend(
         self,
@@ -101,15 +109,14 @@ class TileRunner:
             Include experts that work in no sample.
         """
 
-        def work() -> Attention:
-            x = self._enter(*samples)
+        def work(x: Tensor) -> tuple[Attention, Tensor]:
             mixing = None
             if weights is not None:
                 mixing = torch.from_numpy(weights).to(x.device)[None]
                 mixing = mixing.expand(len(x), *weights.shape)
-            return self.model.attend(x, mixing, top_k=self.top_k, each=each, every=every)
+            return self.model.attend(x, mixing, top_k=self.top_k, each=each, every=every), x[:0]
 
-        return self._run(work, samples[0])
+        return self._run(work, *samples)[0]
 
     def route_windows(
         self,
@@ -121,12 +128,10 @@ class TileRunner:
     ) -> Gates:
         """Decide once a window: gates (5, len(tops), len(lefts)); sizes in pixels of the tile."""
 
-        def work() -> Gates:
-            x = self._enter(pixels)
-            gates = self.model.route_windows(x, window, tops, lefts, attention)
-            return gates[0].cpu().numpy()
+        def work(x: Tensor) -> tuple[None, Tensor]:
+            return None, self.model.route_windows(x, window, tops, lefts, attention)[0]
 
-        return self._run(work, pixels)
+        return self._run(work, pixels)[1].numpy()
 
     def mixing(self, gates: Gates) -> Gates:
         """Return the weights that gates (5, ...) stand for: their ``top_k`` largest, scaled."""
@@ -164,28 +169,39 @@ class TileRunner:
             If the device has too little memory; what the attempt took is free again.
         """
 
-        def work() -> Pixels:
-            x = self._enter(pixels)
+        def work(x: Tensor) -> tuple[None, Tensor]:
             mixing = torch.from_numpy(weights)[None].to(x.device)
-            restored = self.model.restore(x, mixing, attention, recurring=recurring)
+            restored = self.model.restore(
+                x, mixing, attention, recurring=recurring, coarse=self.coarse
+            )
             if self.preserve:
                 restored = keep_level(restored, x, self.model.multiple)
             out = restored[0].permute(1, 2, 0)
             if pixels.shape[2] == 1:
                 out = out.mean(dim=2, keepdim=True)
-            return out.float().cpu().numpy()
+            return None, out
 
-        return self._run(work, pixels)
+        return self._run(work, pixels)[1].numpy()
 
-    def _enter(self, *tiles: Pixels) -> Tensor:
-        """Bring tiles to the device as (N, 3, H, W); gray becomes three equal samples."""
-        x = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
-        return self.model.move(x.expand(-1, 3, -1, -1))
-
-    def _run(self, work: Callable[[], Result], pixels: Pixels) -> Result:
-        with _ONE_AT_A_TIME, torch.inference_mode():
+    def _run(
+        self, work: Callable[[Tensor], tuple[Result, Tensor]], *tiles: Pixels
+    ) -> tuple[Result, Tensor]:
+        """Bring tiles to the device as (N, 3, H, W), work on them, and fetch the tensor found."""
+        with torch.inference_mode(), _lane(self.model.device) as stream:
             try:
-                return work()
+                x = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
+                if stream is None:
+                    with _ONE_AT_A_TIME:
+                        return work(self.model.move(x))
+                # From and to page-locked memory, which the card reads and writes by itself.
+                x = self.model.move(x.pin_memory())
+                # No shortened products (TF32): they would differ in the third digit.
+                with _ONE_AT_A_TIME, torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                    result, found = work(x)
+                fetched = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+                fetched.copy_(found, non_blocking=True)
+                stream.synchronize()
+                return result, fetched
             except (RuntimeError, MemoryError) as error:
                 # On a CPU, PyTorch says so in words alone.
                 if not (
@@ -195,8 +211,31 @@ class TileRunner:
                     raise
                 if self.model.device.type == "cuda":
                     torch.cuda.empty_cache()
-                height, width = pixels.shape[:2]
+                height, width = tiles[0].shape[:2]
                 raise TooLarge(
                     f"The device {self.model.device} has too little memory for a tile of "
                     f"{width} x {height} pixels; choose a smaller tile or another device."
                 ) from None
+
+
+@contextmanager
+def _lane(device: torch.device) -> Iterator[Any]:
+    """Wait for one of a graphics card's streams, which all keep memory; None without a card."""
+    if device.type != "cuda":
+        yield None
+        return
+    free = _lanes(device)
+    stream = free.get()
+    try:
+        with torch.cuda.stream(stream):
+            yield stream
+    finally:
+        free.put(stream)
+
+
+@functools.cache
+def _lanes(device: torch.device) -> SimpleQueue[Any]:
+    free: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(LANES):
+        free.put(torch.cuda.Stream(device))
+    return free

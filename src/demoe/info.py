@@ -31,7 +31,7 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     """
     image = open_image(path, axes)
     model = load_model(recipe.model, recipe.device)
-    plan = make_plan(image, recipe, make_runner(model, recipe))
+    plan = make_plan(image, recipe, make_runner(model, recipe, image.dtype))
     read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
     tiles = image.n_planes * math.prod(plan.shape)
     operations = tiles * math.prod(read) * flops_per_pixel(model.config)

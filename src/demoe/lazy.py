@@ -157,7 +157,7 @@ def deblur(
         expert_map = fields.pop("routing")
     recipe = (recipe or Recipe()).replace(**fields)
     loaded = load_model(recipe.model, recipe.device)
-    runner = make_runner(loaded, recipe)
+    runner = make_runner(loaded, recipe, source.dtype)
     plan = make_plan(source, recipe, runner)
     painted = None if expert_map is None else _paint(source, expert_map, recipe.pitch)
     routing = resolve_routing(recipe, plan)
@@ -378,5 +378,5 @@ def _provenance(
             "grid": list(plan.shape),
         },
         "device": str(model.device),
-        "backend": model.backend.name,
+        "backend": (model.coarse_backend if source.dtype.itemsize == 1 else model.backend).name,
     }

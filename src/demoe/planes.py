@@ -116,7 +116,7 @@ class PlaneWork:
     def runner(self) -> TileRunner:
         """The engine on this process's device."""
         device = self._memory.device or self.recipe.device
-        return make_runner(load_model(self.recipe.model, device), self.recipe)
+        return make_runner(load_model(self.recipe.model, device), self.recipe, self.image.dtype)
 
     @property
     def scale(self) -> IntensityScale:
@@ -523,9 +523,14 @@ def _memory_of(_identity: str) -> _Memory:
     return _Memory()
 
 
-def make_runner(model: Model, recipe: Recipe) -> TileRunner:
-    """Return the engine for a recipe on a loaded model."""
-    return TileRunner(model, top_k=recipe.top_k, preserve=recipe.photometry == "preserve")
+def make_runner(model: Model, recipe: Recipe, dtype: np.dtype[Any]) -> TileRunner:
+    """Return the engine for a recipe on a loaded model, for images of a dtype."""
+    return TileRunner(
+        model,
+        top_k=recipe.top_k,
+        preserve=recipe.photometry == "preserve",
+        coarse=dtype.itemsize == 1,
+    )
 
 
 def _touched(box: Box, pitch: int) -> tuple[range, range]:

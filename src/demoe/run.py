@@ -19,6 +19,7 @@ from dask import config as dask_config
 from dask.base import optimize
 from numpy.typing import NDArray
 
+from demoe.engine import LANES
 from demoe.errors import Cancelled, OutputError, RecipeError
 from demoe.image import LazyImage
 from demoe.io._write import check_output, write_image
@@ -272,6 +273,8 @@ def _submitter(
 
         yield submit, 2 * threads
         return
+    if work.runner.model.device.type == "cuda":
+        workers = max(workers, LANES)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
         # One more than there are workers, so that none waits while a tile is written.
         yield (lambda index, tile: pool.submit(_compute_tile, work, index, tile)), workers + 1

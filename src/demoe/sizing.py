@@ -13,7 +13,7 @@ BYTES = {"torch": 96, "openvino": 34}
 """Bytes a pixel and a channel of the first level that a tile was seen to take (`demoe bench`)."""
 
 SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
-"""Part of all memory of a device that a tile may take."""
+"""Part of all memory of a device that a tile may take; graphics cards have two at once."""
 
 MOST_BYTES = 1e9
 """Most that a tile may take on a CPU, however much memory there is."""

@@ -20,6 +20,7 @@ from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet, keep_top
 from demoe.model.pooling import Attention, Backend, EagerBackend
+from demoe.model.precision import half_precision
 from demoe.model.receptive_field import encoder_reach, exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
@@ -93,6 +94,12 @@ class Model:
     def backend(self) -> Backend:
         """What runs the network: OpenVINO on a CPU where it is installed, else PyTorch."""
         return choose_backend(self.network, self.device)
+
+    @functools.cached_property
+    def coarse_backend(self) -> Backend:
+        """What restores pictures of 8 bits: in half precision where a graphics card gains by it."""
+        found = half_precision(self.network, self.backend) if self.device.type == "cuda" else None
+        return found or self.backend
 
     @torch.inference_mode()
     def survey(self, x: Tensor) -> tuple[Attention, Tensor]:
@@ -183,6 +190,7 @@ class Model:
         attention: Attention | None = None,
         *,
         recurring: bool = False,
+        coarse: bool = False,
     ) -> Tensor:
         """Return the restored picture (1, 3, H, W), mixing experts exactly as told.
 
@@ -196,14 +204,21 @@ class Model:
             Of all blocks, held fixed; by default blocks pool over the picture.
         recurring : bool
             More pictures of this size are to come, so that it pays to prepare for it.
+        coarse : bool
+            The result is rounded to 8 bits, so that half precision may do.
         """
         padded = self.network.pad(x)
-        restored = self.backend.restore(padded, _spatial(weights), attention, recurring)[0]
+        backend = self.coarse_backend if coarse else self.backend
+        restored = backend.restore(padded, _spatial(weights), attention, recurring)[0]
         return self.network.finish(restored[:, :, : x.shape[2], : x.shape[3]], x)
 
     def move(self, x: Tensor) -> Tensor:
-        """Bring a tensor to the device, in the memory layout that the network prefers."""
-        return x.to(self.device, memory_format=torch.channels_last)
+        """Bring a tensor to the device, in the memory layout that the network prefers.
+
+        Gray pictures (N, 1, H, W) become three equal samples there.
+        """
+        x = x.to(self.device, non_blocking=True).expand(-1, 3, -1, -1)
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def _spatial(weights: Tensor) -> Tensor:
