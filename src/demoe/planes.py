@@ -46,7 +46,7 @@ from demoe.tiling import Box, TilePlan
 ROUTING_BLOCK = 1024
 """Side in pixels of the blocks in which cells are decided on; independent of compute tiles."""
 
-SURVEYED_WHOLE = 1024**2
+SURVEYED_WHOLE = 768**2
 """Pixels of the largest plane that is surveyed as a whole; larger ones by samples."""
 
 SAMPLES = 3

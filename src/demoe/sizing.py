@@ -15,7 +15,7 @@ BYTES = {"torch": 96, "openvino": 34}
 SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
 """Part of all memory of a device that a tile may take; graphics cards have two at once."""
 
-MOST_BYTES = 1e9
+MOST_BYTES = 1.3e9
 """Most that a tile may take on a CPU, however much memory there is."""
 
 SIDES = {"cpu": (128, 1024), "cuda": (128, 2048)}
