@@ -131,9 +131,10 @@ class TilePlan:
         core = Box(
             row * h, col * w, min((row + 1) * h, self.height), min((col + 1) * w, self.width)
         )
-        return Tile(core, self.window(core, self.core_shape))
+        # Of two tiles, none has the other on both sides.
+        return Tile(core, self.window(core, self.core_shape, (min(2, rows - 1), min(2, cols - 1))))
 
-    def window(self, box: Box, shape: tuple[int, int]) -> Box:
+    def window(self, box: Box, shape: tuple[int, int], halos: tuple[int, int] = (2, 2)) -> Box:
         """Return what is read for a box: a shape grown by the halo, shifted into the plane.
 
         Parameters
@@ -142,14 +143,16 @@ class TilePlan:
             Pixels that are wanted; begins on the grid.
         shape : (int, int)
             Rows and columns, no fewer than the box has.
+        halos : (int, int)
+            Halos that any such box needs, down and across.
         """
-        top, bottom = self._span(box.top, shape[0], self.height)
-        left, right = self._span(box.left, shape[1], self.width)
+        top, bottom = self._span(box.top, shape[0], self.height, halos[0])
+        left, right = self._span(box.left, shape[1], self.width, halos[1])
         return Box(top, left, bottom, right)
 
-    def _span(self, start: int, length: int, size: int) -> tuple[int, int]:
+    def _span(self, start: int, length: int, size: int, halos: int) -> tuple[int, int]:
         padded = -(-size // self.grid) * self.grid
-        side = -(-length // self.grid) * self.grid + 2 * self.halo
+        side = -(-length // self.grid) * self.grid + halos * self.halo
         first = max(0, min(start - self.halo, padded - side))
         return first, min(size, first + side)
 
