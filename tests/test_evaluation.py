@@ -409,7 +409,7 @@ def test_the_reference_is_measured_where_it_is(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--crop", "31"], 2, "--crop must be at least 32 px, not 31."),
+        (["--crop", "31"], 2, "--crop must be at least 32 px here, not 31."),
         (["--crop", "5000"], 1, "at most 192 px do"),
         (["--sheet", "sheet.tif"], 1, "end it with .jpg or .png"),
         (["--sheet", "absent/sheet.png"], 1, "no folder absent"),

@@ -13,10 +13,15 @@ from demoe.training.commands import count, load_held_out, write_text
 
 if TYPE_CHECKING:
     from demoe.model.loading import Model
+    from demoe.training.data import SharpImages
     from demoe.training.scores import Scores
 
 REFERENCE = "demoe"
 """Name of the released weights."""
+
+CROP, SMALLEST_CROP = 128, 32
+MIXED_SIDE, SMALLEST_MIXED = 768, 128
+"""Sides of pictures in pixels, usual and least: with one blur, and with several."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,11 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="default", help="name or path of weights")
     parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
     parser.add_argument("--per-task", type=count, default=40, help="images a task")
-    parser.add_argument("--crop", type=count, default=128, help="side of the images in pixels")
+    parser.add_argument(
+        "--crop",
+        type=count,
+        help=f"side of the images in pixels (default {CROP}; with --mixed {MIXED_SIDE})",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
         "--reference", action="store_true", help="measure the released weights as well"
+    )
+    what.add_argument(
+        "--mixed", action="store_true", help="measure routing on pictures with several blurs"
+    )
+    parser.add_argument(
+        "--pictures", type=count, default=20, help="pictures with several blurs (default 20)"
     )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--sheet", type=Path, help="draw inputs, outputs and truth (.jpg or .png)")
@@ -38,20 +54,34 @@ def main(arguments: argparse.Namespace) -> int:
     """Print how good a network is on images held out of training."""
     from demoe.io._atomic import check_target
     from demoe.model.loading import load_model
-    from demoe.training.grid import check_picture, write_picture
-    from demoe.training.metrics import SMALLEST, find_measures
-    from demoe.training.scores import compare
-    from demoe.training.sheet import evaluation_sheet
+    from demoe.training.grid import check_picture
 
-    if arguments.crop < SMALLEST:
-        raise RecipeError(f"--crop must be at least {SMALLEST} px, not {arguments.crop}.")
+    usual, least = (MIXED_SIDE, SMALLEST_MIXED) if arguments.mixed else (CROP, SMALLEST_CROP)
+    crop = arguments.crop or usual
+    if crop < least:
+        raise RecipeError(f"--crop must be at least {least} px here, not {crop}.")
     if arguments.json:
         check_target(arguments.json, overwrite=True)
     if arguments.sheet:
         check_picture(arguments.sheet)
     model = load_model(arguments.model, arguments.device)
-    reference = _reference(arguments) if arguments.reference else None
     held_out = load_held_out(arguments.pack, model.device)
+    found = (_mixed if arguments.mixed else _plain)(arguments, model, held_out, crop)
+    if arguments.json:
+        write_text(arguments.json, json.dumps(_facts(model) | found, indent=2))
+    return 0
+
+
+def _plain(
+    arguments: argparse.Namespace, model: Model, held_out: SharpImages, crop: int
+) -> dict[str, Any]:
+    """Measure on pictures with one blur each."""
+    from demoe.training.grid import write_picture
+    from demoe.training.metrics import find_measures
+    from demoe.training.scores import compare
+    from demoe.training.sheet import evaluation_sheet
+
+    reference = _reference(arguments) if arguments.reference else None
     measures, missing = find_measures(model.device)
 
     def measured(which: Model) -> Scores:
@@ -62,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
             which.network,
             held_out,
             per_task=arguments.per_task,
-            crop=arguments.crop,
+            crop=crop,
             seed=arguments.seed,
             measures=measures,
             # Peers know nothing of the network: once is enough.
@@ -76,10 +106,10 @@ def main(arguments: argparse.Namespace) -> int:
         return scores
 
     scores = measured(model)
-    found = _facts(model, scores)
+    found = scores.to_dict()
     if reference:
         of_reference = measured(reference)
-        found["reference"] = _facts(reference, of_reference)
+        found["reference"] = _facts(reference) | of_reference.to_dict()
         print(compare({model.name: scores, reference.name: of_reference}))
         print(
             "\nThe released weights brighten low light, while the truth here has the input's "
@@ -87,18 +117,31 @@ def main(arguments: argparse.Namespace) -> int:
         )
     for sentence in missing:
         print(sentence)
-    if arguments.json:
-        write_text(arguments.json, json.dumps(found, indent=2))
     if arguments.sheet:
+        title = f"{_title(model)}, images held out of training"
         sheet = evaluation_sheet(
-            model.network,
-            held_out,
-            title=f"{_title(model)}, images held out of training",
-            crop=arguments.crop,
-            seed=arguments.seed,
+            model.network, held_out, title=title, crop=crop, seed=arguments.seed
         )
         write_picture(sheet, arguments.sheet)
-    return 0
+    return found
+
+
+def _mixed(
+    arguments: argparse.Namespace, model: Model, held_out: SharpImages, side: int
+) -> dict[str, Any]:
+    """Measure routing on pictures with several blurs each."""
+    from demoe.training.composites import composites
+    from demoe.training.grid import write_picture
+    from demoe.training.mixed import measure_mixed
+    from demoe.training.mixed_sheet import mixed_sheet
+
+    pictures = composites(held_out, arguments.pictures, side, arguments.seed)
+    scores, results = measure_mixed(model, pictures)
+    title = f"{_title(model)}, {len(pictures)} pictures of {side} px with several blurs"
+    print(f"{title}\n\n{scores.table()}")
+    if arguments.sheet:
+        write_picture(mixed_sheet(pictures, results, title=_title(model)), arguments.sheet)
+    return scores.to_dict()
 
 
 def _reference(arguments: argparse.Namespace) -> Model | None:
@@ -115,19 +158,16 @@ def _reference(arguments: argparse.Namespace) -> Model | None:
 
 
 def _title(model: Model) -> str:
-    return f"{model.name}: {_parameters(model) / 1e6:.1f} million parameters, {_size(model)}"
-
-
-def _size(model: Model) -> str:
-    return f"{model.path.stat().st_size / 1e6:.1f} MB"
+    size = model.path.stat().st_size
+    return f"{model.name}: {_parameters(model) / 1e6:.1f} million parameters, {size / 1e6:.1f} MB"
 
 
 def _parameters(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
 
 
-def _facts(model: Model, scores: Scores) -> dict[str, Any]:
-    return scores.to_dict() | {
+def _facts(model: Model) -> dict[str, Any]:
+    return {
         "model": model.name,
         "sha256": model.sha256,
         "parameters": _parameters(model),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from demoe.io._atomic import check_target, partial_output
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
-_GAP, _LEFT, _TOP, _CAPTION = 10, 190, 96, 30
+_GAP, _LEFT, _TOP, _CAPTION, _LEGEND = 10, 190, 96, 30, 40
 _INK, _SOFT, _PAPER = (25, 25, 25), (105, 105, 105), (255, 255, 255)
 
 Pixels = NDArray[np.uint8]
@@ -48,6 +48,7 @@ def draw_grid(
     rows: Sequence[tuple[str, Sequence[Panel]]],
     *,
     side: int,
+    legend: Mapping[str, tuple[int, int, int]] | None = None,
 ) -> Image.Image:
     """Draw rows of square panels, each row with words at its left.
 
@@ -61,9 +62,12 @@ def draw_grid(
         The words of a row, in several lines, and its panels.
     side : int
         Side of a panel in pixels; pictures are enlarged to it in whole steps if that is possible.
+    legend : mapping of str to colour, optional
+        What colours mean, in a line at the bottom.
     """
     step, below = side + _GAP, side + _CAPTION + _GAP
-    size = (_LEFT + len(columns) * step + _GAP, _TOP + len(rows) * below + _GAP)
+    bottom = _TOP + len(rows) * below + _GAP
+    size = (_LEFT + len(columns) * step + _GAP, bottom + (_LEGEND if legend else 0))
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((16, 16), title, _INK, ImageFont.load_default(26))
@@ -82,6 +86,11 @@ def draw_grid(
             how = Image.Resampling.NEAREST if sharp else Image.Resampling.LANCZOS
             sheet.paste(picture.resize((side, side), how), (left, top))
             draw.text((left, top + side + 5), panel.caption, _INK, small)
+    left = _LEFT
+    for name, colour in (legend or {}).items():
+        draw.rectangle((left, bottom + 3, left + 30, bottom + 25), colour, _SOFT)
+        draw.text((left + 40, bottom + 2), name, _INK, normal)
+        left += 70 + int(draw.textlength(name, normal))
     return sheet
 
 

@@ -16,9 +16,6 @@ from torch import Tensor
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Takes images and targets (N, 3, H, W) in [0, 1] and returns a number for each pair, (N,)."""
 
-SMALLEST = 32
-"""Side in pixels of the smallest pictures that every measure can be taken of."""
-
 INSTALL = "`pip install 'napari-demoe[evaluate]'`"
 
 

@@ -15,6 +15,10 @@ Means = dict[str, float]
 """A measure, averaged over images, by what it was taken of: blurred, automatic, manual, a peer."""
 
 
+Confusion = list[list[int]]
+"""Counts by true task (row) and choice (column)."""
+
+
 @dataclass(frozen=True)
 class PeerScore:
     """Figures of classical methods and of the network on the same images.
@@ -78,7 +82,7 @@ class Scores:
     """
 
     tasks: dict[str, TaskScore]
-    confusion: list[list[int]]
+    confusion: Confusion
     sharp: float
     seconds: float = field(default=0.0, compare=False)
 
@@ -90,19 +94,12 @@ class Scores:
     @property
     def accuracy(self) -> float:
         """Share of images for which the router chose the true task."""
-        right = sum(self.confusion[i][i] for i in range(len(TASKS)))
-        return right / max(1, sum(map(sum, self.confusion)))
+        return accuracy(self.confusion)
 
     @property
     def accuracy_motion_as_one(self) -> float:
         """The same with the three kinds of motion counted as one."""
-        right = sum(
-            n
-            for true, row in enumerate(self.confusion)
-            for chosen, n in enumerate(row)
-            if true == chosen or (true in MOTION and chosen in MOTION)
-        )
-        return right / max(1, sum(map(sum, self.confusion)))
+        return accuracy_motion_as_one(self.confusion)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-able values."""
@@ -140,7 +137,8 @@ class Scores:
 
     def details(self) -> str:
         """Return further tables: other measures, classical methods, the router's confusion."""
-        parts = [*self._similarity_tables(), *self._peer_tables(), self._confusion_table()]
+        parts = [*self._similarity_tables(), *self._peer_tables()]
+        parts.append(confusion_table(self.confusion))
         return "\n\n".join(parts)
 
     def _similarity_tables(self) -> Iterable[str]:
@@ -174,11 +172,28 @@ class Scores:
             "none to tell and are left out of these tables, for the network too."
         )
 
-    def _confusion_table(self) -> str:
-        rows = [
-            (TASKS[true], *(str(n) for n in counts)) for true, counts in enumerate(self.confusion)
-        ]
-        return markdown(("true \\ chosen", *TASKS), rows)
+
+def accuracy(confusion: Confusion) -> float:
+    """Return the share of right choices."""
+    right = sum(confusion[i][i] for i in range(len(TASKS)))
+    return right / max(1, sum(map(sum, confusion)))
+
+
+def accuracy_motion_as_one(confusion: Confusion) -> float:
+    """Return the share of right choices with the three kinds of motion counted as one."""
+    right = sum(
+        n
+        for true, row in enumerate(confusion)
+        for chosen, n in enumerate(row)
+        if true == chosen or (true in MOTION and chosen in MOTION)
+    )
+    return right / max(1, sum(map(sum, confusion)))
+
+
+def confusion_table(confusion: Confusion) -> str:
+    """Return counts by true task (row) and choice (column) as a Markdown table."""
+    rows = [(TASKS[true], *(str(n) for n in counts)) for true, counts in enumerate(confusion)]
+    return markdown(("true \\ chosen", *TASKS), rows)
 
 
 def compare(scores: Mapping[str, Scores]) -> str:
