@@ -60,6 +60,13 @@ def unit_name(unit: str) -> str:
     return _UNITS.get(unit.strip().lower(), unit.strip())
 
 
+BLOCK_SIDE = 512
+"""Least side in pixels of a block that dask handles, where chunks are smaller."""
+
+_PIXELS = 16
+"""Least side of a chunk along an axis of pixels, rather than of planes or samples."""
+
+
 @dataclass(frozen=True, eq=False)
 class LazyImage:
     """An image of any size that is read only where it is computed.
@@ -266,6 +273,20 @@ def _check_scale(scale: Mapping[str, float], axes: str, where: str) -> dict[str,
     return checked
 
 
+def block_shape(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """Return the sides of blocks for dask: chunks of a file, several where they are small.
+
+    No more is read for it, since dask hands the part that is wanted on to the file. Sides of few
+    steps, such as planes and samples, stay.
+    """
+    return tuple(
+        min(int(length), int(chunk) * max(1, BLOCK_SIDE // int(chunk)))
+        if chunk >= _PIXELS
+        else int(chunk)
+        for length, chunk in zip(shape, chunks, strict=True)
+    )
+
+
 def _as_dask(array: Any, name: str) -> da.Array:
     if isinstance(array, da.Array):
         return array
@@ -279,11 +300,12 @@ def _as_dask(array: Any, name: str) -> da.Array:
     # Before dask sees it: from_array would hash the content of what cannot be used anyway.
     dtype = np.dtype(array.dtype)
     _check_pixels(tuple(array.shape), dtype, name)
+    chunks = getattr(array, "chunks", None)
     # What is not in memory goes into each task: as a task of its own, it makes each look at a part
     # of the image list all blocks.
     lazy: da.Array = da.from_array(
         array,
-        chunks=getattr(array, "chunks", None) or "auto",
+        chunks=block_shape(array.shape, chunks) if chunks else "auto",
         inline_array=not isinstance(array, np.ndarray),
     )
     return lazy

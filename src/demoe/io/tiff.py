@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from demoe.errors import ImageError
-from demoe.image import LazyImage
+from demoe.image import BLOCK_SIDE, LazyImage
 from demoe.io._source import file_state, unreadable
 from demoe.io._tiff_metadata import name_axes, read_metadata
 from demoe.io._tiff_pixels import TiffSource, page_dims, segment_count
@@ -28,7 +28,6 @@ _DAMAGE = re.compile(
     "metadata or corrupted|metadata invalid or corrupted"
 )
 
-BLOCK_SIDE = 512
 BLOCK_BYTES = 8 * 2**20
 _INTENSITIES = {0, 1, 2, 3, 6, 32803, 34892}  # black or white is zero, RGB, palette, YCbCr, raw
 

@@ -14,14 +14,13 @@ import zarr
 
 from demoe.axes import CANONICAL, guess_axes, to_canonical
 from demoe.errors import AxesError, ImageError
-from demoe.image import SCALED_AXES, LazyImage
+from demoe.image import SCALED_AXES, LazyImage, block_shape
 from demoe.io._names import ZARR_MARKERS
 from demoe.io._source import FileSource, file_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK_SIDE = 512
 # Before version 0.3 every image had these five.
 _OLD_AXES = ("t", "c", "z", "y", "x")
 
@@ -212,10 +211,5 @@ def _lazy(place: Path, array: zarr.Array[Any]) -> Any:
             f"{place} is a {dtype} array of shape {shape}, but an image has integers or floats "
             "and at least one row and column."
         )
-    chunks = tuple(int(length) for length in array.chunks)
-    grown = tuple(
-        min(length, chunk * max(1, BLOCK_SIDE // chunk))
-        for chunk, length in zip(chunks[-2:], shape[-2:], strict=True)
-    )
     source = ZarrSource(str(place), shape, dtype.newbyteorder("="))
-    return source.lazy((*chunks[:-2], *grown), "zarr")
+    return source.lazy(block_shape(shape, array.chunks), "zarr")
