@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from demoe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from demoe.lazy import Deblurred
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +31,11 @@ class Job:
         it are computed first.
     region : tuple of slice
         The part of the data to deblur.
-    expert_map : ndarray, optional
+    expert_map : ndarray or dask array, optional
         Painted by a person for the region: 0 leaves the choice to the network, 1 to 5 forces an
-        expert.
+        expert; planes first, then rows and columns of routing cells.
+    earlier : Finished, optional
+        A result of the same job with another expert map; only what differs is computed.
     download : bool
         Whether the recipe's network may be downloaded, because the person agreed to it.
     """
@@ -40,7 +45,8 @@ class Job:
     recipe: Recipe
     focus: tuple[float, ...]
     region: tuple[slice, ...]
-    expert_map: np.ndarray | None = None
+    expert_map: Any = None
+    earlier: Finished | None = None
     download: bool = False
 
 
@@ -91,16 +97,25 @@ class Finished:
         Values 0 to 5, one a routing cell: plane axes of the image, then rows and columns.
     gates : ndarray of float32
         Expert weights: plane axes, 5 experts, rows and columns.
+    confidence : ndarray of float32
+        0 to 1, axes of the expert map; see `demoe.Deblurred`.
     pitch : (int, int)
         Rows and columns of pixels a cell covers.
     provenance : mapping
         How the result was made; JSON-able.
+    pixels : numpy or zarr array
+        As in `Planned`.
+    result : Deblurred
+        What was computed, for a correction of it.
     """
 
     expert_map: np.ndarray
     gates: np.ndarray
+    confidence: np.ndarray
     pitch: tuple[int, int]
     provenance: Mapping[str, Any]
+    pixels: Any
+    result: Deblurred
 
 
 @dataclass(frozen=True)

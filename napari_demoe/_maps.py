@@ -53,54 +53,7 @@ def cells_to_image_order(cells: np.ndarray, axes: str) -> np.ndarray:
     return cells.transpose([spatial.index(letter) for letter in plane_axes(axes) + "YX"])
 
 
-def painted_map(
-    values: np.ndarray,
-    meta: Mapping[str, Any],
-    axes: str,
-    shape: Sequence[int],
-    region: Sequence[slice],
-) -> np.ndarray:
-    """Cut the part of a painted expert map that covers a part of an image.
-
-    Parameters
-    ----------
-    values : ndarray of int
-        A labels layer that covers the image evenly, (rows, cols) or with all of the image's axes,
-        at any resolution; or the expert map of an earlier result, whose last cells may reach
-        beyond the image.
-    meta : mapping
-        The labels layer's attributes.
-    axes, shape : str, sequence of int
-        Of the image.
-    region : sequence of slice
-        The part, one slice an axis of the image.
-
-    Returns
-    -------
-    ndarray of int
-        For the region: planes first, then rows and columns of pixels.
-    """
-    size = dict(zip(axes, shape, strict=True))
-    part = dict(zip(axes, region, strict=True))
-    if values.ndim == len(axes.removesuffix("S")) > 2:
-        values = cells_to_image_order(values, axes)
-        planes = (part[letter] for letter in plane_axes(axes))
-        if values.shape[:-2] == tuple(size[letter] for letter in plane_axes(axes)):
-            values = values[tuple(planes)]
-    pitch = ours(meta).get("pitch")
-    index = []
-    for i, letter in enumerate("YX", start=-2):
-        pixels, cells = np.arange(size[letter])[part[letter]], values.shape[i]
-        if pitch is not None and cells == -(-size[letter] // pitch[i]):
-            index.append(pixels // pitch[i])
-        else:
-            index.append(((pixels + 0.5) * cells / size[letter]).astype(np.intp))
-    return values[..., index[0][:, None], index[1]]
-
-
-def maps_of_image(
-    image: LazyImage, meta: Mapping[str, Any]
-) -> tuple[LazyImage | None, da.Array | None, dict[str, Any] | None]:
+def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Find what a run left with its result.
 
     Parameters
@@ -112,18 +65,18 @@ def maps_of_image(
 
     Returns
     -------
-    experts : LazyImage or None
-        The expert map, its scale that of a cell.
-    gates : dask array or None
-        Plane axes, 5 experts, rows and columns of cells.
-    provenance : dict or None
-        How the result was made.
+    dict
+        What `demoe.io.write_image` takes: experts, gates, confidence, provenance; or nothing.
     """
     left = ours(meta)
     if "expert_map" not in left:
-        return None, None, None
-    experts = image.of_cells(left["expert_map"], left["pitch"])
-    return experts, da.from_array(left["gates"]), dict(left["provenance"])
+        return {}
+    return {
+        "experts": image.of_cells(left["expert_map"], left["pitch"]),
+        "confidence": image.of_cells(left["confidence"], left["pitch"]),
+        "gates": da.from_array(left["gates"]),
+        "provenance": dict(left["provenance"]),
+    }
 
 
 def map_of_labels(
@@ -147,16 +100,77 @@ def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return run is not None and run == ours(second).get("run")
 
 
+def is_confidence(meta: Mapping[str, Any]) -> bool:
+    """Whether a layer, given by its attributes, is the confidence map of a run."""
+    return ours(meta).get("map") == "confidence"
+
+
 def expert_shares(expert_map: np.ndarray) -> list[float]:
     """Return the part of all cells that has each value, 0 to 5."""
     counts = np.bincount(expert_map.ravel(), minlength=len(EXPERT_WORDS))
     return [float(n) / expert_map.size for n in counts]
 
 
+def expert_features(shares: Sequence[float]) -> dict[str, list[Any]]:
+    """Say what each value of an expert map means, and which part of all cells has it."""
+    return {
+        "index": list(range(len(EXPERT_WORDS))),
+        "blur": list(EXPERT_WORDS),
+        "share": [f"{share:.0%}" for share in shares],
+    }
+
+
 def experts_kwargs(
     source: Mapping[str, Any], axes: str, pitch: tuple[int, int], shares: Sequence[float]
 ) -> dict[str, Any]:
     """Describe an expert map as keyword arguments of a labels layer that overlays its image.
+
+    Parameters
+    ----------
+    source, axes, pitch
+        As for `cells_kwargs`.
+    shares : sequence of 6 float
+        Part of all cells that has each value, 0 to 1.
+
+    Returns
+    -------
+    dict
+        name, geometry, colormap, features (value -> words), opacity.
+    """
+    from napari.utils.colormaps import DirectLabelColormap
+
+    colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
+    colours |= {value: np.array(rgb) / 255 for value, rgb in EXPERT_COLOURS.items()}
+    return {
+        **cells_kwargs(source, axes, pitch),
+        "name": f"{source['name']} experts",
+        "colormap": DirectLabelColormap(color_dict=colours),
+        "features": expert_features(shares),
+        "opacity": 0.25,
+    }
+
+
+def confidence_kwargs(
+    source: Mapping[str, Any], axes: str, pitch: tuple[int, int]
+) -> dict[str, Any]:
+    """Describe a confidence map as keyword arguments of an image layer, hidden at first.
+
+    Gray, so that the colours of the expert map, which may lie over it, keep their meaning.
+    """
+    return {
+        **cells_kwargs(source, axes, pitch),
+        "name": f"{source['name']} confidence",
+        "rgb": False,
+        "colormap": "gray",
+        "contrast_limits": (0.0, 1.0),
+        "interpolation2d": "nearest",
+        "multiscale": False,
+        "visible": False,
+    }
+
+
+def cells_kwargs(source: Mapping[str, Any], axes: str, pitch: tuple[int, int]) -> dict[str, Any]:
+    """Return what places a map over routing cells on its image.
 
     A cell's centre must lie over the centre of the pixels it decides on: with a pitch of p the
     first centre is at pixel (p - 1) / 2, so the map is p times coarser and shifted by that much,
@@ -170,30 +184,11 @@ def experts_kwargs(
         The image's axes.
     pitch : (int, int)
         Rows and columns of pixels a routing cell covers.
-    shares : sequence of 6 float
-        Part of all cells that has each value, 0 to 1.
-
-    Returns
-    -------
-    dict
-        name, geometry, colormap, features (value -> words), opacity.
     """
-    from napari.utils.colormaps import DirectLabelColormap
-
-    colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
-    colours |= {value: np.array(rgb) / 255 for value, rgb in EXPERT_COLOURS.items()}
     spatial = axes.removesuffix("S")
     cell = np.array([dict(zip("YX", pitch, strict=True)).get(a, 1) for a in spatial], dtype=float)
     return {
         **{key: source[key] for key in GEOMETRY if key in source},
-        "name": f"{source['name']} experts",
         "scale": np.asarray(source["scale"], dtype=float) * cell,
         "translate": shifted(source, (cell - 1) / 2)["translate"],
-        "colormap": DirectLabelColormap(color_dict=colours),
-        "features": {
-            "index": list(range(len(EXPERT_WORDS))),
-            "blur": list(EXPERT_WORDS),
-            "share": [f"{share:.0%}" for share in shares],
-        },
-        "opacity": 0.25,
     }

@@ -47,7 +47,7 @@ def read(path: str) -> list[LayerTuple]:
     -------
     list of layer data tuples
         The image as a dask array, or several of one pyramid where planes are large; then, for a
-        result of ours, the expert map as labels.
+        result of ours, the confidence as a hidden image and the expert map as labels.
 
     Raises
     ------
@@ -65,10 +65,7 @@ def read(path: str) -> list[LayerTuple]:
     layers: list[LayerTuple] = [(image.data, kwargs, "image")]
     if len(levels) > 1:
         layers = [(levels, {**kwargs, "multiscale": True}, "image")]
-    place = expert_map_of(Path(path))
-    if place is not None:
-        layers.append(_read_experts(place, image, kwargs))
-    return layers
+    return layers + _map_layers(Path(path), image, kwargs)
 
 
 def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
@@ -97,24 +94,41 @@ def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
     return levels
 
 
-def expert_map_of(path: Path) -> Path | None:
-    """Return where the writer put the expert map of an image, if it is there."""
-    inside = path / "labels" / "expert_map"
+def maps_beside(path: Path) -> list[Path | None]:
+    """Return where the writer put the expert map and the confidence of an image, if it did."""
     if path.is_dir():
-        return inside if inside.is_dir() else None
-    stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
-    beside = path.with_name(f"{stem}.experts.tif")
-    return beside if beside.is_file() else None
+        places = [path / "labels" / "expert_map", path / "demoe" / "confidence"]
+    else:
+        stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
+        places = [path.with_name(f"{stem}.{kind}.tif") for kind in ("experts", "confidence")]
+    return [place if place.exists() else None for place in places]
 
 
-def _read_experts(place: Path, image: LazyImage, kwargs: dict[str, Any]) -> LayerTuple:
+def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:
+    """Read the maps of an image; the expert map comes last, to lie over the other."""
     import demoe
     from demoe.axes import plane_axes
-    from napari_demoe._maps import cells_to_layer_order, expert_shares, experts_kwargs
+    from napari_demoe._maps import (
+        cells_to_layer_order,
+        confidence_kwargs,
+        expert_shares,
+        experts_kwargs,
+    )
 
-    cells = demoe.open_image(place)
     letters = plane_axes(image.axes) + "YX"
-    values = cells.data.transpose([cells.axes.index(letter) for letter in letters]).compute()
-    pitch = tuple(round(cells.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")
-    shown = experts_kwargs(kwargs, image.axes, pitch, expert_shares(values))
-    return cells_to_layer_order(values, image.axes), shown, "labels"
+    experts, confidence = (place and demoe.open_image(place) for place in maps_beside(path))
+    if experts is None:
+        return []
+    down, across = (round(experts.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")
+    place = (kwargs, image.axes, (down, across))
+    layers: list[LayerTuple] = []
+    for cells in (confidence, experts):
+        if cells is None:
+            continue
+        values = cells.data.transpose([cells.axes.index(a) for a in letters]).compute()
+        shown = cells_to_layer_order(values, image.axes)
+        if cells is experts:
+            layers.append((shown, experts_kwargs(*place, expert_shares(values)), "labels"))
+        else:
+            layers.append((shown, confidence_kwargs(*place), "image"))
+    return layers

@@ -9,36 +9,41 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
 
 from demoe.axes import plane_axes
-from demoe.errors import DemoeError
+from demoe.errors import DemoeError, ImageError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import layer_axes, result_kwargs, shifted
 from napari_demoe._maps import (
     EXPERT_WORDS,
+    TASK_WORDS,
+    cells_to_image_order,
     cells_to_layer_order,
+    confidence_kwargs,
+    expert_features,
     expert_shares,
     experts_kwargs,
-    painted_map,
+    is_confidence,
 )
+from napari_demoe._paint import cells_of_labels, cells_of_shapes, name_regions
 from napari_demoe._words import describe, duration, finest, tiles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels, Layer, Shapes
     from napari.utils.events import Event
 
     from demoe.model.zoo import ModelInfo
 
 PAINTED = "painted"
-"""The routing that takes the expert map from a labels layer."""
+"""The routing that takes the expert map from a layer of labels or shapes."""
 
 PREVIEW_SIDE = 512
 """A preview covers so many pixels a side, around the middle of the view."""
@@ -51,7 +56,7 @@ REFRESH_SECONDS = 0.2
 class Choices:
     """What a person chose in the widget; see `demoe.Recipe` for the meaning.
 
-    Routing may also be `PAINTED`: the expert map is a labels layer.
+    Routing may also be `PAINTED`: the expert map is a layer of labels or shapes.
     """
 
     model: str = "default"
@@ -60,6 +65,8 @@ class Choices:
     device: str = "auto"
     tile: int = 0  # 0: chosen for the device
     keep_brightness: bool = False
+    pooling: str = "plane"
+    skip_flat: bool = False
 
     def recipe(self) -> Recipe:
         """Freeze the choices; `RecipeError` if one is out of range."""
@@ -70,6 +77,8 @@ class Choices:
             device=self.device,
             tile=self.tile or "auto",
             photometry="preserve" if self.keep_brightness else "model",
+            pooling=self.pooling,
+            skip_flat=self.skip_flat,
         )
 
 
@@ -95,10 +104,14 @@ class Session:
         Tiles; total is 0 until the tiles are known.
     shares : list of 6 float
         Part of the last result's cells that each expert got, empty before one.
-    overlay : Labels or None
-        The last result's expert map.
-    painted : Labels or None
-        The expert map to follow if the routing is `PAINTED`.
+    result, overlay, confidence : Image, Labels and Image, or None
+        The last result, its expert map and its confidence.
+    painted : Labels, Shapes or None
+        The expert map to follow if the routing is `PAINTED`, and to correct the last result by.
+    brush : int
+        The expert, 1 to 5, that is painted with, and that shapes without a task stand for.
+    said : str
+        What came of the last sentence, see `understand`.
     """
 
     changed = Signal()
@@ -109,13 +122,19 @@ class Session:
         self.error = ""
         self.done = self.total = 0
         self.shares: list[float] = []
+        self.result: Image | None = None
         self.overlay: Labels | None = None
-        self.painted: Labels | None = None
+        self.confidence: Image | None = None
+        self.painted: Labels | Shapes | None = None
+        self.brush = 1
+        self.said = ""
         self._viewer = viewer
         self._launch = launch
         self._handle: Handle | None = None
         self._source: Image | None = None
         self._note = ""
+        self._job: Job | None = None  # the last one that was started
+        self._last: tuple[Job, Finished] | None = None  # what the last result came from
         self._preview_layers: list[Layer] = []
         self._clear_run()
         for layer in viewer.layers:
@@ -130,13 +149,14 @@ class Session:
 
     @property
     def sources(self) -> list[Image]:
-        """Every image layer, in the order of the layer list."""
-        return [layer for layer in self._viewer.layers if is_image(layer)]
+        """Every image layer but maps of ours, in the order of the layer list."""
+        images = (layer for layer in self._viewer.layers if is_image(layer))
+        return [image for image in images if not is_confidence({"metadata": image.metadata})]
 
     @property
-    def maps(self) -> list[Labels]:
-        """Every labels layer, in the order of the layer list."""
-        return [layer for layer in self._viewer.layers if is_labels(layer)]
+    def maps(self) -> list[Labels | Shapes]:
+        """Every layer of labels or shapes, in the order of the layer list."""
+        return [each for each in self._viewer.layers if is_labels(each) or is_shapes(each)]
 
     @property
     def source(self) -> Image | None:
@@ -156,6 +176,8 @@ class Session:
 
     def _layer_inserted(self, event: Event) -> None:
         event.value.events.name.connect(self._layers_changed)
+        if is_shapes(event.value):  # most likely to be drawn into now
+            self.painted = event.value
         self._layers_changed()
 
     def _layer_removed(self, event: Event) -> None:
@@ -172,6 +194,12 @@ class Session:
             self.painted = maps[-1] if maps else None
         if self.overlay is not None and self.overlay not in self._viewer.layers:
             self.overlay, self.shares = None, []
+        if self.confidence is not None and self.confidence not in self._viewer.layers:
+            self.confidence = None
+        if self.result is not None and self.result not in self._viewer.layers:
+            self.result = None
+        if self.state == "running" and self._correcting and not self.correctable:
+            self.cancel()
         if self._working is not None and self._working not in self._viewer.layers:
             self._working = None  # its layer was deleted, so nobody wants the rest
             self.cancel()
@@ -210,19 +238,89 @@ class Session:
         painted = self.choices.routing == PAINTED
         if painted and self.painted is None:
             self._fail(
-                "There is no labels layer to take the expert map from; add one and paint on it."
+                "There is no layer to take the expert map from; add labels or shapes and paint."
             )
             return
         try:
-            job = self._job(self._source, self.painted if painted else None, preview, download)
+            job = self._new_job(self._source, painted, preview, download)
         except DemoeError as error:
             self._fail(str(error))
             return
-        self._clear_run()
-        self._preview, self._meta = preview, job.meta
+        meta = job.meta
         if preview:
-            name = f"{job.meta['name']} preview"
-            self._meta = {**shifted(job.meta, [part.start for part in job.region]), "name": name}
+            name = f"{meta['name']} preview"
+            meta = {**shifted(meta, [part.start for part in job.region]), "name": name}
+        self._begin(job, meta, preview)
+
+    @property
+    def correctable(self) -> bool:
+        """Whether there is a result whose expert map can be corrected."""
+        return self._last is not None and None not in (self.result, self.overlay)
+
+    def correct(self) -> None:
+        """Follow corrections of the last result's expert map; does nothing while a run is on.
+
+        What is painted on the map itself changes the cells that differ from what the run left, and
+        0 gives them back to the network. Any other layer of labels or shapes is the new map, all of
+        it. Settings are those of the run; only tiles whose gates change are computed.
+        """
+        if self.busy or self._last is None or not self.correctable:
+            return
+        job, finished = self._last
+        try:
+            cells, before = self._corrections(job, finished)
+        except DemoeError as error:
+            self._fail(str(error))
+            return
+        if isinstance(cells, np.ndarray) and np.array_equal(cells, before):
+            self.state, self.error = "idle", ""
+            name = (self.painted or self.overlay).name
+            self._note = f"Nothing to apply: {name!r} says what the result follows already."
+            self.changed.emit()
+            return
+        job = replace(job, expert_map=cells, earlier=finished, download=False)
+        self._begin(job, job.meta, preview=False)
+
+    def _corrections(self, job: Job, finished: Finished) -> tuple[Any, np.ndarray]:
+        """Return the cells that a person wants now, and those that the last result followed."""
+        axes = self.result.metadata["demoe"]["axes"]
+        painted = finished.result.work.painted
+        shape = finished.expert_map.shape
+        before = np.broadcast_to(np.uint8(0) if painted is None else painted.cells, shape)
+        if self.painted is self.overlay or self.painted is None:
+            wanted = cells_to_image_order(np.asarray(self.overlay.data), axes)
+            # The rest of the map is what the network chose, which is no wish of a person.
+            return np.where(wanted == finished.expert_map, before, wanted), before
+        pitch = job.recipe.pitch
+        return self._cells(self.painted, self.result, axes, _all(self.result), pitch), before
+
+    def _cells(
+        self,
+        layer: Labels | Shapes,
+        image: Image,
+        axes: str,
+        region: tuple[slice, ...],
+        pitch: int,
+    ) -> Any:
+        """Return what a layer says about the routing cells of a part of an image."""
+        if is_shapes(layer):
+            cells = cells_of_shapes(layer, image, axes, region, pitch, self.brush)
+            any_paint = layer.nshapes > 0
+        else:
+            cells = cells_of_labels(layer, image, axes, region, pitch)
+            any_paint = isinstance(cells, np.ndarray) and np.any(finest(layer))
+        if any_paint and not cells.any():
+            raise ImageError(
+                f"What is painted on {layer.name!r} holds no centre of a cell of {image.name!r}; "
+                f"paint on the image, and larger than a cell ({pitch} by {pitch} pixels)."
+            )
+        return cells
+
+    def _begin(self, job: Job, meta: Mapping[str, Any], preview: bool) -> None:
+        self._clear_run()
+        self._job, self._meta, self._preview = job, meta, preview
+        if job.earlier is not None:
+            self._axes, self._correcting = self.result.metadata["demoe"]["axes"], True
         self.state, self.error, self._note = "running", "", ""
         self._handle = self._launch(
             job,
@@ -232,17 +330,16 @@ class Session:
         )
         self.changed.emit()
 
-    def _job(self, layer: Image, painted: Labels | None, preview: bool, download: bool) -> Job:
+    def _new_job(self, layer: Image, painted: bool, preview: bool, download: bool) -> Job:
         data, meta, _ = layer.as_layer_data_tuple()
         recipe, focus = self.choices.recipe(), self._focus(layer)
         shape = finest(layer).shape
         axes = layer_axes(len(shape), meta)
-        region = _region(axes, shape, focus) if preview else tuple(slice(0, n) for n in shape)
+        region = _region(axes, shape, focus) if preview else _all(layer)
         cells = None
-        if painted is not None:
-            map_meta = painted.as_layer_data_tuple()[1]
-            cells = painted_map(np.asarray(finest(painted)), map_meta, axes, shape, region)
-        return Job(data, meta, recipe, focus, region, cells, download)
+        if painted:
+            cells = self._cells(self.painted, layer, axes, region, recipe.pitch)
+        return Job(data, meta, recipe, focus, region, cells, download=download)
 
     def cancel(self) -> None:
         """Stop after the tile in work; the unfinished layer is removed."""
@@ -289,20 +386,63 @@ class Session:
             return "Open an image, or one of File > Open Sample > DeMoE."
         return f"Ready: {describe(self._source)}."
 
+    # -- what a person says and paints ----------------------------------------------------------
+
+    def understand(self, sentence: str) -> str | None:
+        """Return the task that a sentence names, or None; `said` tells what came of it."""
+        from demoe.words import UNCLEAR, task_from_text
+
+        task = None
+        try:
+            found = task_from_text(sentence)
+        except DemoeError as error:
+            self.said = str(error)
+        else:
+            sure = f"({found.confidence:.0%} sure)"
+            if found.task == UNCLEAR:
+                self.said = f"Unclear {sure}: this names no kind of blur, so nothing was changed."
+            else:
+                task = found.task
+                self.said = f"Understood: {TASK_WORDS[task]} {sure}."
+        self.changed.emit()
+        return task
+
+    def choose_brush(self, expert: int) -> None:
+        """Paint with an expert, 1 to 5, from now on."""
+        before, self.brush = self.brush, expert
+        if is_shapes(self.painted):
+            name_regions(self.painted, expert, before)
+        elif self.painted is not None:
+            self.painted.selected_label = expert
+        self.changed.emit()
+
+    def _label_selected(self, event: object = None) -> None:
+        label = self.overlay.selected_label if self.overlay is not None else 0
+        if 1 <= label < len(EXPERT_WORDS) and label != self.brush:
+            self.brush = label
+            self.changed.emit()
+
+    def _overlay_painted(self, event: object = None) -> None:
+        self.painted = self.overlay
+        self.changed.emit()
+
     def describe_cell(self, position: tuple[float, ...]) -> str:
-        """Say which expert worked at a place of the world, for example "defocus 0.93"."""
+        """Say which expert worked at a place, and how sure that is, for example "defocus 0.93"."""
         layer = self.overlay
         if layer is None or not layer.visible:
             return ""
         value = layer.get_value(position, world=True)
-        if not value or value >= len(EXPERT_WORDS):  # a person may paint anything
+        if value is None or value >= len(EXPERT_WORDS):  # a person may paint anything
             return ""
-        ours = layer.metadata["demoe"]
-        cell = np.rint(layer.world_to_data(position)).astype(int)
-        at = dict(zip(ours["axes"], cell, strict=False))
-        plane = tuple(at[letter] for letter in plane_axes(ours["axes"]))
-        weight = ours["gates"][(*plane, int(value) - 1, at["Y"], at["X"])]
-        return f"{EXPERT_WORDS[int(value)]} {float(weight):.2f}"
+        left = layer.metadata["demoe"]
+        cell = tuple(np.rint(layer.world_to_data(position)).astype(int))
+        at = dict(zip(left["axes"], cell, strict=False))
+        place = tuple(at[letter] for letter in plane_axes(left["axes"]) + "YX")
+        if value != left["expert_map"][place]:
+            return f"{EXPERT_WORDS[value] if value else 'the network decides'}, to be applied"
+        if not value:
+            return EXPERT_WORDS[0]
+        return f"{EXPERT_WORDS[value]} {left['confidence'][place]:.2f}"
 
     # -- reports of the worker, on the main thread ---------------------------------------------
 
@@ -331,11 +471,15 @@ class Session:
         self._handle = None
         if self.state in ("running", "cancelling"):  # neither finished nor failed
             self.state, self._note = "idle", "Cancelled; the unfinished result was removed."
+            if self._correcting:
+                self._note = "Cancelled; the result is as it was."
         self._drop_working()
         self.changed.emit()
 
     def _show_working(self, plan: Planned) -> None:
         self.total, self._planned_at = plan.total, time.monotonic()
+        if self._correcting:  # the earlier result stays on show until all is done
+            return
         kwargs = result_kwargs(self._meta, plan.channel_names)
         kwargs["name"] += " (running)"
         kwargs["metadata"]["demoe"]["run"] = uuid.uuid4().hex
@@ -351,36 +495,80 @@ class Session:
             self._drawn_at = now
             self._working.refresh(thumbnail=False, highlight=False, extent=False)
 
-    def _finish(self, result: Finished) -> None:
-        layer = self._working
-        if layer is None:
+    def _finish(self, done: Finished) -> None:
+        if self._correcting:
+            if not self.correctable:
+                return
+            self._renew(done)
+        elif self._working is not None:
+            self._add(self._working, done)
+        else:
             return
-        self._working = None
-        self.shares = expert_shares(result.expert_map)
-        ours = {
-            **layer.metadata["demoe"],
-            "axes": self._axes,
-            "expert_map": result.expert_map,
-            "gates": result.gates,
-            "pitch": tuple(result.pitch),
-            "provenance": dict(result.provenance),
-        }
-        layer.metadata = {**layer.metadata, "demoe": ours}
-        layer.name = layer.name.replace(" (running)", "")
-        layer.refresh()
-        overlay = self._viewer.add_labels(
-            cells_to_layer_order(result.expert_map, self._axes),
-            **experts_kwargs(self._meta, self._axes, result.pitch, self.shares),
-            metadata={"demoe": ours},
-        )
-        overlay.events.visible.connect(self._overlay_toggled)
-        self.overlay = overlay
-        if self._preview:
-            self._replace_preview([layer, overlay])
+        self._last = replace(self._job, earlier=None), done
         seconds = duration(time.monotonic() - self._started_at)
-        device = result.provenance.get("device", "")
+        device = done.provenance.get("device", "")
         self.state = "idle"
         self._note = f"Done in {seconds}: {tiles(self.total)} on {device}."
+
+    def _left(self, layer: Image, done: Finished) -> dict[str, Any]:
+        """Return what a result and its maps remember of their run."""
+        return {
+            **layer.metadata["demoe"],
+            "axes": self._axes,
+            "expert_map": done.expert_map,
+            "gates": done.gates,
+            "confidence": done.confidence,
+            "pitch": tuple(done.pitch),
+            "provenance": dict(done.provenance),
+        }
+
+    def _add(self, layer: Image, done: Finished) -> None:
+        """Turn the layer on show into a result, and add its maps."""
+        self._working = None
+        self.shares = expert_shares(done.expert_map)
+        left = self._left(layer, done)
+        layer.metadata = {**layer.metadata, "demoe": left}
+        layer.name = layer.name.replace(" (running)", "")
+        layer.refresh()
+        place = (self._meta, self._axes, done.pitch)
+        self.result = layer
+        self.confidence = self._viewer.add_image(
+            cells_to_layer_order(done.confidence, self._axes),
+            **confidence_kwargs(*place),
+            metadata={"demoe": {**left, "map": "confidence"}},
+        )
+        # Copied, because it can be painted on.
+        overlay = self._viewer.add_labels(
+            cells_to_layer_order(done.expert_map.copy(), self._axes),
+            **experts_kwargs(*place, self.shares),
+            metadata={"demoe": left},
+        )
+        self.overlay = overlay
+        overlay.brush_size, overlay.selected_label = 1, self.brush
+        overlay.events.selected_label.connect(self._label_selected)
+        overlay.events.paint.connect(self._overlay_painted)
+        speak(overlay, self.describe_cell)
+        if self.choices.routing != PAINTED:
+            self.painted = overlay
+        for each in (overlay, self.confidence):
+            each.events.visible.connect(self._overlay_toggled)
+        if self._preview:
+            self._replace_preview([layer, self.confidence, overlay])
+
+    def _renew(self, done: Finished) -> None:
+        """Put what was corrected into the last result and its maps."""
+        layer, overlay, confidence = self.result, self.overlay, self.confidence
+        self.shares = expert_shares(done.expert_map)
+        left = self._left(layer, done)
+        layer.data = done.pixels
+        layer.metadata = {**layer.metadata, "demoe": left}
+        overlay.metadata = {**overlay.metadata, "demoe": left}
+        overlay.data[...] = cells_to_layer_order(done.expert_map, self._axes)  # undo goes on
+        overlay.features = expert_features(self.shares)
+        overlay.refresh()
+        if confidence is not None:
+            confidence.data = cells_to_layer_order(done.confidence, self._axes)
+            confidence.metadata = {**overlay.metadata, "demoe": {**left, "map": "confidence"}}
 
     def _replace_preview(self, layers: list[Layer]) -> None:
         for earlier in self._preview_layers:
@@ -407,7 +595,7 @@ class Session:
         self._working: Image | None = None
         self._meta: Mapping[str, Any] = {}
         self._axes = ""
-        self._preview = False
+        self._preview = self._correcting = False
         self._drawn_at = 0.0
         self._started_at = self._planned_at = time.monotonic()
 
@@ -418,6 +606,24 @@ class Session:
         point[list(dims.displayed)] = center
         place = [float(v) for v in layer.world_to_data(point)]
         return tuple(v if math.isfinite(v) else 0.0 for v in place)
+
+
+def _all(layer: Image) -> tuple[slice, ...]:
+    return tuple(slice(0, n) for n in finest(layer).shape)
+
+
+def speak(layer: Labels, words: Callable[[tuple[float, ...]], str]) -> None:
+    """Let the status bar say what is under the pointer in words, while they are not empty."""
+    plain = layer.get_status
+
+    def get_status(position: Any = None, **kwargs: Any) -> dict[str, str]:
+        status = plain(position, **kwargs)
+        said = words(tuple(position)) if kwargs.get("world") else ""
+        if said:
+            status |= {"coordinates": f"{status['coords']}: {said}", "value": said}
+        return status
+
+    layer.get_status = get_status
 
 
 def _region(axes: str, shape: tuple[int, ...], focus: tuple[float, ...]) -> tuple[slice, ...]:
@@ -442,6 +648,13 @@ def is_labels(layer: Layer) -> bool:
     from napari.layers import Labels
 
     return isinstance(layer, Labels)
+
+
+def is_shapes(layer: Layer | None) -> bool:
+    """Whether a layer holds shapes."""
+    from napari.layers import Shapes
+
+    return isinstance(layer, Shapes)
 
 
 def is_result(layer: Layer) -> bool:

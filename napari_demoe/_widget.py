@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QApplication,
+    QButtonGroup,
     QCheckBox,
     QComboBox,
     QFileDialog,
@@ -16,9 +17,11 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QMessageBox,
     QProgressBar,
     QPushButton,
+    QRadioButton,
     QSizePolicy,
     QSpinBox,
     QVBoxLayout,
@@ -51,8 +54,9 @@ ROUTINGS = {
     "local": "Decide place by place",
     "image": "One decision for the image",
     **{task: f"Only {TASK_WORDS[task]}" for task in TASKS},
-    PAINTED: "As painted in a labels layer",
+    PAINTED: "As painted or drawn in a layer",
 }
+POOLINGS = {"plane": "Over the whole plane", "tile": "In each tile by itself"}
 DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
 TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048)}}
 
@@ -63,8 +67,18 @@ TOOLTIPS = {
     "(downloaded once, after asking), imported ones, or a file.",
     "routing": "Who decides which kind of blur is removed: the network, for each place or once\n"
     "for each plane, or you, by naming the blur or by painting it.",
-    "painted": "A labels layer that covers the image: 1 to 5 name the expert, in the order of the\n"
-    "list below; 0 leaves the choice to the network. The map of a result can be painted on.",
+    "painted": "The map of a result, or any layer of labels (1 to 5, in the order of the list\n"
+    "below; 0 leaves the choice to the network) or of shapes (their feature 'task', or the\n"
+    "expert that is chosen below). It counts where it lies on the image.",
+    "sentence": "Say in English what went wrong, for example 'my sample moved', and press Enter:\n"
+    "it chooses the kind of blur.",
+    "pooling": "Where the network looks for how strong its channels are. The whole plane gives\n"
+    "results without seams; each tile by itself needs no look at the rest, but shows seams.",
+    "flat": "Pass by what is flat background below its own noise: faster, and the noise stays.",
+    "correct": "Deblur again where the map was corrected, with the settings of that run.\n"
+    "Only the tiles that change are computed.",
+    "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
+    "decide) to white (sure, or painted by you).",
     "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
@@ -105,13 +119,12 @@ class DeblurWidget(QWidget):
     def _build(self) -> None:
         self.image, self.painted = QComboBox(), QComboBox()
         models = {model.name: MODEL_WORDS.get(model.name, model.name) for model in list_models()}
-        self.model, self.routing, self.device, self.tile = (
-            _combo(words)
-            for words in ({**models, FROM_FILE: "From a file …"}, ROUTINGS, DEVICES, TILES)
-        )
+        choices = ({**models, FROM_FILE: "From a file …"}, ROUTINGS, DEVICES, TILES, POOLINGS)
+        self.model, self.routing, self.device, self.tile, self.pooling = map(_combo, choices)
         self.top_k = QSpinBox()
         self.top_k.setRange(1, len(TASKS))
         self.brightness = QCheckBox("Keep local brightness")
+        self.flat = QCheckBox("Skip flat background")
         self.run = QPushButton("Run")
         self.preview = QPushButton("Preview")
         self.script = QPushButton("Copy as Python")
@@ -123,21 +136,32 @@ class DeblurWidget(QWidget):
         self.status, self.error, self.cursor = (_line() for _ in range(3))
         self.error.setObjectName("demoe_error")
         self.error.setStyleSheet("color: #e0524d")
-        self.overlay = QCheckBox("Show the expert map")
+        self.said = _line()
+        self.sentence = QLineEdit()
+        self.sentence.setPlaceholderText("What is wrong with the picture?")
+        self.overlay = QCheckBox("Expert map")
+        self.confidence = QCheckBox("Confidence")
+        self.correct = QPushButton("Apply corrections")
         for name, tip in TOOLTIPS.items():
             getattr(self, name).setToolTip(tip)
 
         main = _form(
             ("Image", self.image),
             ("Network", self.model),
+            ("In words", self.sentence),
+            ("", self.said),
             ("Blur", self.routing),
             ("Map", self.painted),
         )
         self._map_row = (main.labelForField(self.painted), self.painted)
         more = _form(
-            ("Experts mixed", self.top_k), ("Device", self.device), ("Tile size", self.tile)
+            ("Experts mixed", self.top_k),
+            ("Device", self.device),
+            ("Tile size", self.tile),
+            ("Attention", self.pooling),
         )
         more.addRow("", self.brightness)
+        more.addRow("", self.flat)
         more.addRow("", self.script)
         options = QWidget()
         options.setLayout(more)
@@ -160,8 +184,17 @@ class DeblurWidget(QWidget):
         layout.addWidget(self.progress)
         layout.addWidget(_rule())
         layout.addLayout(self._legend())
-        layout.addWidget(self.overlay)
+        shown = QHBoxLayout()
+        for part in (QLabel("Show"), self.overlay, self.confidence):
+            shown.addWidget(part)
+        shown.addStretch(1)
+        layout.addLayout(shown)
         layout.addWidget(self.cursor)
+        layout.addWidget(_rule())
+        hint = _line()
+        hint.setText("To correct: choose an expert, paint on the map or draw shapes, and apply.")
+        layout.addWidget(hint)
+        layout.addWidget(self.correct)
         layout.addStretch(1)
         self.setMinimumWidth(280)
 
@@ -171,6 +204,7 @@ class DeblurWidget(QWidget):
         grid.setVerticalSpacing(3)
         grid.setColumnStretch(1, 1)
         grid.addWidget(QLabel("Which expert worked where"), 0, 0, 1, 4)
+        self.brushes = QButtonGroup(self)
         self.shares: list[QLabel] = []
         self._bars: list[QProgressBar] = []
         for row, words in enumerate(EXPERT_WORDS[1:], start=1):
@@ -189,7 +223,10 @@ class DeblurWidget(QWidget):
             number = QLabel()
             number.setMinimumWidth(number.fontMetrics().horizontalAdvance("100%") + 4)
             number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            for column, part in enumerate((swatch, QLabel(words), bar, number)):
+            brush = QRadioButton(words)
+            brush.setToolTip(f"Paint with {words}, and let shapes without a task stand for it.")
+            self.brushes.addButton(brush, row)
+            for column, part in enumerate((swatch, brush, bar, number)):
                 grid.addWidget(part, row, column)
             self.shares.append(number)
             self._bars.append(bar)
@@ -208,7 +245,11 @@ class DeblurWidget(QWidget):
         self.preview.clicked.connect(lambda: self.start(preview=True))
         self.script.clicked.connect(self.copy_script)
         self.cancel.clicked.connect(self.session.cancel)
+        self.sentence.returnPressed.connect(self._understand)
+        self.brushes.idClicked.connect(self.session.choose_brush)
+        self.correct.clicked.connect(self.session.correct)
         self.overlay.toggled.connect(self._toggle_overlay)
+        self.confidence.toggled.connect(self._toggle_confidence)
         self.destroyed.connect(self.session.close)
 
     def start(self, preview: bool = False) -> None:
@@ -234,6 +275,8 @@ class DeblurWidget(QWidget):
         choices.device = self.device.currentData()
         choices.tile = self.tile.currentData()
         choices.keep_brightness = self.brightness.isChecked()
+        choices.pooling = self.pooling.currentData()
+        choices.skip_flat = self.flat.isChecked()
 
     def _may_download(self, model: ModelInfo) -> bool:
         answer = QMessageBox.question(
@@ -273,6 +316,15 @@ class DeblurWidget(QWidget):
         if self.session.overlay is not None:
             self.session.overlay.visible = visible
 
+    def _toggle_confidence(self, visible: bool) -> None:
+        if self.session.confidence is not None:
+            self.session.confidence.visible = visible
+
+    def _understand(self) -> None:
+        task = self.session.understand(self.sentence.text())
+        if task is not None:
+            self.routing.setCurrentIndex(self.routing.findData(task))
+
     # -- session -> widgets -------------------------------------------------------------------
 
     def _fill(self) -> None:
@@ -282,10 +334,12 @@ class DeblurWidget(QWidget):
             (self.routing, choices.routing),
             (self.device, choices.device),
             (self.tile, choices.tile),
+            (self.pooling, choices.pooling),
         ):
             combo.setCurrentIndex(max(0, combo.findData(value)))
         self.top_k.setValue(choices.top_k)
         self.brightness.setChecked(choices.keep_brightness)
+        self.flat.setChecked(choices.skip_flat)
 
     def _show(self) -> None:
         session = self.session
@@ -309,14 +363,19 @@ class DeblurWidget(QWidget):
             share = session.shares[i] if session.shares else 0.0
             label.setText(f"{share:.0%}" if session.shares else "")
             bar.setValue(round(100 * share))
-        self.overlay.setEnabled(session.overlay is not None)
-        with signals_blocked(self.overlay):
-            self.overlay.setChecked(session.overlay is not None and session.overlay.visible)
+        for box, layer in ((self.overlay, session.overlay), (self.confidence, session.confidence)):
+            box.setEnabled(layer is not None)
+            with signals_blocked(box):
+                box.setChecked(layer is not None and layer.visible)
+        self.said.setText(session.said)
+        self.said.setVisible(bool(session.said))
+        self.brushes.button(session.brush).setChecked(True)
+        self.correct.setEnabled(not busy and session.correctable)
         self._show_cursor()
 
     def _show_map_row(self) -> None:
         for part in self._map_row:
-            part.setVisible(self.routing.currentData() == PAINTED)
+            part.setVisible(self.routing.currentData() == PAINTED or self.session.correctable)
 
     def _show_cursor(self, event: object = None) -> None:
         words = self.session.describe_cell(tuple(self._viewer.cursor.position))

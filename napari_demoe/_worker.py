@@ -11,7 +11,7 @@ import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ MEMORY_BYTES = 2**30
 
 REPORT_SECONDS = 0.2
 """How often a download is reported."""
+
+MAPS = ("expert_map", "gates", "confidence")
+"""What a result has one of for each routing cell."""
 
 Slices = tuple[slice, ...]
 
@@ -76,37 +79,54 @@ def steps(job: Job) -> Generator[object, None, None]:
 def _steps(job: Job) -> Generator[object, None, None]:
     import demoe
 
-    image = to_lazy(job.data, job.meta)
-    image = image.with_data(image.data[job.region])
-    if job.download:
-        yield from _download(job.recipe.model)
     yield TilesDone(0)  # a chance to stop before the network is loaded
-    out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
+    if job.earlier is not None:
+        out = job.earlier.result.corrected(job.expert_map)
+        changed = out.changed_from(job.earlier.result)
+        shown = job.earlier.pixels
+        maps = {name: getattr(job.earlier, name).copy() for name in MAPS}
+    else:
+        image = to_lazy(job.data, job.meta)
+        image = image.with_data(image.data[job.region])
+        if job.download:
+            yield from _download(job.recipe.model)
+        out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
+        changed, shown = None, None
+        maps = {name: np.zeros(a.shape, a.dtype) for name in MAPS for a in [getattr(out, name)]}
+    axes = out.source.axes
     focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
-    boxes = sorted_boxes(out.image.chunks, image.axes, focus)
+    boxes = sorted_boxes(out.image.chunks, axes, focus, changed)
     pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
-    expert_map = np.zeros(out.expert_map.shape, out.expert_map.dtype)
-    gates = np.zeros(out.gates.shape, out.gates.dtype)
+    planned = Planned(pixels, axes, out.source.channel_names, len(boxes))
+    if shown is not None:
+        for box in sorted_boxes(out.image.chunks, axes, focus):
+            pixels[box] = shown[box]
+            yield TilesDone(0)
+        yield planned
     done = 0
-    for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, image.axes)):
+    for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, axes)):
         todo = list(tiles)
-        for box in todo:  # until a tile is done, its source is shown in its place
-            pixels[box] = _compute(image.data[box])
-            yield TilesDone(done)
-        if not done:
-            yield Planned(pixels, image.axes, image.channel_names, len(boxes))
+        if shown is None:
+            for box in todo:  # until a tile is done, its source is shown in its place
+                pixels[box] = _compute(out.source.data[box])
+                yield TilesDone(done)
+            if not done:
+                yield planned
         for box in todo:
             pixels[box] = _compute(out.image[box])
             done += 1
             yield TilesDone(done)
         # Now, while the core remembers what it decided for the tiles.
-        expert_map[plane] = _compute(out.expert_map[plane])
-        gates[plane] = _compute(out.gates[plane])
-    yield Finished(expert_map, gates, out.pitch, out.provenance)
+        for name, values in maps.items():
+            values[plane] = _compute(getattr(out, name)[plane])
+    yield Finished(**maps, pitch=out.pitch, provenance=out.provenance, pixels=pixels, result=out)
 
 
 def sorted_boxes(
-    chunks: tuple[tuple[int, ...], ...], axes: str, focus: tuple[float, ...]
+    chunks: tuple[tuple[int, ...], ...],
+    axes: str,
+    focus: tuple[float, ...],
+    only: Iterable[tuple[int, ...]] | None = None,
 ) -> list[Slices]:
     """List a dask array's blocks, those that are being looked at first.
 
@@ -118,11 +138,13 @@ def sorted_boxes(
         Letter of each axis.
     focus : tuple of float
         A place in the array, one number for each axis but S.
+    only : iterable of tuple of int, optional
+        Indices of the blocks to list; by default all.
 
     Returns
     -------
     list of tuple of slice
-        Every block once, plane by plane: the nearest first, and in a plane from `focus` outwards.
+        Each block once, plane by plane: the nearest first, and in a plane from `focus` outwards.
     """
     place = (*focus, 0.0)[: len(axes)] if "S" in axes else focus
     along = []
@@ -139,7 +161,10 @@ def sorted_boxes(
                 planes += max(part.start - where, where - (part.stop - 1), 0.0)
         return planes, _plane(box, axes), pixels
 
-    return sorted(itertools.product(*along), key=distance)
+    if only is None:
+        only = itertools.product(*(range(len(cuts)) for cuts in along))
+    boxes = (tuple(cuts[i] for cuts, i in zip(along, index, strict=True)) for index in only)
+    return sorted(boxes, key=distance)
 
 
 def new_store(shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]) -> Any:

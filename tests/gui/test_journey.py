@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtCore import QPoint, Qt, QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
 RESULT = "{} deblurred"
@@ -108,7 +108,7 @@ def test_an_error_leaves_the_earlier_result_alone(viewer, widget, finish, photo,
     widget.run.click()
     finish(widget)
     assert "empty.safetensors" in widget.error.text()
-    assert len(viewer.layers) == 3
+    assert len(viewer.layers) == 4
     np.testing.assert_array_equal(earlier.data, pixels)
 
 
@@ -130,7 +130,7 @@ def test_a_stack_with_pixel_sizes(viewer, widget, finish):
     viewer.dims.set_current_step(0, 2)
     widget.run.click()
     finish(widget)
-    result, overlay = viewer.layers[-2:]
+    result, _, overlay = viewer.layers[-3:]
     assert result.data.shape == stack.shape
     assert tuple(result.scale) == (2, 0.3, 0.3)
     assert overlay.data.shape == (3, 2, 3)
@@ -145,7 +145,7 @@ def test_a_time_series_of_colour_pictures_from_dask(viewer, widget, finish, phot
     )
     widget.run.click()
     finish(widget)
-    result, overlay = viewer.layers[-2:]
+    result, _, overlay = viewer.layers[-3:]
     assert result.rgb
     assert result.data.shape == (2, 200, 300, 3)
     assert result.axis_labels == ("t", "y", "x")
@@ -276,8 +276,15 @@ def test_the_overlay_can_be_hidden_and_speaks(viewer, widget, finish, photo):
     widget.overlay.click()
     assert not overlay.visible
     assert widget.cursor.text() == ""
+    confidence = widget.session.confidence
+    assert not widget.confidence.isChecked()
+    widget.confidence.click()
+    assert confidence.visible
+    confidence.visible = False
+    assert not widget.confidence.isChecked()
     viewer.layers.remove(overlay)
     assert not widget.overlay.isEnabled()
+    assert not widget.correct.isEnabled()
     assert isinstance(viewer.layers[-1], Image)
 
 
@@ -286,7 +293,7 @@ def test_preview_shows_a_part_and_the_script_is_copied(viewer, widget, finish, p
     widget.preview.click()
     assert not widget.preview.isEnabled()
     finish(widget)
-    assert viewer.layers[-2].data.shape == (512, 512, 3)
+    assert widget.session.result.data.shape == (512, 512, 3)
     assert widget.preview.isEnabled()
     widget.routing.setCurrentIndex(widget.routing.findData("defocus"))
     widget.script.click()
@@ -297,7 +304,8 @@ def test_preview_shows_a_part_and_the_script_is_copied(viewer, widget, finish, p
 
 def test_the_row_for_a_painted_map_shows_only_when_it_is_wanted(viewer, widget, finish, photo):
     viewer.add_image(photo, name="photo")
-    viewer.add_labels(np.full((20, 30), 4, np.uint8), name="mine")
+    tenth = {"scale": (10, 10), "translate": (4.5, 4.5)}
+    viewer.add_labels(np.full((20, 30), 4, np.uint8), name="mine", **tenth)
     assert not widget.painted.isVisible()
     widget.routing.setCurrentIndex(widget.routing.findData("painted"))
     assert widget.painted.isVisible()
@@ -305,3 +313,77 @@ def test_the_row_for_a_painted_map_shows_only_when_it_is_wanted(viewer, widget, 
     widget.run.click()
     finish(widget)
     assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [4]
+
+
+def click(viewer, qtbot, layer, place):
+    """Click with the left button on a place of a layer's data."""
+    canvas = viewer.window._qt_viewer.canvas
+    scene = canvas._scene_canvas.scene.node_transform(canvas.view.scene)
+    x, y = scene.imap(layer.data_to_world(place)[::-1])[:2]
+    at = QPoint(round(float(x)), round(float(y)))
+    qtbot.mouseMove(canvas.native, at)
+    qtbot.mouseClick(canvas.native, Qt.MouseButton.LeftButton, pos=at)
+
+
+def test_two_regions_are_painted_applied_saved_and_opened_again(
+    viewer, widget, finish, qtbot, photo, tmp_path
+):
+    viewer.add_image(np.tile(photo, (2, 2, 1)), name="photo", scale=(0.5, 0.5))
+    widget.sentence.setText("out of focus")
+    widget.sentence.returnPressed.emit()
+    assert widget.routing.currentData() == "defocus"
+    assert "Understood: defocus" in widget.said.text()
+    widget.sentence.setText("hmm")
+    widget.sentence.returnPressed.emit()
+    assert "Unclear" in widget.said.text()
+    assert widget.routing.currentData() == "defocus"
+    assert not widget.correct.isEnabled()
+    widget.run.click()
+    finish(widget)
+    overlay = viewer.layers[EXPERTS.format("photo")]
+    assert np.unique(overlay.data).tolist() == [1]
+    assert viewer.layers.selection.active is overlay
+    before = np.array(widget.session.result.data)
+
+    # With the brush, by mouse, and with a shape.
+    widget.brushes.button(5).click()
+    assert overlay.selected_label == 5
+    overlay.mode = "paint"
+    for place in ((0, 0), (0, 1), (0, 2)):
+        click(viewer, qtbot, overlay, place)
+    assert overlay.data[0, :3].tolist() == [5, 5, 5]
+    assert overlay.data.sum() == overlay.data.size + 3 * 4
+    qtbot.waitUntil(lambda: "low light" in widget.cursor.text())
+    assert "to be applied" in widget.cursor.text()
+    widget.correct.click()
+    finish(widget)
+    assert widget.shares[4].text() == "4%"
+    regions = viewer.add_shapes(ndim=2, name="regions", scale=(0.5, 0.5))
+    assert widget.painted.currentText() == "regions"
+    widget.brushes.button(2).click()
+    regions.add_rectangles(np.array([[260, 390], [260, 599], [399, 599], [399, 390]]))
+    widget.correct.click()
+    finish(widget)
+    assert widget.session.error == ""
+    assert overlay.data[0, 0] == 1  # the regions are the map now
+    widget.painted.setCurrentIndex(widget.painted.findText(overlay.name))
+    overlay.data_setitem((np.array([0, 0]), np.array([0, 1])), 5)
+    widget.correct.click()
+    finish(widget)
+    assert overlay.data[0, :3].tolist() == [5, 5, 1]
+    assert set(overlay.data[4:, 7:].ravel()) == {2}
+    result = widget.session.result
+    changed = (np.asarray(result.data) != before).any(axis=2)
+    assert changed[:30, :60].any()
+    assert changed[300:, 500:].any()
+    assert not changed[250:, :200].any()
+
+    viewer.layers.selection = {result, overlay, widget.session.confidence}
+    path = tmp_path / "corrected.ome.zarr"
+    assert viewer.layers.save(path, selected=True, plugin="napari-demoe") == [str(path)]
+    image, confidence, experts = viewer.open(path, plugin="napari-demoe", layer_type=None)
+    np.testing.assert_array_equal(np.asarray(image.data), result.data)
+    np.testing.assert_array_equal(experts.data, overlay.data)
+    np.testing.assert_array_equal(confidence.data, widget.session.confidence.data)
+    assert confidence.data[0, 0] == 1
+    assert tuple(experts.scale) == (32, 32)

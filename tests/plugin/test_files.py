@@ -32,7 +32,7 @@ def result(session, viewer, worker):
     session.choices.tile = 128
     session.start()
     worker.finish()
-    return viewer.layers[-2:]
+    return session.result, session.overlay
 
 
 def tuples(*layers):
@@ -47,7 +47,7 @@ def test_a_result_survives_the_disk_with_sizes_and_map(result, tmp_path, name):
     again = ViewerModel()
     for data, kwargs, kind in read(str(path)):
         getattr(again, f"add_{kind}")(data, **kwargs)
-    back, cells = again.layers
+    back, sure, cells = again.layers
     np.testing.assert_array_equal(np.asarray(back.data), image.data)
     assert back.data.dtype == image.data.dtype
     assert tuple(back.scale) == (2, 0.5, 0.5)
@@ -56,6 +56,9 @@ def test_a_result_survives_the_disk_with_sizes_and_map(result, tmp_path, name):
     np.testing.assert_allclose(cells.scale, overlay.scale)
     np.testing.assert_allclose(cells.translate, overlay.translate)
     assert cells.features["blur"].tolist() == overlay.features["blur"].tolist()
+    np.testing.assert_array_equal(sure.data, image.metadata["demoe"]["confidence"])
+    np.testing.assert_allclose(sure.translate, overlay.translate)
+    assert (sure.contrast_limits, sure.visible) == ([0, 1], False)
 
 
 def test_provenance_is_saved_beside_the_pixels(result, tmp_path):
@@ -65,12 +68,17 @@ def test_provenance_is_saved_beside_the_pixels(result, tmp_path):
     assert record == json.loads(json.dumps(image.metadata["demoe"]["provenance"]))
 
 
-def test_a_corrected_map_is_saved_with_its_image(result, tmp_path):
+def test_a_corrected_map_is_saved_with_its_image(result, session, tmp_path):
     image, overlay = result
+    other = ViewerModel().add_image(image.data, name="other")
+    with pytest.raises(demoe.OutputError, match="'other' is no map"):
+        write_layers(str(tmp_path / "two.ome.zarr"), tuples(image, other))
     overlay.data = np.full_like(overlay.data, 4)
     path = tmp_path / "out.ome.zarr"
-    write_layers(str(path), tuples(overlay, image))  # whatever the order in the layer list
-    (_, (cells, _, kind)) = read(str(path))
+    write_layers(
+        str(path), tuples(overlay, session.confidence, image)
+    )  # whatever the order in the layer list
+    (_, _, (cells, _, kind)) = read(str(path))
     assert kind == "labels"
     assert np.unique(cells).tolist() == [4]
 

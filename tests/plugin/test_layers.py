@@ -12,7 +12,7 @@ from napari.layers import Image, Labels
 from demoe.errors import AxesError, ImageError
 from demoe.image import LazyImage
 from napari_demoe._layers import image_kwargs, result_kwargs, to_lazy
-from napari_demoe._maps import EXPERT_WORDS, cells_to_layer_order, experts_kwargs, painted_map
+from napari_demoe._maps import EXPERT_WORDS, cells_to_layer_order, experts_kwargs
 
 
 def layer_to_lazy(layer):
@@ -172,33 +172,6 @@ def test_cells_follow_the_order_of_the_layers_axes():
     turned = cells_to_layer_order(cells, "YXZ")
     assert turned.shape == (2, 3, 4)
     assert turned[1, 2, 3] == cells[3, 1, 2]
-
-
-def test_a_map_of_cells_is_cut_where_its_cells_lie():
-    cells = np.arange(6).reshape(2, 3)
-    meta = {"metadata": {"demoe": {"pitch": (64, 64)}}}
-    whole = (slice(0, 70), slice(0, 140))  # the last cells reach far beyond the image
-    cut = painted_map(cells, meta, "YX", (70, 140), whole)
-    assert cut.shape == (70, 140)
-    assert (cut[:64, :64] == 0).all()
-    assert (cut[64:, 128:] == 5).all()
-    part = (slice(60, 70), slice(100, 140))
-    np.testing.assert_array_equal(painted_map(cells, meta, "YX", (70, 140), part), cut[part])
-    # The same numbers without a note of their pitch cover the image evenly.
-    even = painted_map(cells, {}, "YX", (70, 140), whole)
-    assert (even[:35, :46] == 0).all()
-    assert (even[35:, 94:] == 5).all()
-
-
-def test_a_map_of_a_stack_is_cut_to_the_planes_in_question():
-    cells = np.zeros((4, 10, 20), np.uint8)
-    cells[2] = 3
-    part = (slice(2, 3), slice(0, 5), slice(3, 9), slice(0, 3))
-    cut = painted_map(cells, {}, "ZYXS", (4, 10, 20, 3), part)
-    assert cut.shape == (1, 5, 6)
-    assert (cut == 3).all()
-    flat = painted_map(cells[2], {}, "ZYXS", (4, 10, 20, 3), part)
-    np.testing.assert_array_equal(flat, cut[0])
 
 
 def test_the_map_speaks_and_shows_five_colours():

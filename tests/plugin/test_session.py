@@ -23,7 +23,9 @@ def picture():
 
 def test_choices_freeze_into_a_recipe():
     choices = Choices(routing="local", top_k=2, tile=256, keep_brightness=True)
+    choices.pooling, choices.skip_flat = "tile", True
     recipe = choices.recipe()
+    assert (recipe.pooling, recipe.skip_flat) == ("tile", True)
     assert (recipe.routing, recipe.top_k, recipe.tile) == ("local", 2, 256)
     assert recipe.photometry == "preserve"
     assert Choices().recipe() == demoe.Recipe()
@@ -67,15 +69,21 @@ def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):
     worker.finish()
     assert (session.state, session.busy, session.error) == ("idle", False, "")
     assert session.status.startswith("Done in")
-    result, overlay = viewer.layers[1:]
-    assert (result.name, overlay.name) == ("photo deblurred", "photo experts")
+    result, confidence, overlay = viewer.layers[1:]
+    names = ("photo deblurred", "photo confidence", "photo experts")
+    assert (result.name, confidence.name, overlay.name) == names
+    assert (session.result, session.confidence, session.overlay) == (result, confidence, overlay)
     assert is_result(result)
+    assert not confidence.visible
+    assert session.sources == [source, result]
     assert session.source is source  # and not the result, although it was added last
     assert sum(session.shares) == pytest.approx(1)
     assert session.overlay is overlay
     expected = demoe.deblur(demoe.LazyImage.from_array(picture), recipe=worker.job.recipe)
     np.testing.assert_array_equal(result.data, expected.image.compute())
     np.testing.assert_array_equal(overlay.data, expected.expert_map.compute())
+    np.testing.assert_array_equal(confidence.data, expected.confidence.compute())
+    np.testing.assert_allclose(confidence.translate, overlay.translate)
     assert overlay.metadata["demoe"]["provenance"] == result.metadata["demoe"]["provenance"]
 
 
@@ -96,7 +104,7 @@ def test_cancel_removes_the_unfinished_result(session, viewer, worker, picture):
     session.start()
     worker.finish()
     assert session.state == "idle"
-    assert len(viewer.layers) == 3
+    assert len(viewer.layers) == 4
 
 
 def test_an_error_is_one_sentence_and_keeps_earlier_results(session, viewer, worker, picture):
@@ -145,7 +153,7 @@ def test_a_painted_map_is_followed(session, viewer, worker, picture):
     viewer.add_image(picture, name="photo")
     session.choices.routing = "painted"
     session.start()
-    assert "labels layer" in session.error
+    assert "no layer to take the expert map from" in session.error
     painted = viewer.add_labels(np.full((100, 150), 3, np.uint8), name="mine")
     assert session.painted is painted
     session.start()
@@ -176,7 +184,7 @@ def test_a_preview_takes_the_middle_of_the_view_and_replaces_the_last(session, v
     session.start(preview=True)
     worker.finish()
     assert session.error == ""
-    result, overlay = viewer.layers[1:]
+    result, _, overlay = viewer.layers[1:]
     assert result.name == "stack preview deblurred"
     assert result.data.shape == (1, 40, 512)
     np.testing.assert_allclose(
@@ -190,11 +198,11 @@ def test_a_preview_takes_the_middle_of_the_view_and_replaces_the_last(session, v
     np.testing.assert_array_equal(result.data, expected)
     session.start(preview=True)
     worker.finish()
-    assert len(viewer.layers) == 3
+    assert len(viewer.layers) == 4
     assert result not in viewer.layers
     session.start()
     worker.finish()
-    assert len(viewer.layers) == 5  # a full result leaves the preview
+    assert len(viewer.layers) == 7  # a full result leaves the preview
 
 
 def test_a_result_on_disk_is_a_layer_like_any_other(
@@ -238,6 +246,15 @@ def test_a_place_is_described_in_words(session, viewer, worker, picture):
     session.start()
     worker.finish()
     assert session.describe_cell((10.0, 10.0)) == "defocus 1.00"
+    status = session.overlay.get_status((10.0, 10.0), world=True)
+    assert status["value"] == "defocus 1.00"
+    assert status["coordinates"].endswith(": defocus 1.00")
+    session.overlay.data_setitem((np.array([0]), np.array([0])), 3)
+    assert session.describe_cell((10.0, 10.0)) == "local motion, to be applied"
+    session.overlay.data_setitem((np.array([0]), np.array([0])), 0)
+    assert session.describe_cell((10.0, 10.0)) == "the network decides, to be applied"
+    session.overlay.undo()
+    session.overlay.undo()
     assert session.describe_cell((1000.0, 10.0)) == ""
     session.overlay.visible = False
     assert session.describe_cell((10.0, 10.0)) == ""

@@ -1,0 +1,226 @@
+"""What labels and shapes that a person drew say about the routing cells of an image.
+
+Everything happens at the resolution of cells, so that an image of any size costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import dask.array as da
+import numpy as np
+
+from demoe.errors import AxesError, RecipeError
+from demoe.recipe import TASKS
+from napari_demoe._maps import EXPERT_WORDS, cells_to_image_order
+from napari_demoe._words import finest
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer, Shapes
+
+TASK = "task"
+"""The feature of a shape that names its expert."""
+
+ROUNDING = 1e-6
+"""What may be left of a rotation that two layers have in common, relative to the largest step."""
+
+FAR = 1e6
+"""Cells beyond the border up to which a shape keeps its form."""
+
+
+def cells_of_labels(
+    labels: Labels, image: Image, axes: str, region: Sequence[slice], pitch: int
+) -> Any:
+    """Take the labels that lie under the centres of an image's routing cells.
+
+    Parameters
+    ----------
+    labels : Labels
+        At any resolution and place; it may have fewer axes than the image. Lazy data stay lazy.
+    image : Image
+        The image.
+    axes : str
+        Letters of its data's axes.
+    region : sequence of slice
+        The part of the image, one slice an axis.
+    pitch : int
+        Pixels a side of a cell.
+
+    Returns
+    -------
+    ndarray or dask array of int
+        Planes of the image first, then rows and columns of cells; 0 where the labels do not reach.
+
+    Raises
+    ------
+    AxesError
+        If the labels have more axes than the image, or are rotated or sheared against it.
+    """
+    spatial = axes.removesuffix("S")
+    _check_axes(labels, image)
+    matrix, origin = _between(image, labels)
+    used = np.abs(matrix) > ROUNDING * np.abs(matrix).max()
+    if max(used.sum(axis=0).max(), used.sum(axis=1).max()) > 1:
+        raise AxesError(
+            f"The labels layer {labels.name!r} is rotated or sheared against {image.name!r}; give "
+            "both the same rotation and shear."
+        )
+    centres = [_centres(a, part, pitch) for a, part in zip(spatial, region, strict=False)]
+    values = finest(labels)
+    if not isinstance(values, np.ndarray):
+        values = da.asarray(values)
+    inside: Any = True
+    for axis, length in enumerate(values.shape):
+        place = origin[axis] + sum(matrix[axis, j] * centres[j] for j in np.flatnonzero(used[axis]))
+        at = np.floor(np.round(np.atleast_1d(place), 6) + 0.5).astype(int)
+        values = np.take(values, np.clip(at, 0, length - 1), axis=axis)
+        hit = (at >= 0) & (at < length)
+        inside = inside & hit.reshape([-1 if u and hit.size > 1 else 1 for u in used[axis]])
+    # Axes that the image does not move along have one entry left; they go first and away.
+    order = np.argsort([row.argmax() if row.any() else -1 for row in used], kind="stable")
+    shape = [len(c) if used[:, j].any() else 1 for j, c in enumerate(centres)]
+    found = values.transpose(order.tolist()).reshape(shape) * inside
+    return cells_to_image_order(np.broadcast_to(found, [len(c) for c in centres]), axes)
+
+
+def cells_of_shapes(
+    shapes: Shapes, image: Image, axes: str, region: Sequence[slice], pitch: int, expert: int
+) -> np.ndarray:
+    """Draw regions into an image's routing cells; a cell is in if its centre is.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        Drawn anywhere in the world. Their feature "task" names an expert by its task, its words or
+        1 to 5. Shapes that lack an axis of the image count all along it.
+    image, axes, region, pitch
+        As for `cells_of_labels`.
+    expert : int
+        1 to 5, for shapes without a task.
+
+    Returns
+    -------
+    ndarray of uint8
+        Planes of the image first, then rows and columns of cells; 0 where there is no shape.
+
+    Raises
+    ------
+    AxesError
+        If the shapes have more axes than the image.
+    RecipeError
+        If a shape's task is none.
+    """
+    from napari.layers import Shapes
+
+    spatial = axes.removesuffix("S")
+    _check_axes(shapes, image)
+    matrix, origin = _between(shapes, image)
+    parts = dict(zip(spatial, region, strict=False))
+    cells = np.zeros([len(_centres(a, part, pitch)) for a, part in parts.items()], np.uint8)
+    tasks = _tasks(shapes, expert)
+    drawn: dict[tuple[int | None, ...], list[int]] = {}  # which shapes lie in which planes
+    outlines = []
+    for number, vertices in enumerate(shapes.data):
+        place = dict(zip(spatial, (vertices @ matrix.T + origin).T, strict=True))
+        outlines.append(np.stack([_in_cells(place[a], parts[a], pitch) for a in "YX"], axis=1))
+        plane = tuple(
+            round(float(place[a][0])) - parts[a].start if matrix[j].any() else None
+            for j, a in enumerate(spatial)
+            if a not in "YX"
+        )
+        drawn.setdefault(plane, []).append(number)
+    shown = cells_to_image_order(cells, axes)  # a view
+    for plane, numbers in drawn.items():
+        index = tuple(slice(None) if at is None else at for at in plane)
+        if any(
+            at is not None and not 0 <= at < n for at, n in zip(plane, shown.shape, strict=False)
+        ):
+            continue
+        alone = Shapes(
+            [outlines[i] for i in numbers],
+            shape_type=[shapes.shape_type[i] for i in numbers],
+            z_index=[shapes.z_index[i] for i in numbers],
+        )
+        found = alone.to_labels(shown.shape[-2:])
+        shown[index] = np.array([0, *(tasks[i] for i in numbers)], np.uint8)[found]
+    return shown
+
+
+def name_regions(shapes: Shapes, expert: int, before: int) -> None:
+    """Give the shapes that are drawn next, and those that are selected, an expert.
+
+    Shapes drawn so far keep what they had: without a task, the expert that was chosen `before`.
+    """
+    if TASK not in shapes.features:
+        shapes.features = shapes.features.assign(**{TASK: EXPERT_WORDS[before]})
+    shapes.current_properties = {
+        **shapes.current_properties,
+        TASK: np.array([EXPERT_WORDS[expert]]),
+    }
+
+
+def _tasks(shapes: Shapes, expert: int) -> list[int]:
+    """Return the expert, 1 to 5, of each shape."""
+    if TASK not in shapes.features:
+        return [expert] * shapes.nshapes
+    known: dict[str, int] = {}
+    for number, words in enumerate(EXPERT_WORDS[1:], start=1):
+        known |= {words: number, TASKS[number - 1]: number, str(number): number}
+    tasks = []
+    for number, given in enumerate(shapes.features[TASK]):
+        text = str(given).strip().lower().removesuffix(".0")
+        if text not in known and text not in ("", "nan", "none", "0"):
+            raise RecipeError(
+                f"Shape {number} of {shapes.name!r} has the task {given!r}; use one of "
+                f"{', '.join(TASKS)}, or leave it empty."
+            )
+        tasks.append(known.get(text, expert))
+    return tasks
+
+
+def _check_axes(layer: Layer, image: Image) -> None:
+    if layer.ndim > image.ndim:
+        raise AxesError(
+            f"The layer {layer.name!r} has {layer.ndim} axes, but the image {image.name!r} has "
+            f"{image.ndim}; use a layer with as many axes or with two."
+        )
+
+
+def _between(first: Layer, second: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Return matrix and origin that lead from one layer's data coordinates to another's.
+
+    Both meet in the world, by their last axes.
+    """
+    ratio = np.ones(first.ndim)
+    for axis in range(1, min(first.ndim, second.ndim) + 1):
+        here, there = first.units[-axis], second.units[-axis]
+        if here.is_compatible_with(there):
+            ratio[-axis] = (1 * here).to(there).magnitude
+
+    def lead(point: np.ndarray) -> np.ndarray:
+        return np.asarray(second.world_to_data(ratio * first.data_to_world(point)), float)
+
+    origin = lead(np.zeros(first.ndim))
+    return np.stack([lead(e) - origin for e in np.eye(first.ndim)], axis=1), origin
+
+
+def _centres(letter: str, part: slice, pitch: int) -> np.ndarray:
+    """Return where cells, or planes, have their centres along an axis of the data."""
+    step = pitch if letter in "YX" else 1
+    start = np.arange(part.start, part.stop, step)
+    return (start + np.minimum(start + step, part.stop) - 1) / 2
+
+
+def _in_cells(place: np.ndarray, part: slice, pitch: int) -> np.ndarray:
+    """Turn data coordinates into those of cells, the last of which may be cut short."""
+    count = len(_centres("Y", part, pitch))
+    full = part.start + (count - 1) * pitch
+    return (
+        np.interp(
+            place + 0.5,
+            [full - FAR * pitch, full, part.stop, part.stop + FAR * pitch],
+            [count - 1 - FAR, count - 1, count, count + FAR],
+        )
+        - 0.5
+    )
