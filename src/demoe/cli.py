@@ -114,6 +114,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name or path of weights (default: default)")
     parser.add_argument("--routing", choices=ROUTINGS, help="who decides, and per what")
     parser.add_argument("--top-k", type=int, help="experts mixed at each place, 1 to 5")
+    parser.add_argument("--temperature", type=float, help="above 1 the router is less sure")
+    parser.add_argument("--smoothing", type=int, help="cells around that have a say in each")
+    parser.add_argument("--agreement", type=int, help="planes beside that have a say, along Z or T")
     parser.add_argument("--tile", type=_auto_or_int, help="tile side in pixels, or auto")
     parser.add_argument("--halo", type=_auto_or_int, help="pixels read around a tile, or auto")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
@@ -135,7 +138,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
             raise RecipeError(f"The recipe {arguments.recipe} cannot be read: {error}.") from None
     names = (
         *("model", "routing", "top_k", "tile", "halo", "device"),
-        *("pooling", "skip_flat", "photometry"),
+        *("temperature", "smoothing", "agreement", "pooling", "skip_flat", "photometry"),
     )
     given = {n: v for n in names if (v := getattr(arguments, n)) is not None}
     if arguments.intensity is not None:

@@ -20,6 +20,7 @@ import numpy as np
 from dask.local import get_sync
 from numpy.typing import NDArray
 
+from demoe.consensus import agree, sharpen, smooth
 from demoe.engine import Pixels, TileRunner, TooLarge
 from demoe.errors import ImageError
 from demoe.flat import active_parts, flat_cells, flat_read
@@ -359,6 +360,16 @@ class PlaneWork:
         """Return the same as if nothing were painted."""
         if self.routing != "local":
             return fill(self._whole(plane), len(rows), len(cols))
+        radius = self.recipe.smoothing
+        r, c = (
+            range(max(0, part.start - radius), min(count, part.stop + radius))
+            for part, count in zip((rows, cols), self.cells, strict=True)
+        )
+        gates = agree([self._own_gates(beside, r, c) for beside in self._beside(plane)])
+        return smooth(gates, radius)[:, _part(rows, r), _part(cols, c)]
+
+    def _own_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return what cells decide by themselves."""
         gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
         side = self.block_cells
         for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
@@ -369,7 +380,15 @@ class PlaneWork:
                 gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
                     :, _part(r_both, r), _part(c_both, c)
                 ]
-        return gates
+        return sharpen(gates, self.recipe.temperature)
+
+    def _beside(self, plane: Plane) -> list[Plane]:
+        """Return the planes that decide together: of the same stack, or else of the same series."""
+        length = dict(zip(self.image.axes, self.image.shape, strict=True))
+        letter = "Z" if length.get("Z", 1) > 1 else "T"
+        at, reach = dict(zip("TCZ", plane, strict=True)), self.recipe.agreement
+        near = range(max(0, at[letter] - reach), min(length.get(letter, 1), at[letter] + reach + 1))
+        return [(moved["T"], moved["C"], moved["Z"]) for moved in (at | {letter: n} for n in near)]
 
     def cell_experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
         """Return the strongest expert of some cells, 1 to 5, or 0 where none works.
@@ -399,7 +418,11 @@ class PlaneWork:
         """Return the one decision (5,) for a plane."""
         if self.routing in TASKS:
             return one_hot(self.routing)
-        return self._survey(plane)[1]
+        decisions = [
+            sharpen(self._survey(beside)[1], self.recipe.temperature)[:, None, None]
+            for beside in self._beside(plane)
+        ]
+        return agree(decisions)[:, 0, 0]
 
     def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
         """Return the gates of a routing block with the cells that it covers."""

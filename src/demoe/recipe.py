@@ -16,6 +16,8 @@ ROUTINGS = ("auto", "image", "local", *TASKS)
 INTENSITY_RULES = ("auto", "full", "percentile")
 POOLINGS = ("plane", "tile")
 PHOTOMETRY = ("preserve", "model")
+_FARTHEST = 16
+
 GRID = 16
 """Tiles, halos, pitch and window are multiples of this many pixels."""
 
@@ -42,6 +44,12 @@ class Recipe:
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     pitch, window : int
         Side of a routing cell, and of the surroundings that its decision is based on, in pixels.
+    temperature : float
+        Above 1, the router's decisions count as less sure, below 1 as more so.
+    smoothing : int
+        Cells to each side whose decisions count for a cell too, by nearness and confidence.
+    agreement : int
+        Planes to each side, along Z or else along T, whose decisions count too, by confidence.
     intensity : str or (float, float)
         How values become [0, 1]: ``"auto"``, ``"full"`` (the dtype's whole range),
         ``"percentile"``, or the two values that become 0 and 1.
@@ -70,6 +78,9 @@ class Recipe:
     device: str = "auto"
     pitch: int = 64
     window: int = 256
+    temperature: float = 1.0
+    smoothing: int = 0
+    agreement: int = 0
     intensity: str | tuple[float, float] = "auto"
     pooling: str = "plane"
     skip_flat: bool = False
@@ -99,6 +110,16 @@ class Recipe:
             raise RecipeError(
                 f"window must be a multiple of pitch, but {self.window} is none of {self.pitch}."
             )
+        if not _is_number(self.temperature) or not 0.01 <= self.temperature <= 100:
+            raise RecipeError(
+                f"temperature must be a number from 0.01 to 100, not {self.temperature!r}."
+            )
+        for name in ("smoothing", "agreement"):
+            value = getattr(self, name)
+            if not _is_int(value) or not 0 <= value <= _FARTHEST:
+                raise RecipeError(
+                    f"{name} must be a whole number from 0 to {_FARTHEST}, not {value!r}."
+                )
         if not isinstance(self.skip_flat, bool):
             raise RecipeError(f"skip_flat must be true or false, not {self.skip_flat!r}.")
         self._check_intensity()
@@ -155,6 +176,10 @@ class Recipe:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_int(value) or isinstance(value, float)
 
 
 def _check_names(values: dict[str, Any]) -> None:
