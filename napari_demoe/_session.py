@@ -82,6 +82,24 @@ class Choices:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What the last result came from, for corrections of it.
+
+    Attributes
+    ----------
+    job, finished : Job, Finished
+        What was asked for, and what came of it.
+    by_hand, by_layer : ndarray of int
+        Cells, 0 to 5, painted on the expert map itself and taken from another layer.
+    """
+
+    job: Job
+    finished: Finished
+    by_hand: np.ndarray
+    by_layer: np.ndarray
+
+
 class Session:
     """The state behind the widget of one viewer.
 
@@ -134,7 +152,8 @@ class Session:
         self._source: Image | None = None
         self._note = ""
         self._job: Job | None = None  # the last one that was started
-        self._last: tuple[Job, Finished] | None = None  # what the last result came from
+        self._last: Outcome | None = None
+        self._wishes: tuple[Any, Any] | None = None  # what the correction in work follows
         self._preview_layers: list[Layer] = []
         self._clear_run()
         for layer in viewer.layers:
@@ -260,39 +279,40 @@ class Session:
     def correct(self) -> None:
         """Follow corrections of the last result's expert map; does nothing while a run is on.
 
-        What is painted on the map itself changes the cells that differ from what the run left, and
-        0 gives them back to the network. Any other layer of labels or shapes is the new map, all of
-        it. Settings are those of the run; only tiles whose gates change are computed.
+        What is painted on the map itself counts first, then the layer of labels or shapes that is
+        chosen as the map, as it is now; 0 leaves cells to the network. Settings are those of the
+        run; only tiles whose gates change are computed.
         """
-        if self.busy or self._last is None or not self.correctable:
+        last = self._last
+        if self.busy or last is None or not self.correctable:
             return
-        job, finished = self._last
         try:
-            cells, before = self._corrections(job, finished)
+            by_hand, by_layer = self._corrections(last)
         except DemoeError as error:
             self._fail(str(error))
             return
-        if isinstance(cells, np.ndarray) and np.array_equal(cells, before):
+        self._wishes = by_hand, np.asarray(by_layer)
+        cells = np.where(by_hand > 0, *self._wishes)
+        if np.array_equal(cells, np.where(last.by_hand > 0, last.by_hand, last.by_layer)):
             self.state, self.error = "idle", ""
             name = (self.painted or self.overlay).name
             self._note = f"Nothing to apply: {name!r} says what the result follows already."
             self.changed.emit()
             return
-        job = replace(job, expert_map=cells, earlier=finished, download=False)
+        job = replace(last.job, expert_map=cells, earlier=last.finished, download=False)
         self._begin(job, job.meta, preview=False)
 
-    def _corrections(self, job: Job, finished: Finished) -> tuple[Any, np.ndarray]:
-        """Return the cells that a person wants now, and those that the last result followed."""
-        axes = self.result.metadata["demoe"]["axes"]
-        painted = finished.result.work.painted
-        shape = finished.expert_map.shape
-        before = np.broadcast_to(np.uint8(0) if painted is None else painted.cells, shape)
+    def _corrections(self, last: Outcome) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells that a person wants by hand, and by another layer."""
+        left = self.result.metadata["demoe"]
+        shown = cells_to_image_order(np.asarray(self.overlay.data), left["axes"])
+        # The rest of the map is what the last result follows, which is no new wish.
+        new = shown != last.finished.expert_map
+        by_hand, by_layer = np.where(new, shown, last.by_hand), last.by_layer
         if self.painted is self.overlay or self.painted is None:
-            wanted = cells_to_image_order(np.asarray(self.overlay.data), axes)
-            # The rest of the map is what the network chose, which is no wish of a person.
-            return np.where(wanted == finished.expert_map, before, wanted), before
-        pitch = job.recipe.pitch
-        return self._cells(self.painted, self.result, axes, _all(self.result), pitch), before
+            return by_hand, np.where(new & (shown == 0), 0, by_layer)
+        pitch, region = last.job.recipe.pitch, _all(self.result)
+        return by_hand, self._cells(self.painted, self.result, left["axes"], region, pitch)
 
     def _cells(
         self,
@@ -504,7 +524,13 @@ class Session:
             self._add(self._working, done)
         else:
             return
-        self._last = replace(self._job, earlier=None), done
+        if self._correcting:
+            by_hand, by_layer = self._wishes
+        else:
+            painted = done.result.work.painted
+            by_hand = np.zeros_like(done.expert_map)
+            by_layer = by_hand if painted is None else by_hand + painted.cells
+        self._last = Outcome(replace(self._job, earlier=None), done, by_hand, by_layer)
         seconds = duration(time.monotonic() - self._started_at)
         device = done.provenance.get("device", "")
         self.state = "idle"

@@ -38,7 +38,7 @@ def ran(session, viewer, worker, picture):
 
 
 def full_run(session, painted):
-    result = session._last[1].result
+    result = session._last.finished.result
     return demoe.deblur(result.source, recipe=result.recipe, expert_map=painted)
 
 
@@ -127,12 +127,29 @@ def test_other_layers_are_applied_as_they_are(ran, viewer, worker, computed):
     painted = np.zeros((4, 6), np.uint8)
     painted[:2, 3:] = 3
     assert_equals_a_full_run(ran, painted)
-    # Painting on the map itself goes on from there.
+    # Painting on the map itself goes on from there, and wins.
     ran.overlay.paint((3, 0), 5)
+    ran.overlay.paint((1, 4), 5)
     assert ran.painted is ran.overlay
     ran.correct()
     worker.finish()
-    painted[3, 0] = 5
+    painted[3, 0] = painted[1, 4] = 5
+    assert_equals_a_full_run(ran, painted)
+    # The layer as it is now, under what was painted by hand, old and new.
+    mine.data = np.array([[0, 0], [0, 2]], np.uint8)
+    ran.overlay.paint((0, 0), 4)
+    ran.painted = mine
+    ran.correct()
+    worker.finish()
+    painted[:2, 3:], painted[2:, 3:] = 0, 2
+    painted[1, 4], painted[0, 0] = 5, 4
+    assert_equals_a_full_run(ran, painted)
+    # Erased on the map: back to the network, whoever painted it.
+    ran.painted = ran.overlay
+    ran.overlay.data[:, 3:] = 0
+    ran.correct()
+    worker.finish()
+    painted[:, 3:] = 0
     assert_equals_a_full_run(ran, painted)
 
 
