@@ -1,4 +1,4 @@
-"""Draw docs/images/napari.png: a real window, a bundled sample, a run with the bundled network.
+"""Draw docs/images/napari.png: a real window, a bundled sample, a run, and a corrected expert map.
 
 Run it on any screen: ``python docs/make_screenshot.py``, or without one:
 ``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_screenshot.py``.
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import napari
+import numpy as np
 from napari._app_model import get_app_model
 from napari.settings import get_settings
 from qtpy.QtWidgets import QApplication
@@ -30,6 +31,29 @@ def live(until=None, seconds=0.5):
         time.sleep(0.01)
 
 
+def correct(viewer, widget):
+    """Paint where the camera shook by hand, and draw a region around what is out of focus."""
+    session = widget.session
+    widget.brushes.button(2).click()
+    session.overlay.mode = "paint"
+    rows, columns = session.overlay.data.shape
+    for row in range(rows // 2, rows):
+        for column in range(columns - 4, columns):
+            session.overlay.paint((row, column), session.brush)
+    session.overlay.mode = "pan_zoom"
+    widget.correct.click()
+    live(lambda: not session.busy)
+    regions = viewer.add_shapes(
+        ndim=2, name="regions", face_color="transparent", edge_color="white", edge_width=2
+    )
+    widget.brushes.button(1).click()
+    height, width = session.result.data.shape[:2]
+    corners = np.array([[0.08, 0.01], [0.01, 0.2], [0.3, 0.4], [0.98, 0.36], [0.98, 0.01]])
+    regions.add_polygons(corners * (height, width))
+    widget.correct.click()
+    live(lambda: not session.busy)
+
+
 def main() -> int:
     """Return 0 if the picture was written, 1 if the run failed."""
     viewer = napari.Viewer(show=True)
@@ -39,7 +63,7 @@ def main() -> int:
     widget = viewer.window.dock_widgets["Deblur (DeMoE)"]
     widget.choose_model("default")
     widget.routing.setCurrentIndex(widget.routing.findData("local"))
-    widget.tile.setCurrentIndex(widget.tile.findData(256))
+    widget.tile.setCurrentIndex(widget.tile.findData(128))
     live()
     widget.run.click()
     live(lambda: not widget.session.busy)
@@ -47,13 +71,11 @@ def main() -> int:
         print(widget.session.error, file=sys.stderr)
         viewer.close()
         return 1
-    # Above the blurred picture (and the hidden sharp one), below the result under its expert map.
-    viewer.canvas.grid.stride = 2
-    viewer.canvas.grid.shape = (2, 1)
-    viewer.canvas.grid.enabled = True
-    viewer.reset_view()
-    rows, columns = viewer.layers[-2].data.shape[:2]
-    viewer.cursor.position = (rows * 0.6, columns * 0.9)
+    correct(viewer, widget)
+    viewer.layers.selection = {widget.session.overlay}
+    viewer.reset_view(margin=0.02)
+    rows, columns = widget.session.result.data.shape[:2]
+    viewer.cursor.position = (rows * 0.3, columns * 0.45)
     live()
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
     viewer.screenshot(PICTURE, canvas_only=False, flash=False)

@@ -149,10 +149,10 @@ class DeblurWidget(QWidget):
             ("Image", self.image),
             ("Network", self.model),
             ("In words", self.sentence),
-            ("", self.said),
             ("Blur", self.routing),
             ("Map", self.painted),
         )
+        main.insertRow(3, self.said)
         self._map_row = (main.labelForField(self.painted), self.painted)
         more = _form(
             ("Experts mixed", self.top_k),
