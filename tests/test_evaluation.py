@@ -138,6 +138,20 @@ def test_lpips_is_taken_only_where_its_weights_are(
     assert found.tolist() == [0, 0.25, 0.5]
 
 
+def test_a_torchvision_for_another_torch_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    find = fake_lpips(monkeypatch, tmp_path)
+
+    def broken(name: str) -> ModuleType:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr(metrics.importlib, "import_module", broken)
+    measures, missing = find()
+    assert set(measures) == {"ssim"}
+    assert "torchvision does not work here (operator torchvision::nms" in missing[0]
+
+
 # -- classical methods ----------------------------------------------------------------------
 
 

@@ -66,20 +66,27 @@ def find_measures(device: torch.device) -> tuple[dict[str, Measure], list[str]]:
         missing.append(f"SSIM and classical peers need scikit-image: {INSTALL}.")
     else:
         measures["ssim"] = ssim
-    if find_spec("lpips") is None or find_spec("torchvision") is None:
-        missing.append("LPIPS is left out: the packages lpips and torchvision are not installed.")
-    elif not (backbone := _lpips_backbone()).is_file():
-        missing.append(f"LPIPS is left out: its weights {backbone.name} are not on this machine.")
+    lpips = _find_lpips(device)
+    if isinstance(lpips, str):
+        missing.append(f"LPIPS is left out: {lpips}.")
     else:
-        measures["lpips"] = _load_lpips(device)
+        measures["lpips"] = lpips
     return measures, missing
 
 
-def _lpips_backbone() -> Path:
-    """Return the file of weights that LPIPS would otherwise fetch."""
-    weights = importlib.import_module("torchvision.models").AlexNet_Weights.IMAGENET1K_V1
-    name: str = weights.url.rpartition("/")[2]
-    return Path(torch.hub.get_dir()) / "checkpoints" / name
+def _find_lpips(device: torch.device) -> Measure | str:
+    """Return LPIPS, or why there is none."""
+    if find_spec("lpips") is None or find_spec("torchvision") is None:
+        return "the packages lpips and torchvision are not installed"
+    try:
+        models = importlib.import_module("torchvision.models")
+    except (ImportError, OSError, RuntimeError) as error:  # made for another torch
+        return f"torchvision does not work here ({error})"
+    # The file that it would otherwise fetch.
+    name = models.AlexNet_Weights.IMAGENET1K_V1.url.rpartition("/")[2]
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file():
+        return f"its weights {name} are not on this machine"
+    return _load_lpips(device)
 
 
 def _load_lpips(device: torch.device) -> Measure:
