@@ -166,6 +166,7 @@ def confidence_kwargs(
         "interpolation2d": "nearest",
         "multiscale": False,
         "visible": False,
+        "metadata": {"demoe": {"map": "confidence"}},
     }
 
 

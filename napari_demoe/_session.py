@@ -190,7 +190,7 @@ class Session:
 
     def _follow_selection(self, event: object = None) -> None:
         active = self._viewer.layers.selection.active
-        if active is not None and is_image(active) and not is_result(active):
+        if active in self.sources and not is_result(active):
             self.source = active
 
     def _layer_inserted(self, event: Event) -> None:
@@ -559,10 +559,9 @@ class Session:
         place = (self._meta, self._axes, done.pitch)
         self.result = layer
         self.confidence = self._viewer.add_image(
-            cells_to_layer_order(done.confidence, self._axes),
-            **confidence_kwargs(*place),
-            metadata={"demoe": {**left, "map": "confidence"}},
+            cells_to_layer_order(done.confidence, self._axes), **confidence_kwargs(*place)
         )
+        self.confidence.metadata["demoe"]["run"] = left["run"]
         # Copied, because it can be painted on.
         overlay = self._viewer.add_labels(
             cells_to_layer_order(done.expert_map.copy(), self._axes),
@@ -594,7 +593,6 @@ class Session:
         overlay.refresh()
         if confidence is not None:
             confidence.data = cells_to_layer_order(done.confidence, self._axes)
-            confidence.metadata = {**overlay.metadata, "demoe": {**left, "map": "confidence"}}
 
     def _replace_preview(self, layers: list[Layer]) -> None:
         for earlier in self._preview_layers:

@@ -8,6 +8,7 @@ from napari.utils.notifications import notification_manager
 
 import demoe
 from napari_demoe import _worker
+from napari_demoe._maps import confidence_kwargs
 from napari_demoe._reader import read
 from napari_demoe._session import Choices, is_result
 from napari_demoe._words import script
@@ -42,6 +43,10 @@ def test_the_source_follows_the_layers(session, viewer, picture):
     assert session.sources == [first, second]
     assert session.source is second
     viewer.layers.selection = {first}
+    assert session.source is first
+    place = (first.as_layer_data_tuple()[1], "YX", (64, 64))
+    viewer.add_image(np.ones((2, 3)), **confidence_kwargs(*place))  # as from a file
+    assert session.sources == [first, second]
     assert session.source is first
     viewer.layers.remove(first)
     assert session.source is second
