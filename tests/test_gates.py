@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ from demoe.gates import (
     one_hot,
     override,
     spread,
-    window_starts,
+    windows,
+    windows_near,
 )
 from demoe.recipe import TASKS
 
@@ -42,40 +45,39 @@ def test_a_task_is_one_expert_everywhere() -> None:
 # -- windows ---------------------------------------------------------------------------------------
 
 
+@given(st.integers(1, 10**6), st.integers(16, 4096))
+def test_windows_cover_the_plane_side_by_side(size: int, window: int) -> None:
+    side, starts = windows(size, window)
+    assert side == min(size, window)
+    assert starts[0] == 0
+    assert starts[-1] + side == size
+    assert all(0 < after - before <= side for before, after in pairwise(starts))
+    assert len(starts) == -(-size // window)
+
+
 @st.composite
-def windows(draw: st.DrawFn) -> tuple[range, int, int, int, int]:
-    grid = draw(st.sampled_from((2, 8, 16)))
-    pitch = grid * draw(st.integers(1, 8))
+def cells_of_planes(draw: st.DrawFn) -> tuple[range, int, int, int]:
+    pitch = 16 * draw(st.integers(1, 8))
     window = pitch * draw(st.integers(1, 6))
-    size = draw(st.integers(1, 10**6))
+    size = draw(st.integers(1, 10**5))
     count = -(-size // pitch)
     first = draw(st.integers(0, count - 1))
-    return range(first, min(count, first + 20)), size, pitch, window, grid
+    return range(first, min(count, first + 20)), size, pitch, window
 
 
-@given(windows())
-def test_windows_are_full_on_the_grid_and_hold_their_cell(
-    place: tuple[range, int, int, int, int],
+@given(cells_of_planes())
+def test_cells_take_their_gates_from_the_windows_around(
+    place: tuple[range, int, int, int],
 ) -> None:
-    cells, size, pitch, window, grid = place
-    side, starts = window_starts(cells, size, pitch, window, grid)
-    padded = -(-size // grid) * grid
-    assert side == min(window, padded)
-    assert len(starts) == len(cells)
-    assert starts == sorted(starts)
-    for cell, start in zip(cells, starts, strict=True):
-        assert start % grid == 0
-        assert 0 <= start <= start + side <= padded
-        # Whole cells lie in their window, as far as there are pixels.
-        assert start <= cell * pitch
-        assert min((cell + 1) * pitch, padded) <= start + side
-        centred = abs((start + side / 2) - (cell + 0.5) * pitch) < grid
-        assert centred or start in (0, padded - side)
-
-
-def test_windows_do_not_depend_on_what_else_is_asked() -> None:
-    _, together = window_starts(range(40), 2500, 64, 256, 16)
-    assert together == [window_starts(range(n, n + 1), 2500, 64, 256, 16)[1][0] for n in range(40)]
+    cells, size, pitch, window = place
+    side, starts = windows(size, window)
+    near, at = windows_near(*place)
+    assert 0 <= near.start < near.stop <= len(starts)
+    centres = np.array(starts) + side / 2
+    for cell, place_among in zip(cells, at, strict=True):
+        middle = (cell * pitch + min(size, (cell + 1) * pitch)) / 2
+        wanted = np.interp(middle, centres, np.arange(len(starts)) + 0.5)
+        assert abs(place_among + near.start - wanted) < 1e-6
 
 
 # -- spread ----------------------------------------------------------------------------------------

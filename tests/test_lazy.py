@@ -47,10 +47,10 @@ def decisive_network() -> DeMoENet:
     """Return a shallow network whose router changes its mind within `picture`."""
     network = tiny_network(config=SHALLOW)
     x = torch.from_numpy(picture(160, 240)).expand(1, 3, -1, -1)
-    starts = [range(0, size // 4 - 7, 4) for size in x.shape[2:]]
-    gates = network.mlp_branch.local(network.encode(x)[0], (8, 8), *starts)
+    windows = x.unfold(2, 32, 16).unfold(3, 32, 16).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+    gates = network.mlp_branch(network.encode(windows)[0])
     last = network.mlp_branch.classifier[-1]
-    last.bias -= gates.log().mean(dim=(0, 2, 3))
+    last.bias -= gates.log().mean(dim=0)
     last.weight *= 30
     last.bias *= 30
     return network
@@ -377,8 +377,8 @@ def test_more_experts_are_mixed_where_asked(shallow: Path) -> None:
 
 def test_automatic_routing_follows_the_size(shallow: Path) -> None:
     fields = {**SMALL, "model": shallow, "routing": "auto"}
-    assert demoe.deblur(picture(32, 32), **fields).provenance["routing"] == "image"
-    assert demoe.deblur(picture(20, 33), **fields).provenance["routing"] == "local"
+    assert demoe.deblur(picture(64, 64), **fields).provenance["routing"] == "image"
+    assert demoe.deblur(picture(20, 65), **fields).provenance["routing"] == "local"
 
 
 def test_one_decision_for_a_plane_of_many_tiles(shallow: Path) -> None:

@@ -199,17 +199,6 @@ def test_only_experts_with_weight_are_run() -> None:
     torch.testing.assert_close(out[0], mixture.experts[0](x[:1])[0])
 
 
-def test_a_window_is_decided_as_if_it_were_the_picture() -> None:
-    router = Router(6, 5, 8, 4).eval()
-    features = torch.randn(2, 6, 7, 9)
-    gates = router.local(features, (3, 4), [0, 2, 4], [0, 5])
-    assert gates.shape == (2, 5, 3, 2)
-    for row, top in enumerate((0, 2, 4)):
-        for col, left in enumerate((0, 5)):
-            alone = router(features[:, :, top : top + 3, left : left + 4])
-            torch.testing.assert_close(gates[:, :, row, col], alone)
-
-
 # -- how far it looks -----------------------------------------------------------------------------
 
 
@@ -304,9 +293,6 @@ def test_a_model_restores_and_routes_as_its_network(tmp_path: Path, picture: Ten
     torch.testing.assert_close(model.restore(picture, mixing), restored)
     field = mixing[:, :, None, None].expand(-1, -1, 3, 5)
     torch.testing.assert_close(model.restore(picture, field), restored, atol=2e-6, rtol=0)
-    # One window over everything is the decision on everything.
-    window = model.route_windows(picture, (48, 80), [0], [0])
-    torch.testing.assert_close(window[:, :, 0, 0], gates)
 
 
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5)])
@@ -316,15 +302,19 @@ def test_attention_of_the_picture_itself_changes_nothing(
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     picture = picture[:1]
     mixing = torch.softmax(torch.randn(1, 5, *cells), dim=1)
-    encoder, _ = model.survey(picture)
     attention = model.attend(picture, mixing, every=True)
     torch.testing.assert_close(
         model.restore(picture, mixing, attention), model.restore(picture, mixing)
     )
-    window = ((32, 32), [0, 16], [16, 48])
-    torch.testing.assert_close(
-        model.route_windows(picture, *window, encoder), model.route_windows(picture, *window)
-    )
+
+
+@pytest.mark.parametrize("count", [1, 16, 21])
+def test_pictures_are_routed_each_by_itself(tmp_path: Path, count: int) -> None:
+    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
+    pictures = torch.rand(count, 3, 32, 40) * torch.linspace(0.1, 1, count)[:, None, None, None]
+    alone = torch.cat([model.network(picture[None])[1] for picture in pictures])
+    torch.testing.assert_close(model.route(pictures), alone, atol=1e-5, rtol=1e-5)
+    assert count == 1 or (alone.amax(0) - alone.amin(0)).max() > 0.01
 
 
 def test_experts_that_no_sample_needs_have_an_attention_too(

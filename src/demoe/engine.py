@@ -119,17 +119,25 @@ class TileRunner:
         return self._run(work, *samples)[0]
 
     def route_windows(
-        self,
-        pixels: Pixels,
-        window: tuple[int, int],
-        tops: Sequence[int],
-        lefts: Sequence[int],
-        attention: Attention | None = None,
+        self, pixels: Pixels, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
     ) -> Gates:
-        """Decide once a window: gates (5, len(tops), len(lefts)); sizes in pixels of the tile."""
+        """Decide once a window of a tile, by that window alone: gates (5, len(tops), len(lefts)).
+
+        Parameters
+        ----------
+        pixels : ndarray
+            (H, W, 1 or 3) in [0, 1].
+        window : (int, int)
+            Height and width of the windows in pixels.
+        tops, lefts : sequence of int
+            Where they begin.
+        """
+        height, width = window
 
         def work(x: Tensor) -> tuple[None, Tensor]:
-            return None, self.model.route_windows(x, window, tops, lefts, attention)[0]
+            windows = [x[:, :, t : t + height, n : n + width] for t in tops for n in lefts]
+            gates = self.model.route(torch.cat(windows))
+            return None, gates.T.reshape(-1, len(tops), len(lefts))
 
         return self._run(work, pixels)[1].numpy()
 

@@ -46,34 +46,53 @@ def confidence(gates: Gates) -> Gates:
     return np.asarray(np.clip(first - second, 0, 1), np.float32)
 
 
-def window_starts(
-    cells: range, size: int, pitch: int, window: int, grid: int
-) -> tuple[int, list[int]]:
-    """Place the windows that cells along one axis are decided on.
+def windows(size: int, side: int) -> tuple[int, list[int]]:
+    """Place the windows that are decided on along an axis of a plane: side by side.
 
-    A window is centred on its cell, but shifted to lie inside the plane, so that every decision
-    rests on a full window where the plane has room for one.
+    Parameters
+    ----------
+    size : int
+        Length of the plane in pixels.
+    side : int
+        Length of a window; a shorter plane is one window.
+
+    Returns
+    -------
+    side : int
+        Length of the windows.
+    starts : list of int
+        First pixel of each; the last one is shifted to lie inside the plane.
+    """
+    side = min(side, size)
+    return side, [min(start, size - side) for start in range(0, size, side)]
+
+
+def windows_near(
+    cells: range, size: int, pitch: int, side: int
+) -> tuple[range, NDArray[np.float64]]:
+    """Find the windows that cells take their gates from.
 
     Parameters
     ----------
     cells : range
-        Indices of cells.
-    size : int
-        Length of the plane in pixels.
-    pitch, window, grid : int
-        Side of a cell, of a window, and of the network's own grid.
+        Indices of cells along an axis.
+    size, pitch, side : int
+        Length in pixels of the plane, of a cell, and of a window.
 
     Returns
     -------
-    window : int
-        Side of the windows, a multiple of ``grid``; at most the padded plane's.
-    starts : list of int
-        First pixel of each cell's window, multiples of ``grid``.
+    near : range
+        Indices of windows.
+    at : ndarray
+        Where the centres of the cells lie among those, for `spread`.
     """
-    padded = -(-size // grid) * grid
-    side = min(window, padded)
-    before = (side - pitch) // 2 // grid * grid
-    return side, [min(max(cell * pitch - before, 0), padded - side) for cell in cells]
+    side, starts = windows(size, side)
+    last = min(len(starts), (cells.stop * pitch) // side + 2)
+    near = range(min(max(0, cells.start * pitch // side - 1), last - 1), last)
+    centres = np.array(starts[near.start : near.stop]) + side / 2
+    first = np.arange(cells.start, cells.stop) * pitch
+    middle = (first + np.minimum(first + pitch, size)) / 2
+    return near, np.interp(middle, centres, np.arange(len(near)) + 0.5)
 
 
 def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floating]) -> Gates:
@@ -92,16 +111,18 @@ def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floa
     ndarray
         (5, len(rows_at), len(cols_at)); sums over experts are kept.
     """
-    down = _hat(rows_at, gates.shape[1])
-    across = _hat(cols_at, gates.shape[2])
-    return np.asarray(down @ gates @ across.T, dtype=np.float32)
+    return _between(_between(gates, rows_at, 1), cols_at, 2)
 
 
-def _hat(at: NDArray[np.floating], cells: int) -> Gates:
-    """Return the matrix (len(at), cells) of linear interpolation."""
-    place = np.clip(at - 0.5, 0, cells - 1)
-    distance = np.abs(place[:, None] - np.arange(cells))
-    return np.asarray(np.maximum(0, 1 - distance), np.float32)
+def _between(gates: Gates, at: NDArray[np.floating], axis: int) -> Gates:
+    """Interpolate along an axis."""
+    last = gates.shape[axis] - 1
+    place = np.clip(at - 0.5, 0, last)
+    low = place.astype(np.intp)
+    shape = [-1 if number == axis else 1 for number in range(gates.ndim)]
+    part = (place - low).astype(np.float32).reshape(shape)
+    below, above = gates.take(low, axis), gates.take(np.minimum(low + 1, last), axis)
+    return np.asarray(below * (1 - part) + above * part, np.float32)
 
 
 def cells_around(start: int, stop: int, pitch: int, count: int) -> range:

@@ -262,10 +262,10 @@ def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan
 
 
 def resolve_routing(recipe: Recipe, plan: TilePlan) -> str:
-    """Return what "auto" means for a plane: local where it is larger than one routing window."""
+    """Return what "auto" means for a plane: local where it is larger than two routing windows."""
     if recipe.routing != "auto":
         return recipe.routing
-    return "local" if max(plan.height, plan.width) > recipe.window else "image"
+    return "local" if max(plan.height, plan.width) > 2 * recipe.window else "image"
 
 
 def _as_lazy_image(image: Any, axes: str | None) -> LazyImage:

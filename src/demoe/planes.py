@@ -34,7 +34,8 @@ from demoe.gates import (
     one_hot,
     override,
     spread,
-    window_starts,
+    windows,
+    windows_near,
 )
 from demoe.guard import implausible_cells
 from demoe.image import LazyImage
@@ -45,13 +46,13 @@ from demoe.recipe import TASKS, Recipe
 from demoe.tiling import Box, TilePlan
 
 ROUTING_BLOCK = 1024
-"""Side in pixels of the blocks in which cells are decided on; independent of compute tiles."""
+"""Side in pixels of the blocks in which windows are decided on; independent of compute tiles."""
 
 SURVEYED_WHOLE = 768**2
 """Pixels of the largest plane that is surveyed as a whole; larger ones by samples."""
 
-SAMPLES = 3
-"""Samples along each axis, one routing window large, that stand for a larger plane."""
+SAMPLES, SAMPLE = 3, 256
+"""Samples along each axis that stand for a larger plane, and their side in pixels."""
 
 SMALLEST = 32
 """Side in pixels below which a tile is not cut any more when memory is short."""
@@ -369,18 +370,47 @@ class PlaneWork:
         return smooth(gates, radius)[:, _part(rows, r), _part(cols, c)]
 
     def _own_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return what cells decide by themselves."""
+        """Return the gates of cells from the windows of this plane alone."""
+        recipe, plan = self.recipe, self.plan
+        down, rows_at = windows_near(rows, plan.height, recipe.pitch, recipe.window)
+        across, cols_at = windows_near(cols, plan.width, recipe.pitch, recipe.window)
+        decisions = sharpen(self._decisions(plane, down, across), recipe.temperature)
+        return spread(decisions, rows_at, cols_at)
+
+    def _decisions(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return what the router decides on some windows, (5, len(rows), len(cols))."""
         gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
-        side = self.block_cells
+        side = max(1, ROUTING_BLOCK // self.recipe.window)
         for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
             for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
-                block, r, c = self._block(plane, block_row, block_col)
+                block, r, c = self._block(plane, block_row, block_col, side)
                 r_both = range(max(r.start, rows.start), min(r.stop, rows.stop))
                 c_both = range(max(c.start, cols.start), min(c.stop, cols.stop))
                 gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
                     :, _part(r_both, r), _part(c_both, c)
                 ]
-        return sharpen(gates, self.recipe.temperature)
+        return gates
+
+    def _block(self, plane: Plane, row: int, col: int, side: int) -> tuple[Gates, range, range]:
+        """Return the decisions on a block of windows, and which they are."""
+        recipe, plan = self.recipe, self.plan
+        height, tops = windows(plan.height, recipe.window)
+        width, lefts = windows(plan.width, recipe.window)
+        rows = range(row * side, min((row + 1) * side, len(tops)))
+        cols = range(col * side, min((col + 1) * side, len(lefts)))
+
+        def decide() -> Gates:
+            y, x = tops[rows.start : rows.stop], lefts[cols.start : cols.stop]
+            read = Box(y[0], x[0], y[-1] + height, x[-1] + width)
+            return self.runner.route_windows(
+                self._network_pixels(plane, read),
+                (height, width),
+                [top - read.top for top in y],
+                [left - read.left for left in x],
+            )
+
+        gates: Gates = self._once("block", (plane, row, col), decide)
+        return gates, rows, cols
 
     def _beside(self, plane: Plane) -> list[Plane]:
         """Return the planes that decide together: of the same stack, or else of the same series."""
@@ -424,30 +454,6 @@ class PlaneWork:
         ]
         return agree(decisions)[:, 0, 0]
 
-    def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
-        """Return the gates of a routing block with the cells that it covers."""
-        rows, cols = self.block_ranges(row, col)
-        gates: Gates = self._once(
-            "block", (plane, row, col), lambda: self._decide_cells(plane, rows, cols)
-        )
-        return gates, rows, cols
-
-    def _decide_cells(self, plane: Plane, rows: range, cols: range) -> Gates:
-        recipe, plan, runner = self.recipe, self.plan, self.runner
-        wide = (recipe.pitch, recipe.window, plan.grid)
-        height, tops = window_starts(rows, plan.height, *wide)
-        width, lefts = window_starts(cols, plan.width, *wide)
-        margin = runner.model.routing_reach
-        size = (self.plan.height, self.plan.width)
-        read = Box(tops[0], lefts[0], tops[-1] + height, lefts[-1] + width).grown(margin, *size)
-        return runner.route_windows(
-            self._network_pixels(plane, read),
-            (height, width),
-            [top - read.top for top in tops],
-            [left - read.left for left in lefts],
-            self._encoder_attention(plane),
-        )
-
     # -- what holds for a plane as a whole ---------------------------------------------------
 
     def _attention(self, plane: Plane) -> Attention | None:
@@ -465,11 +471,6 @@ class PlaneWork:
         )
         return found
 
-    def _encoder_attention(self, plane: Plane) -> Attention | None:
-        """Return the encoder's part of it, for routing blocks; None where a block is the plane."""
-        alone = max(self.plan.height, self.plan.width) <= self.block_cells * self.recipe.pitch
-        return None if alone or self.recipe.pooling == "tile" else self._survey(plane)[0]
-
     def _survey(self, plane: Plane) -> tuple[Attention, Gates]:
         """Return the encoder's attention and the router's one decision."""
         found: tuple[Attention, Gates] = self._once(
@@ -485,7 +486,7 @@ class PlaneWork:
             weights = self._weights(plane, box, runner, self._router_gates)
         elif not local:
             weights = runner.mixing(self._whole(plane))
-        # Of several samples, each is a routing window, which decides for itself.
+        # Of several samples, each decides for itself, much as routing windows do.
         return runner.attend(samples, weights, each=local, every=every)
 
     def _sampled(self, plane: Plane) -> list[Pixels]:
@@ -496,7 +497,7 @@ class PlaneWork:
         height, width = self.plan.height, self.plan.width
         if height * width <= SURVEYED_WHOLE:
             return [Box(0, 0, height, width)]
-        side = self.recipe.window
+        side = SAMPLE
         return [
             Box(top, left, min(top + side, height), min(left + side, width))
             for top in _spread_starts(height, side, self.plan.grid)

@@ -32,7 +32,7 @@ class Recipe:
         ``"default"``, a name that ``demoe models list`` shows, or a path to weights.
     routing : str
         ``"image"``: one decision a plane, as published; ``"local"``: one a routing cell;
-        ``"auto"``: local for planes larger than one routing window, else image;
+        ``"auto"``: local for planes larger than two routing windows, else image;
         or the name of a task, which then is applied everywhere.
     top_k : int
         Experts mixed at each place, 1 to 5.
@@ -43,7 +43,8 @@ class Recipe:
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     pitch, window : int
-        Side of a routing cell, and of the surroundings that its decision is based on, in pixels.
+        Side in pixels of a routing cell, and of the windows that the router decides on, each by
+        itself; they lie side by side, and cells take gates between those of the windows around.
     temperature : float
         Above 1, the router's decisions count as less sure, below 1 as more so.
     smoothing : int
@@ -77,7 +78,7 @@ class Recipe:
     halo: str | int = "auto"
     device: str = "auto"
     pitch: int = 64
-    window: int = 256
+    window: int = 128
     temperature: float = 1.0
     smoothing: int = 0
     agreement: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +21,15 @@ from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet, keep_top
 from demoe.model.pooling import Attention, Backend, EagerBackend
 from demoe.model.precision import half_precision
-from demoe.model.receptive_field import encoder_reach, exact_halo
+from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
 
 BACKEND_TOLERANCE = 1e-4
 """Largest difference, in units of the picture's range, between backends that count as the same."""
+
+ROUTED_AT_ONCE = 16
+"""Windows that are decided on together; it changes no decision."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +77,6 @@ class Model:
     def halo(self) -> int:
         """Pixels around a core that its result depends on, apart from pooling."""
         return exact_halo(self.config)
-
-    @property
-    def routing_reach(self) -> int:
-        """Pixels around a routing window that its decision depends on, apart from pooling."""
-        return -(-encoder_reach(self.config) // self.multiple) * self.multiple
 
     @property
     def card(self) -> str:
@@ -151,36 +149,16 @@ class Model:
         return self.backend.restore(padded, weights, None, recurring=True)[1]
 
     @torch.inference_mode()
-    def route_windows(
-        self,
-        x: Tensor,
-        window: tuple[int, int],
-        tops: Sequence[int],
-        lefts: Sequence[int],
-        attention: Attention | None = None,
-    ) -> Tensor:
-        """Return expert probabilities (1, E, rows, cols), one decision a window of the picture.
-
-        Parameters
-        ----------
-        x : Tensor
-            (1, 3, H, W) in [0, 1].
-        window : (int, int)
-            Height and width of the windows in pixels, multiples of ``multiple``.
-        tops, lefts : sequence of int
-            Where they begin, in pixels, multiples of ``multiple``.
-        attention : mapping, optional
-            The encoder's, held fixed; by default blocks pool over the picture.
-        """
-        features = self.backend.encode(self.network.pad(x), attention)[0]
-        m = self.multiple
-        gates: Tensor = self.network.mlp_branch.local(
-            features,
-            (window[0] // m, window[1] // m),
-            [top // m for top in tops],
-            [left // m for left in lefts],
-        )
-        return gates
+    def route(self, x: Tensor) -> Tensor:
+        """Return the router's decisions (N, E) on pictures (N, 3, H, W), each by itself."""
+        padded, found = self.network.pad(x), []
+        for part in padded.split(ROUTED_AT_ONCE):
+            # Always as many, since the backend prepares for one size.
+            missing = (ROUTED_AT_ONCE - len(part)) * (len(padded) > len(part))
+            filled = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
+            features = self.backend.features(filled, recurring=len(padded) >= ROUTED_AT_ONCE)
+            found.append(self.network.mlp_branch(features[: len(part)]))
+        return torch.cat(found)
 
     @torch.inference_mode()
     def restore(

@@ -52,6 +52,12 @@ class OpenVINOBackend:
         """Return the deepest features and the encoder's attention."""
         return self._run((), padded, None, attention, recurring)
 
+    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
+        """Return the deepest features of pictures, each pooled by itself."""
+        graph, _ = self._prepared((), "apart", padded, recurring)
+        found: Any = graph([padded.contiguous().numpy()])[0]
+        return torch.from_numpy(found.copy())  # without a copy the next run would overwrite it
+
     def restore(
         self,
         padded: Tensor,
@@ -76,12 +82,8 @@ class OpenVINOBackend:
         attention: Attention | None,
         recurring: bool,
     ) -> tuple[Tensor, Attention]:
-        # A graph for one size alone is faster and takes half the memory.
-        shape = tuple(padded.shape) if recurring else None
-        graph, blocks = self._compiled(experts, attention is not None, shape)
-        if self._last not in (None, graph):
-            self._last.release_memory()
-        self._last = graph
+        pooling = "together" if attention is None else "held"
+        graph, blocks = self._prepared(experts, pooling, padded, recurring)
         inputs = [padded.contiguous().numpy()]
         if mixing is not None:
             inputs.append(mixing.contiguous().numpy())
@@ -96,11 +98,23 @@ class OpenVINOBackend:
             }
         return outputs[0], attention
 
-    def _compile(
-        self, experts: tuple[int, ...], held: bool, shape: tuple[int, ...] | None
+    def _prepared(
+        self, experts: tuple[int, ...], pooling: str, padded: Tensor, recurring: bool
     ) -> tuple[Any, dict[str, int]]:
-        """Return a compiled graph, and the channels of its blocks by name."""
-        graph = _Graph(self.network, experts, held=held)
+        """Return a compiled graph, alone in memory, and the channels of its blocks by name."""
+        # A graph for one size alone is faster and takes half the memory.
+        shape = tuple(padded.shape) if recurring else None
+        graph, blocks = self._compiled(experts, pooling, shape)
+        if self._last not in (None, graph):
+            self._last.release_memory()
+        self._last = graph
+        return graph, blocks
+
+    def _compile(
+        self, experts: tuple[int, ...], pooling: str, shape: tuple[int, ...] | None
+    ) -> tuple[Any, dict[str, int]]:
+        """Compile a graph; see `_prepared`."""
+        graph = _Graph(self.network, experts, pooling)
         model = graph.build()
         if shape is not None:
             model.reshape(graph.shapes(shape))
@@ -109,9 +123,13 @@ class OpenVINOBackend:
 
 
 class _Graph:
-    """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch."""
+    """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch.
 
-    def __init__(self, network: DeMoENet, experts: tuple[int, ...], *, held: bool) -> None:
+    Pooling is "held" at an attention that is an input; or it is over all pictures "together", and
+    the attention is an output; or "apart" over each of them.
+    """
+
+    def __init__(self, network: DeMoENet, experts: tuple[int, ...], pooling: str) -> None:
         self.network: Any = network  # torch knows no types of what its modules hold
         self.experts = experts
         self.blocks = {
@@ -125,8 +143,8 @@ class _Graph:
             self.weights = ops.parameter([-1, len(experts), -1, -1], np.float32, name="weights")
             self.inputs.append(self.weights)
         self.attention: dict[NAFBlock, Node] = {}
-        self.held = held
-        if held:
+        self.pooling = pooling
+        if pooling == "held":
             joined = ops.parameter([sum(self.blocks.values())], np.float32, name="attention")
             self.inputs.append(joined)
             parts = ops.variadic_split(joined, 0, list(self.blocks.values())).outputs()
@@ -153,7 +171,7 @@ class _Graph:
                 features = self._mix(level, features)
             features = ops.add(_convolve(features, network.ending), self.picture)
         results = [features]
-        if not self.held:
+        if self.pooling == "together":
             found = dict(named_blocks(network))
             flat = [ops.reshape(self.attention[found[name]], [-1], False) for name in self.blocks]
             results.append(ops.concat(flat, 0))
@@ -201,8 +219,9 @@ class _Graph:
             )
             for part in _HALVES
         )
-        if not self.held:
-            pooled = ops.reduce_mean(y, np.array([0, 2, 3]), keep_dims=True)
+        if self.pooling != "held":
+            axes = [2, 3] if self.pooling == "apart" else [0, 2, 3]
+            pooled = ops.reduce_mean(y, np.array(axes), keep_dims=True)
             self.attention[block] = _convolve(pooled, block.sca[1])
         y = _convolve(ops.multiply(y, self.attention[block]), block.conv3, scale=block.beta)
         x = ops.add(x, y)

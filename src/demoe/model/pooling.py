@@ -35,6 +35,9 @@ class Backend(Protocol):
     ) -> tuple[Tensor, Attention]:
         """Return the deepest features and the encoder's attention."""
 
+    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
+        """Return the deepest features of pictures (N, 3, H, W), each pooled by itself."""
+
     def restore(
         self,
         padded: Tensor,
@@ -63,6 +66,10 @@ class EagerBackend:
         """Return the deepest features and the encoder's attention."""
         run, used = _runner(self.network, attention)
         return self.network.encode(padded, run)[0], used
+
+    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
+        """Return the deepest features of pictures, each pooled by itself."""
+        return self.network.encode(padded)[0]
 
     def restore(
         self,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Router(nn.Module):
@@ -48,26 +45,3 @@ class Router(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return probabilities (N, E) for features (N, C, h, w)."""
         return torch.softmax(self.logits(features).float(), dim=1)
-
-    def local(
-        self, features: Tensor, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
-    ) -> Tensor:
-        """Return probabilities (N, E, rows, cols), one decision a window.
-
-        Parameters
-        ----------
-        features : Tensor
-            (N, C, h, w), at the deepest level.
-        window : (int, int)
-            Rows and columns that are pooled for one decision.
-        tops, lefts : sequence of int
-            First rows and first columns of the windows; every pair of them is one.
-        """
-        # A rectangular mean separates into rows and columns.
-        pooled = F.avg_pool2d(self.attend(features), (window[0], 1), 1)[:, :, list(tops)]
-        pooled = F.avg_pool2d(pooled, (1, window[1]), 1)[:, :, :, list(lefts)]
-        n, width, rows, cols = pooled.shape
-        flat = pooled.permute(0, 2, 3, 1).reshape(-1, width)
-        # The head after pooling and flattening, which have been done per window.
-        scores = self.classifier[2:](flat).reshape(n, rows, cols, -1).permute(0, 3, 1, 2)
-        return torch.softmax(scores.float(), dim=1)
