@@ -12,6 +12,7 @@ import tifffile
 from tiny import tiny_network
 
 import demoe
+from demoe.engine import TileRunner
 from demoe.io import open_image, write_image
 from demoe.model.checkpoint import write_weights
 from demoe.model.config import NetworkConfig
@@ -151,8 +152,8 @@ def test_nothing_new_costs_nothing(weights, computed) -> None:
 def test_what_is_known_of_the_plane_is_not_found_out_again(weights, monkeypatch) -> None:
     result = demoe.deblur(noise(200, 200), **SMALL, model=weights, routing="local")
     np.asarray(result.image)
-    monkeypatch.setattr(PlaneWork, "_decide_cells", None)
-    monkeypatch.setattr(PlaneWork, "_attend", None)
+    monkeypatch.setattr(TileRunner, "route_windows", None)
+    monkeypatch.setattr(TileRunner, "attend", None)
     painted = np.zeros((13, 13), int)
     painted[3, 4] = 2
     fixed = result.corrected(painted)
@@ -207,9 +208,9 @@ def test_confidence_is_computed_where_it_is_asked_for(weights) -> None:
     out = demoe.deblur(image, "ZYX", **SMALL, model=weights, routing="local")
     assert out.confidence.shape == (4, 313, 313)
     assert np.asarray(out.confidence[2, :60, :60]).shape == (60, 60)
-    # The samples that stand for the plane lie at its corners and in its middle.
     assert {at[0] for at in read} == {2}
-    assert {at[1:] for at in read if 1 in at[1:] or 3 in at[1:]} <= {(0, 1), (1, 0), (1, 1)}
+    # But for the samples that stand for the plane, nothing away from the corner.
+    assert not {(2, 1, 3), (2, 3, 1), (2, 3, 3)} & read
 
 
 # -- maps from files -------------------------------------------------------------------------------

@@ -239,6 +239,7 @@ def test_confidence_is_the_lead_of_the_strongest_expert() -> None:
         (np.zeros((4, 4), bool), (), ImageError, "bool"),
         (np.full((4, 4), 6), (), ImageError, "from 6 to 6"),
         (np.array([[0, -1]]), (), ImageError, "from -1 to 0"),
+        ([[0, 1], [2]], (), ImageError, "rows of one length"),
         (np.zeros(4, int), (), AxesError, r"\(4,\)"),
         (np.zeros((0, 4), int), (), AxesError, r"\(0, 4\)"),
         (np.zeros((2, 4, 4), int), (), AxesError, r"\(2, 4, 4\)"),

@@ -174,15 +174,19 @@ class PaintedMap:
         step: tuple[float, float] | None = None,
     ) -> None:
         # What is on disk is not brought into memory: of each cell, one value is needed.
-        array = da.asarray(values) if hasattr(values, "chunks") else np.asarray(values)
+        try:
+            array = da.asarray(values) if hasattr(values, "chunks") else np.asarray(values)
+        except ValueError:
+            raise ImageError("An expert map must have rows of one length.") from None
         if array.dtype.kind not in "ui":
             raise ImageError(
                 f"An expert map holds integers from 0 to {len(TASKS)}, not {array.dtype} values."
             )
         if array.ndim not in (2, 2 + len(planes)) or array.size == 0:
+            stack = f", or {2 + len(planes)} axes as the image has" if planes else ""
             raise AxesError(
-                f"An expert map has rows and columns, or {2 + len(planes)} axes as the image has "
-                f"without colour samples, but this one has the shape {array.shape}."
+                f"An expert map has rows and columns{stack}, without colour samples, but this one "
+                f"has the shape {array.shape}."
             )
         if array.ndim > 2 and array.shape[:-2] != planes:
             raise AxesError(
