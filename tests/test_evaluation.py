@@ -425,6 +425,7 @@ def test_the_reference_is_measured_where_it_is(
     [
         (["--crop", "31"], 2, "--crop must be at least 32 px here, not 31."),
         (["--crop", "5000"], 1, "at most 192 px do"),
+        (["--recipe", "r.json"], 2, "--recipe is for --mixed"),
         (["--sheet", "sheet.tif"], 1, "end it with .jpg or .png"),
         (["--sheet", "absent/sheet.png"], 1, "no folder absent"),
         (["--device", "cuda:88"], 1, "cuda:88 is not available"),

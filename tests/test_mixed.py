@@ -16,7 +16,7 @@ import demoe
 from demoe.cli import main
 from demoe.colours import EXPERT_COLOURS
 from demoe.model.loading import Model
-from demoe.recipe import TASKS
+from demoe.recipe import TASKS, Recipe
 from demoe.training import commands, composites, mixed
 from demoe.training.composites import LOCAL, Composite, composite
 from demoe.training.data import SharpImages
@@ -150,7 +150,7 @@ def one_blur(task: int) -> Composite:
 
 def test_ways_to_restore(model: Model) -> None:
     picture = one_blur(3)
-    result = restore(model, picture)
+    result = restore(model, picture, Recipe())
     assert list(result.pictures) == [mixed.IMAGE, mixed.LOCAL, mixed.PAINTED, mixed.MEAN]
     manual = demoe.deblur(picture.blurred, "YXS", model=model, routing=TASKS[3]).image.compute()
     np.testing.assert_allclose(result.pictures[mixed.PAINTED], manual, atol=1)
@@ -175,13 +175,13 @@ def test_cells_are_counted_where_there_is_something_to_tell(
     picture.blurred[:64, :64] = picture.target[:64, :64]  # nothing was done
     found = np.array([[5, 5, 1], [1, 1, 1], [2, 3, 4]], np.uint8)
 
-    def restored(model: Model, picture: Composite) -> Restored:
+    def restored(model: Model, picture: Composite, recipe: Recipe) -> Restored:
         maps = {mixed.IMAGE: np.full((3, 3), 2, np.uint8), mixed.LOCAL: found}
         ways = (mixed.IMAGE, mixed.LOCAL, mixed.PAINTED, mixed.MEAN)
         return Restored(dict.fromkeys(ways, picture.target), maps)
 
     monkeypatch.setattr(mixed, "restore", restored)
-    scores, results = measure_mixed(model, [picture, picture])
+    scores, results = measure_mixed(model, [picture, picture], Recipe())
     assert len(results) == 2
     assert scores.cells == 18
     assert scores.confusion[mixed.LOCAL] == [[6, 2, 0, 2, 0], *[[0] * 5] * 4]
@@ -227,7 +227,7 @@ def test_the_sheet_shows_both_maps() -> None:
     found = np.full((3, 3), 5, np.uint8)
     ways = (mixed.IMAGE, mixed.LOCAL, mixed.PAINTED, mixed.MEAN)
     result = Restored(dict.fromkeys(ways, picture.target), {mixed.LOCAL: found})
-    drawn = np.asarray(mixed_sheet([picture] * 6, [result] * 6, title="t"))
+    drawn = np.asarray(mixed_sheet([picture] * 6, [result] * 6, title="t", pitch=64))
     assert drawn.shape[1] > len(COLUMNS) * SIDE
     assert drawn.shape[0] < 5.5 * SIDE  # four of six
     for value in (2, 5):
@@ -256,6 +256,17 @@ def test_the_command(
     assert found["model"] == str(weights)
     with Image.open(sheet) as drawn:
         assert drawn.format == "PNG"
+
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(Recipe(pitch=32, window=64, routing="defocus").to_json())
+    assert main([*line, "--recipe", str(recipe), "--json", str(figures)]) == 0
+    fine = json.loads(figures.read_text())
+    assert fine["cells"] == 25
+    assert fine["psnr"][mixed.IMAGE] == found["psnr"][mixed.IMAGE]
+    capsys.readouterr()
+    recipe.write_text("{")
+    assert main([*line, "--recipe", str(recipe)]) == 2
+    assert "is not valid JSON" in capsys.readouterr().err
 
     assert main([*line, "--crop", "100"]) == 2
     assert "--crop must be at least 128 px here, not 100." in capsys.readouterr().err

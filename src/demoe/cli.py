@@ -130,12 +130,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of a command line."""
-    recipe = Recipe()
-    if arguments.recipe:
-        try:
-            recipe = Recipe.from_json(arguments.recipe.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"The recipe {arguments.recipe} cannot be read: {error}.") from None
+    recipe = read_recipe(arguments.recipe)
     names = (
         *("model", "routing", "top_k", "tile", "halo", "device"),
         *("temperature", "smoothing", "agreement", "pooling", "skip_flat", "photometry"),
@@ -145,6 +140,16 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
         limits = arguments.intensity.split(",")
         given["intensity"] = limits if len(limits) == 2 else arguments.intensity
     return recipe.replace(**given)
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Return the recipe in a JSON file; without one, the usual recipe."""
+    if path is None:
+        return Recipe()
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}.") from None
 
 
 def _auto_or_int(text: str) -> str | int:

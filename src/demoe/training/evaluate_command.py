@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", type=count, default=20, help="pictures with several blurs (default 20)"
     )
+    parser.add_argument(
+        "--recipe", type=Path, help="JSON file of settings to measure routing with (--mixed)"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--sheet", type=Path, help="draw inputs, outputs and truth (.jpg or .png)")
 
@@ -60,6 +63,8 @@ def main(arguments: argparse.Namespace) -> int:
     crop = arguments.crop or usual
     if crop < least:
         raise RecipeError(f"--crop must be at least {least} px here, not {crop}.")
+    if arguments.recipe and not arguments.mixed:
+        raise RecipeError("--recipe is for --mixed; without it the bare network is measured.")
     if arguments.json:
         check_target(arguments.json, overwrite=True)
     if arguments.sheet:
@@ -130,17 +135,20 @@ def _mixed(
     arguments: argparse.Namespace, model: Model, held_out: SharpImages, side: int
 ) -> dict[str, Any]:
     """Measure routing on pictures with several blurs each."""
+    from demoe.cli import read_recipe
     from demoe.training.composites import composites
     from demoe.training.grid import write_picture
     from demoe.training.mixed import measure_mixed
     from demoe.training.mixed_sheet import mixed_sheet
 
+    recipe = read_recipe(arguments.recipe)
     pictures = composites(held_out, arguments.pictures, side, arguments.seed)
-    scores, results = measure_mixed(model, pictures)
+    scores, results = measure_mixed(model, pictures, recipe)
     title = f"{_title(model)}, {len(pictures)} pictures of {side} px with several blurs"
     print(f"{title}\n\n{scores.table()}")
     if arguments.sheet:
-        write_picture(mixed_sheet(pictures, results, title=_title(model)), arguments.sheet)
+        sheet = mixed_sheet(pictures, results, title=_title(model), pitch=recipe.pitch)
+        write_picture(sheet, arguments.sheet)
     return scores.to_dict()
 
 

@@ -14,7 +14,7 @@ from demoe.engine import TileRunner
 from demoe.lazy import deblur
 from demoe.model.loading import Model
 from demoe.picture import psnr
-from demoe.recipe import TASKS
+from demoe.recipe import TASKS, Recipe
 from demoe.training.composites import Composite
 from demoe.training.grid import Pixels
 from demoe.training.scores import (
@@ -24,9 +24,6 @@ from demoe.training.scores import (
     confusion_table,
     markdown,
 )
-
-PITCH = 64
-"""Side of a routing cell in pixels."""
 
 ONE_BLUR = 0.75
 """Share of a cell that one blur has at least where a decision counts as right or wrong."""
@@ -123,16 +120,15 @@ class Restored:
     maps: dict[str, ExpertMap]
 
 
-def restore(model: Model, picture: Composite, **fields: Any) -> Restored:
+def restore(model: Model, picture: Composite, recipe: Recipe) -> Restored:
     """Restore a composite by one decision, by one a cell, by the painted truth, by all experts."""
-    truth = picture.expert_map(PITCH)
     ways: dict[str, dict[str, Any]] = {
         IMAGE: {"routing": "image"},
         LOCAL: {"routing": "local"},
-        PAINTED: {"expert_map": truth},
+        PAINTED: {"routing": "local", "expert_map": picture.expert_map(recipe.pitch)},
     }
     results = {
-        name: deblur(picture.blurred, "YXS", model=model, pitch=PITCH, **(fields | way))
+        name: deblur(picture.blurred, "YXS", recipe=recipe, model=model, **way)
         for name, way in ways.items()
     }
     pictures = {name: result.image.compute() for name, result in results.items()}
@@ -145,7 +141,7 @@ def restore(model: Model, picture: Composite, **fields: Any) -> Restored:
 
 
 def measure_mixed(
-    model: Model, pictures: Sequence[Composite], **fields: Any
+    model: Model, pictures: Sequence[Composite], recipe: Recipe
 ) -> tuple[MixedScores, list[Restored]]:
     """Restore composites in several ways, and count where routing was right.
 
@@ -155,21 +151,23 @@ def measure_mixed(
         The network.
     pictures : sequence of Composite
         What to restore.
-    **fields
-        Further fields of `demoe.Recipe`, for every way.
+    recipe : Recipe
+        How; its routing is replaced by the ways that are compared.
     """
+    pitch = recipe.pitch
     found: dict[str, list[float]] = {}
     confusion = {name: [[0] * len(TASKS) for _ in TASKS] for name in (IMAGE, LOCAL)}
     results, cells = [], 0
     for picture in pictures:
-        result = restore(model, picture, **fields)
+        result = restore(model, picture, recipe)
         results.append(result)
-        for name, pixels in {BLURRED: picture.blurred, **result.pictures}.items():
-            found.setdefault(name, []).append(psnr(pixels, picture.target))
-        telling = picture.cells(PITCH).max(axis=0) >= ONE_BLUR
-        telling &= picture.change(PITCH) >= SOME_BLUR
+        for name, values in {BLURRED: picture.blurred, **result.pictures}.items():
+            found.setdefault(name, []).append(psnr(values, picture.target))
+        telling = picture.cells(pitch).max(axis=0) >= ONE_BLUR
+        telling &= picture.change(pitch) >= SOME_BLUR
+        telling &= result.maps[LOCAL] > 0  # flat or failed cells are not decided
         cells += telling.size
-        true = picture.expert_map(PITCH)[telling]
+        true = picture.expert_map(pitch)[telling]
         for name, counts in confusion.items():
             for row, column in zip(true, result.maps[name][telling], strict=True):
                 counts[row - 1][column - 1] += 1

@@ -13,7 +13,7 @@ from demoe.picture import psnr
 from demoe.recipe import TASKS
 from demoe.training.composites import Composite
 from demoe.training.grid import Panel, Pixels, draw_grid
-from demoe.training.mixed import IMAGE, LOCAL, PAINTED, PITCH, Restored
+from demoe.training.mixed import IMAGE, LOCAL, PAINTED, Restored
 
 ROWS = 4
 """Pictures shown."""
@@ -27,17 +27,20 @@ _TINT = 0.6
 
 
 def mixed_sheet(
-    pictures: Sequence[Composite], results: Sequence[Restored], *, title: str
+    pictures: Sequence[Composite], results: Sequence[Restored], *, title: str, pitch: int
 ) -> Image.Image:
     """Draw the first pictures with both maps, what became of them, and their truth."""
     rows = []
     for number, (picture, result) in enumerate(zip(pictures[:ROWS], results[:ROWS], strict=True)):
         before = psnr(picture.blurred, picture.target)
-        true, found = picture.expert_map(PITCH), result.maps[LOCAL]
+        true, found = picture.expert_map(pitch), result.maps[LOCAL]
         panels = [
             Panel(picture.blurred, f"{before:.2f} dB"),
-            Panel(_coloured(picture.blurred, found), f"{100 * (found == true).mean():.0f} % alike"),
-            Panel(_coloured(picture.blurred, true)),
+            Panel(
+                _coloured(picture.blurred, found, pitch),
+                f"{100 * (found == true).mean():.0f} % alike",
+            ),
+            Panel(_coloured(picture.blurred, true, pitch)),
         ]
         for name in (IMAGE, LOCAL, PAINTED):
             after = psnr(result.pictures[name], picture.target)
@@ -49,10 +52,11 @@ def mixed_sheet(
     return draw_grid(title, COLUMNS, rows, side=SIDE, legend=legend)
 
 
-def _coloured(pixels: Pixels, experts: NDArray[np.uint8]) -> Pixels:
+def _coloured(pixels: Pixels, experts: NDArray[np.uint8], pitch: int) -> Pixels:
     """Lay the colours of an expert map over a picture in gray."""
     height, width = pixels.shape[:2]
-    cells = experts[np.arange(height)[:, None] // PITCH, np.arange(width) // PITCH]
-    colours = np.array([EXPERT_COLOURS[value + 1] for value in range(len(TASKS))])[cells - 1]
+    cells = experts[np.arange(height)[:, None] // pitch, np.arange(width) // pitch]
+    known = [(0, 0, 0), *(EXPERT_COLOURS[value + 1] for value in range(len(TASKS)))]
+    tint = np.where(cells > 0, _TINT, 0.0)[..., None]
     gray = pixels.mean(axis=2, keepdims=True)
-    return np.asarray((gray * (1 - _TINT) + colours * _TINT).round(), np.uint8)
+    return np.asarray((gray * (1 - tint) + np.array(known)[cells] * tint).round(), np.uint8)
