@@ -216,7 +216,7 @@ class Session:
         if self.confidence is not None and self.confidence not in self._viewer.layers:
             self.confidence = None
         if self.result is not None and self.result not in self._viewer.layers:
-            self.result = None
+            self.result = self._last = None  # with it, what it keeps on disk
         if self.state == "running" and self._correcting and not self.correctable:
             self.cancel()
         if self._working is not None and self._working not in self._viewer.layers:
@@ -531,6 +531,7 @@ class Session:
             by_hand = np.zeros_like(done.expert_map)
             by_layer = by_hand if painted is None else by_hand + painted.cells
         self._last = Outcome(replace(self._job, earlier=None), done, by_hand, by_layer)
+        self._job = None  # and with it the result before
         seconds = duration(time.monotonic() - self._started_at)
         device = done.provenance.get("device", "")
         self.state = "idle"

@@ -1,10 +1,13 @@
 """Corrections in the viewer: brush, fill and undo, other layers, words, and what they cost."""
 
+import gc
+
 import numpy as np
 import pytest
 
 import demoe
 from demoe.planes import PlaneWork
+from napari_demoe import _worker
 
 
 @pytest.fixture
@@ -172,6 +175,24 @@ def test_regions_are_applied_with_their_tasks(ran, viewer, worker):
     assert (cells == 2).sum() >= 1
     wanted = np.where(ran.confidence.data == 1, cells, 0)
     assert_equals_a_full_run(ran, wanted)
+
+
+def test_what_is_on_disk_goes_with_its_result(session, viewer, worker, picture, monkeypatch):
+    monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
+    viewer.add_image(picture, name="photo")
+    session.start()
+    worker.finish()
+    folders = [session.result.data.store.root]
+    session.overlay.data[0, 0] = int(session.overlay.data[0, 0]) % 5 + 1
+    session.correct()
+    worker.finish()
+    folders.append(session.result.data.store.root)
+    worker.job = worker.reports = None  # a thread of its own would have ended
+    gc.collect()
+    assert [folder.is_dir() for folder in folders] == [False, True]
+    viewer.layers.remove(session.result)
+    gc.collect()
+    assert not folders[1].is_dir()
 
 
 def test_a_run_follows_shapes(session, viewer, worker, picture):
