@@ -12,7 +12,7 @@ from demoe.image import SCALED_AXES, LazyImage
 from demoe.intensity import resolve_intensity
 
 if TYPE_CHECKING:
-    pass
+    from napari.layers import Layer
 
 GEOMETRY = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 """What places a layer in the world; a result has all of it in common with its source."""
@@ -209,6 +209,33 @@ def ours(meta: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what this plugin noted in a layer's metadata, or an empty mapping."""
     noted = (meta.get("metadata") or {}).get("demoe")
     return noted if isinstance(noted, Mapping) else {}
+
+
+def is_image(layer: Layer) -> bool:
+    """Whether a layer holds an image."""
+    from napari.layers import Image  # late, because it brings the canvas along
+
+    return isinstance(layer, Image)
+
+
+def is_labels(layer: Layer) -> bool:
+    """Whether a layer holds labels."""
+    from napari.layers import Labels
+
+    return isinstance(layer, Labels)
+
+
+def is_shapes(layer: Layer | None) -> bool:
+    """Whether a layer holds shapes."""
+    from napari.layers import Shapes
+
+    return isinstance(layer, Shapes)
+
+
+def is_result(layer: Layer) -> bool:
+    """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
+    ours = layer.metadata.get("demoe")
+    return isinstance(ours, Mapping) and "run" in ours
 
 
 def _channel_names(meta: Mapping[str, Any], axes: str, shape: Sequence[int]) -> tuple[str, ...]:

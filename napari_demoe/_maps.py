@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -14,6 +14,9 @@ from demoe.errors import OutputError
 from demoe.image import LazyImage
 from demoe.recipe import TASKS
 from napari_demoe._layers import GEOMETRY, ours, shifted
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
 
 TASK_WORDS = {
     "defocus": "defocus",
@@ -168,6 +171,20 @@ def confidence_kwargs(
         "visible": False,
         "metadata": {"demoe": {"map": "confidence"}},
     }
+
+
+def speak(layer: Labels, words: Callable[[tuple[float, ...]], str]) -> None:
+    """Let the status bar say what is under the pointer in words, while they are not empty."""
+    plain = layer.get_status
+
+    def get_status(position: Any = None, **kwargs: Any) -> dict[str, str]:
+        status = plain(position, **kwargs)
+        said = words(tuple(position)) if kwargs.get("world") else ""
+        if said:
+            status |= {"coordinates": f"{status['coords']}: {said}", "value": said}
+        return status
+
+    layer.get_status = get_status
 
 
 def cells_kwargs(source: Mapping[str, Any], axes: str, pitch: tuple[int, int]) -> dict[str, Any]:

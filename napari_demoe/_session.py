@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,15 @@ from demoe.axes import plane_axes
 from demoe.errors import DemoeError, ImageError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
-from napari_demoe._layers import layer_axes, result_kwargs, shifted
+from napari_demoe._layers import (
+    is_image,
+    is_labels,
+    is_result,
+    is_shapes,
+    layer_axes,
+    result_kwargs,
+    shifted,
+)
 from napari_demoe._maps import (
     EXPERT_WORDS,
     TASK_WORDS,
@@ -31,6 +39,7 @@ from napari_demoe._maps import (
     expert_shares,
     experts_kwargs,
     is_confidence,
+    speak,
 )
 from napari_demoe._paint import cells_of_labels, cells_of_shapes, name_regions
 from napari_demoe._words import describe, duration, finest, tiles
@@ -637,20 +646,6 @@ def _all(layer: Image) -> tuple[slice, ...]:
     return tuple(slice(0, n) for n in finest(layer).shape)
 
 
-def speak(layer: Labels, words: Callable[[tuple[float, ...]], str]) -> None:
-    """Let the status bar say what is under the pointer in words, while they are not empty."""
-    plain = layer.get_status
-
-    def get_status(position: Any = None, **kwargs: Any) -> dict[str, str]:
-        status = plain(position, **kwargs)
-        said = words(tuple(position)) if kwargs.get("world") else ""
-        if said:
-            status |= {"coordinates": f"{status['coords']}: {said}", "value": said}
-        return status
-
-    layer.get_status = get_status
-
-
 def _region(axes: str, shape: tuple[int, ...], focus: tuple[float, ...]) -> tuple[slice, ...]:
     """Return one plane's pixels around a place, as much as a preview takes."""
     region = []
@@ -659,30 +654,3 @@ def _region(axes: str, shape: tuple[int, ...], focus: tuple[float, ...]) -> tupl
         start = min(max(round(place - (side - 1) / 2), 0), max(length - side, 0))
         region.append(slice(start, min(start + side, length)))
     return tuple(region)
-
-
-def is_image(layer: Layer) -> bool:
-    """Whether a layer holds an image."""
-    from napari.layers import Image  # late, because it brings the canvas along
-
-    return isinstance(layer, Image)
-
-
-def is_labels(layer: Layer) -> bool:
-    """Whether a layer holds labels."""
-    from napari.layers import Labels
-
-    return isinstance(layer, Labels)
-
-
-def is_shapes(layer: Layer | None) -> bool:
-    """Whether a layer holds shapes."""
-    from napari.layers import Shapes
-
-    return isinstance(layer, Shapes)
-
-
-def is_result(layer: Layer) -> bool:
-    """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
-    ours = layer.metadata.get("demoe")
-    return isinstance(ours, Mapping) and "run" in ours

@@ -8,9 +8,10 @@ from napari.utils.notifications import notification_manager
 
 import demoe
 from napari_demoe import _worker
+from napari_demoe._layers import is_result
 from napari_demoe._maps import confidence_kwargs
 from napari_demoe._reader import read
-from napari_demoe._session import Choices, is_result
+from napari_demoe._session import Choices
 from napari_demoe._words import script
 from napari_demoe._worker import MEMORY_BYTES, new_store, sorted_boxes
 from napari_demoe._writer import write_layers
