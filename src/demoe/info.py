@@ -13,7 +13,7 @@ from demoe.io import open_image
 from demoe.lazy import make_plan, resolve_routing
 from demoe.model.flops import flops_per_pixel
 from demoe.model.loading import load_model
-from demoe.planes import make_runner
+from demoe.reading import make_runner
 from demoe.recipe import Recipe
 from demoe.sizing import bytes_per_pixel
 

@@ -26,7 +26,8 @@ from demoe.gates import PaintedMap
 from demoe.image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.planes import Plane, PlaneWork, make_runner
+from demoe.planes import PlaneWork
+from demoe.reading import Plane, make_runner
 from demoe.recipe import TASKS, Recipe
 from demoe.sizing import choose_tile
 from demoe.tiling import TilePlan
