@@ -38,7 +38,12 @@ def model_card(
         "",
         f"Width {config.width}; encoder blocks {_numbers(config.encoder_blocks)}, middle "
         f"{config.middle_blocks}, decoder {_numbers(config.decoder_blocks)}; {config.experts} "
-        "experts, one used at each place. Stored as 16-bit floats, run in 32 bits.",
+        "experts, one used at each place. Stored as 16-bit floats, run in 32 bits."
+        + (
+            " The restored picture has the local mean of the blurred one (`demoe.model.level`)."
+            if config.keeps_level
+            else ""
+        ),
         "",
         "## Training",
         "",
