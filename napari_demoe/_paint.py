@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from demoe.errors import AxesError, RecipeError
+from demoe.errors import AxesError, ImageError, RecipeError
 from demoe.recipe import TASKS
+from napari_demoe._layers import is_shapes
 from napari_demoe._maps import EXPERT_WORDS, cells_to_image_order
 from napari_demoe._words import finest
 
@@ -27,6 +28,33 @@ ROUNDING = 1e-6
 
 FAR = 1e6
 """Cells beyond the border up to which a shape keeps its form."""
+
+
+def cells_of_layer(
+    layer: Labels | Shapes,
+    image: Image,
+    axes: str,
+    region: Sequence[slice],
+    pitch: int,
+    expert: int,
+) -> Any:
+    """Return what labels or shapes say about an image's routing cells.
+
+    Parameters and errors are those of `cells_of_labels` and `cells_of_shapes`; an `ImageError`
+    tells of a layer that is painted, but not on the centre of any cell.
+    """
+    if is_shapes(layer):
+        cells = cells_of_shapes(layer, image, axes, region, pitch, expert)
+        painted = layer.nshapes > 0
+    else:
+        cells = cells_of_labels(layer, image, axes, region, pitch)
+        painted = isinstance(cells, np.ndarray) and np.any(finest(layer))
+    if painted and not cells.any():
+        raise ImageError(
+            f"What is painted on {layer.name!r} holds no centre of a cell of {image.name!r}; "
+            f"paint on the image, and larger than a cell ({pitch} by {pitch} pixels)."
+        )
+    return cells
 
 
 def cells_of_labels(

@@ -17,7 +17,7 @@ import numpy as np
 from psygnal import Signal
 
 from demoe.axes import plane_axes
-from demoe.errors import DemoeError, ImageError
+from demoe.errors import DemoeError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import (
@@ -41,7 +41,8 @@ from napari_demoe._maps import (
     is_confidence,
     speak,
 )
-from napari_demoe._paint import cells_of_labels, cells_of_shapes, name_regions
+from napari_demoe._outcome import Outcome, joined
+from napari_demoe._paint import cells_of_layer, name_regions
 from napari_demoe._words import describe, duration, finest, tiles
 
 if TYPE_CHECKING:
@@ -89,24 +90,6 @@ class Choices:
             pooling=self.pooling,
             skip_flat=self.skip_flat,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What the last result came from, for corrections of it.
-
-    Attributes
-    ----------
-    job, finished : Job, Finished
-        What was asked for, and what came of it.
-    by_hand, by_layer : ndarray of int
-        Cells, 0 to 5, painted on the expert map itself and taken from another layer.
-    """
-
-    job: Job
-    finished: Finished
-    by_hand: np.ndarray
-    by_layer: np.ndarray
 
 
 class Session:
@@ -162,7 +145,7 @@ class Session:
         self._note = ""
         self._job: Job | None = None  # the last one that was started
         self._last: Outcome | None = None
-        self._wishes: tuple[Any, Any] | None = None  # what the correction in work follows
+        self._wishes: tuple[np.ndarray, np.ndarray] | None = None  # of the correction in work
         self._preview_layers: list[Layer] = []
         self._clear_run()
         for layer in viewer.layers:
@@ -296,13 +279,12 @@ class Session:
         if self.busy or last is None or not self.correctable:
             return
         try:
-            by_hand, by_layer = self._corrections(last)
+            self._wishes = self._wished(last)
         except DemoeError as error:
             self._fail(str(error))
             return
-        self._wishes = by_hand, np.asarray(by_layer)
-        cells = np.where(by_hand > 0, *self._wishes)
-        if np.array_equal(cells, np.where(last.by_hand > 0, last.by_hand, last.by_layer)):
+        cells = joined(*self._wishes)
+        if np.array_equal(cells, joined(last.by_hand, last.by_layer)):
             self.state, self.error = "idle", ""
             name = (self.painted or self.overlay).name
             self._note = f"Nothing to apply: {name!r} says what the result follows already."
@@ -311,39 +293,14 @@ class Session:
         job = replace(last.job, expert_map=cells, earlier=last.finished, download=False)
         self._begin(job, job.meta, preview=False)
 
-    def _corrections(self, last: Outcome) -> tuple[np.ndarray, np.ndarray]:
-        """Return the cells that a person wants by hand, and by another layer."""
-        left = self.result.metadata["demoe"]
-        shown = cells_to_image_order(np.asarray(self.overlay.data), left["axes"])
-        # The rest of the map is what the last result follows, which is no new wish.
-        new = shown != last.finished.expert_map
-        by_hand, by_layer = np.where(new, shown, last.by_hand), last.by_layer
-        if self.painted is self.overlay or self.painted is None:
-            return by_hand, np.where(new & (shown == 0), 0, by_layer)
-        pitch, region = last.job.recipe.pitch, _all(self.result)
-        return by_hand, self._cells(self.painted, self.result, left["axes"], region, pitch)
-
-    def _cells(
-        self,
-        layer: Labels | Shapes,
-        image: Image,
-        axes: str,
-        region: tuple[slice, ...],
-        pitch: int,
-    ) -> Any:
-        """Return what a layer says about the routing cells of a part of an image."""
-        if is_shapes(layer):
-            cells = cells_of_shapes(layer, image, axes, region, pitch, self.brush)
-            any_paint = layer.nshapes > 0
-        else:
-            cells = cells_of_labels(layer, image, axes, region, pitch)
-            any_paint = isinstance(cells, np.ndarray) and np.any(finest(layer))
-        if any_paint and not cells.any():
-            raise ImageError(
-                f"What is painted on {layer.name!r} holds no centre of a cell of {image.name!r}; "
-                f"paint on the image, and larger than a cell ({pitch} by {pitch} pixels)."
-            )
-        return cells
+    def _wished(self, last: Outcome) -> tuple[np.ndarray, np.ndarray]:
+        axes = self.result.metadata["demoe"]["axes"]
+        shown = cells_to_image_order(np.asarray(self.overlay.data), axes)
+        layer = None
+        if self.painted is not None and self.painted is not self.overlay:
+            pitch, region = last.job.recipe.pitch, _all(self.result)
+            layer = cells_of_layer(self.painted, self.result, axes, region, pitch, self.brush)
+        return last.wishes(shown, layer)
 
     def _begin(self, job: Job, meta: Mapping[str, Any], preview: bool) -> None:
         self._clear_run()
@@ -367,7 +324,8 @@ class Session:
         region = _region(axes, shape, focus) if preview else _all(layer)
         cells = None
         if painted:
-            cells = self._cells(self.painted, layer, axes, region, recipe.pitch)
+            pitch = recipe.pitch
+            cells = cells_of_layer(self.painted, layer, axes, region, pitch, self.brush)
         return Job(data, meta, recipe, focus, region, cells, download=download)
 
     def cancel(self) -> None:
