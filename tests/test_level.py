@@ -1,5 +1,6 @@
 """Brightness is kept: by a network that is made for it, and of any network on request."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from demoe.model.checkpoint import build_network, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.level import keep_level
 from demoe.model.loading import load_model
+from demoe.training import commands
 
 KEEPING = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=16, router_hidden=8, keeps_level=True)
 
@@ -70,3 +72,20 @@ def test_tiles_of_such_a_network_equal_the_whole(tmp_path: Path) -> None:
     whole = np.asarray(demoe.deblur(picture, tile=256, **fields).image)
     tiled = np.asarray(demoe.deblur(picture, tile=64, **fields).image)
     np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_training_makes_networks_that_keep_levels(tmp_path: Path) -> None:
+    before = tiny_network()
+    path = tmp_path / "free.safetensors"
+    write_weights(path, before.state_dict(), {})
+    begun = commands._network(Namespace(init=path, width=4))
+    assert begun.config.keeps_level
+    assert not before.config.keeps_level
+    assert all(
+        torch.equal(begun.state_dict()[name], tensor)
+        for name, tensor in before.state_dict().items()
+    )
+    fresh = commands._network(Namespace(init=None, width=4)).eval()
+    picture = torch.rand(1, 3, 32, 48)
+    torch.testing.assert_close(fresh(picture)[0], picture)
+    assert fresh.config.keeps_level
