@@ -158,7 +158,7 @@ def test_strange_pictures_do_not_blow_up_the_bundled_network(bundled: Model, nam
     before = STRANGE[name]
     change, implausible = largest_change(bundled, before, bundled.calibration.guard)
     assert implausible == 0
-    assert 0 < change < 0.25 * max(1, np.abs(before).max())
+    assert 0 < change < max(1, np.abs(before).max()) / 3
 
 
 @pytest.mark.parametrize("factor", [1e3, np.nan])
@@ -170,7 +170,7 @@ def test_damaged_weights_are_noticed(bundled: Model, key: str, factor: float) ->
 
 
 def test_bounds_that_were_measured_on_damaged_weights_do_not_excuse_them(bundled: Model) -> None:
-    broken = damaged(bundled, {"ending.weight": 1e3})
+    broken = damaged(bundled, {"intro.weight": 1e3})
     picture = procedural_images(2, 96, seed=6)[0].astype(np.float32) / 255
     assert largest_change(broken, picture, calibrate(broken.network).guard)[1] > 0.9
 

@@ -41,6 +41,8 @@ def test_darkness_stays_dark() -> None:
     nothing = torch.zeros(1, 3, 48, 48)
     assert keep_level(nothing, nothing, 16).abs().max() == 0
     assert keep_level(nothing - 0.2, nothing, 16).isfinite().all()
+    below = nothing - 5
+    torch.testing.assert_close(keep_level(below + 0.1, below, 16), below + 0.1)
 
 
 def test_the_weights_say_that_their_network_keeps_levels(tmp_path: Path) -> None:

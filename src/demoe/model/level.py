@@ -29,7 +29,7 @@ def keep_level(restored: Tensor, picture: Tensor, cell: int) -> Tensor:
         two means is interpolated in between.
     """
     wanted, found = _means(picture, cell), _means(restored, cell)
-    ratio = (wanted + _DARK) / (found.clamp_min(0) + _DARK)
+    ratio = (wanted.clamp_min(0) + _DARK) / (found.clamp_min(0) + _DARK)  # 1 below black
     factor = F.interpolate(ratio, scale_factor=float(cell), mode="bilinear", align_corners=False)
     factor = factor[:, :, : restored.shape[2], : restored.shape[3]]
     return torch.addcmul(_DARK * (factor - 1), restored, factor)
