@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demoe.gates import Gates, confidence
 
@@ -56,13 +57,11 @@ def smooth(gates: Gates, radius: int) -> Gates:
     return np.asarray(total[:-1] / total[-1:], np.float32)
 
 
-def _weight(gates: Gates) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _weight(gates: Gates) -> NDArray[np.float64]:
     return np.asarray(confidence(gates)[None] + _LEAST, np.float64)
 
 
-def _tent(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], radius: int, axis: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _tent(values: NDArray[np.float64], radius: int, axis: int) -> NDArray[np.float64]:
     """Sum neighbours along an axis with weights that fall off linearly."""
     length = values.shape[axis]
     padding = [(radius, radius) if at == axis else (0, 0) for at in range(values.ndim)]
