@@ -20,7 +20,6 @@ from demoe.model.config import NetworkConfig
 from demoe.model.loading import Model, choose_device
 from demoe.model.network import DeMoENet, keep_top, spread_gates
 from demoe.model.receptive_field import encoder_reach, exact_halo, reach
-from demoe.model.router import Router
 from demoe.recipe import TASKS
 
 DATA = Path(__file__).parent / "data"
