@@ -18,10 +18,9 @@ import torch
 from demoe.model.config import NetworkConfig
 from demoe.model.flops import flops_per_pixel
 from demoe.model.loading import choose_device
-from demoe.model.network import DeMoENet
 from demoe.training.commands import load_images
 from demoe.training.evaluation import evaluate
-from demoe.training.loop import TrainingPlan, steps_done, train
+from demoe.training.loop import TrainingPlan, fresh_network, steps_done, train
 
 DESIGNS = {
     "shipped": NetworkConfig(16, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True),
@@ -44,9 +43,7 @@ def main(words: list[str] | None = None) -> int:
     for name in given.only:
         config = DESIGNS[name]
         torch.manual_seed(0)
-        network = DeMoENet(config)
-        for parameter in network.ending.parameters():
-            torch.nn.init.zeros_(parameter)
+        network = fresh_network(config)
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             trained = train(network.to(images.images.device), images, plan, place, report=_say)

@@ -234,8 +234,7 @@ def is_shapes(layer: Layer | None) -> bool:
 
 def is_result(layer: Layer) -> bool:
     """Whether a layer was made by a run, so that it is not taken as the next source by itself."""
-    ours = layer.metadata.get("demoe")
-    return isinstance(ours, Mapping) and "run" in ours
+    return "run" in ours({"metadata": layer.metadata})
 
 
 def _channel_names(meta: Mapping[str, Any], axes: str, shape: Sequence[int]) -> tuple[str, ...]:

@@ -50,10 +50,19 @@ def test_both_back_ends_give_the_same(config: NetworkConfig, held: bool) -> None
         assert set(used) == set(attention)
         for name, value in attention.items():
             torch.testing.assert_close(used[name], value, atol=2e-5, rtol=2e-4)
-    features, encoder = eager.encode(picture, None)
-    again, used = fast.encode(picture, encoder if held else None)
-    torch.testing.assert_close(again, features, atol=2e-5, rtol=2e-5)
-    assert set(used) == set(encoder)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_both_back_ends_find_the_same_features(together: bool) -> None:
+    network = tiny_network()
+    eager, fast = EagerBackend(network), OpenVINOBackend(network)
+    pictures = torch.rand(3, 3, 32, 48) * torch.tensor([0.2, 0.6, 1.0])[:, None, None, None]
+    wanted = eager.features(pictures, together=together)
+    found = fast.features(pictures, together=together)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
+    # Pooled apart, a picture's features are those it has alone; together, they are not.
+    alone = eager.features(pictures[:1], together=together)
+    assert torch.allclose(wanted[:1], alone, atol=1e-5) is not together
 
 
 def test_samples_are_pooled_together(tmp_path: Path, monkeypatch) -> None:

@@ -32,7 +32,7 @@ def pixels() -> np.ndarray:
 
 def test_a_tile_is_what_the_network_makes_of_it(model: Model, pixels: np.ndarray) -> None:
     runner = TileRunner(model)
-    weights = runner.mixing(runner.survey([pixels])[1])
+    weights = runner.mixing(runner.survey([pixels]))
     expected = model.network(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
     restored = runner.restore(pixels, weights)
     assert restored.dtype == np.float32
@@ -50,7 +50,7 @@ def test_gray_is_three_equal_samples_and_their_mean(model: Model, pixels: np.nda
     assert restored.shape == gray.shape
     np.testing.assert_allclose(restored, expected, atol=1e-6)
     coloured = np.repeat(gray, 3, axis=2)
-    np.testing.assert_allclose(runner.survey([gray])[1], runner.survey([coloured])[1])
+    np.testing.assert_allclose(runner.survey([gray]), runner.survey([coloured]))
 
 
 def test_mixing_keeps_the_strongest(model: Model) -> None:
@@ -144,12 +144,12 @@ def test_the_way_over_a_graphics_card_gives_the_same(model, pixels, monkeypatch)
 
     runner, new_tensor = TileRunner(model), torch.empty
     wanted = runner.restore(pixels, one_hot("defocus"))
-    attention, gates = runner.survey([pixels])
+    attention, gates = runner.attend([pixels], None), runner.survey([pixels])
     monkeypatch.setattr(engine, "_lane", lane)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(torch, "empty", empty)
     np.testing.assert_array_equal(runner.restore(pixels, one_hot("defocus")), wanted)
     assert asked == ["pinned in", "pinned out", "synchronize"]
-    again, same = runner.survey([pixels])
+    again, same = runner.attend([pixels], None), runner.survey([pixels])
     np.testing.assert_array_equal(same, gates)
     assert all(torch.equal(again[name], attention[name]) for name in attention)

@@ -76,16 +76,15 @@ class TileRunner:
         """What keeping the local mean needs, on the network's grid."""
         return REACH * self.model.multiple if self.preserve else 0
 
-    def survey(self, samples: Sequence[Pixels]) -> tuple[Attention, Gates]:
-        """Return the encoder's attention for a plane and the router's decision (5,) on it.
+    def survey(self, samples: Sequence[Pixels]) -> Gates:
+        """Return the router's one decision (5,) on a plane.
 
         Parameters
         ----------
         samples : sequence of ndarray
             (H, W, 1 or 3) in [0, 1], of one size: the plane, or places that stand for it together.
         """
-        attention, gates = self._run(self.model.survey, *samples)
-        return attention, gates.numpy()
+        return self._run(lambda x: (None, self.model.survey(x)), *samples)[1].numpy()
 
     def attend(
         self,

@@ -27,7 +27,7 @@ from demoe.model.loading import Model, load_model
 from demoe.recipe import Recipe
 from demoe.tiling import Box, TilePlan
 
-_REMEMBERED = {"survey": 64, "attention": 64, "block": 4096}  # of about 10, 50 and 5 kB each
+_REMEMBERED = {"survey": 64, "attention": 64, "block": 4096}  # of at most 50 kB each
 
 Plane = tuple[int, int, int]
 

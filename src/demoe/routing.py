@@ -19,7 +19,6 @@ from demoe.gates import (
     windows,
     windows_near,
 )
-from demoe.model.pooling import Attention
 from demoe.reading import Plane, PlaneReader
 from demoe.recipe import TASKS
 from demoe.tiling import Box
@@ -180,16 +179,14 @@ class PlaneRouter(PlaneReader):
         if self.routing in TASKS:
             return one_hot(self.routing)
         decisions = [
-            sharpen(self._survey(beside)[1], self.recipe.temperature)[:, None, None]
+            sharpen(self._survey(beside), self.recipe.temperature)[:, None, None]
             for beside in self._beside(plane)
         ]
         return agree(decisions)[:, 0, 0]
 
-    def _survey(self, plane: Plane) -> tuple[Attention, Gates]:
-        """Return the encoder's attention and the router's one decision."""
-        found: tuple[Attention, Gates] = self._once(
-            "survey", plane, lambda: self.runner.survey(self._sampled(plane))
-        )
+    def _survey(self, plane: Plane) -> Gates:
+        """Return the router's one decision (5,)."""
+        found: Gates = self._once("survey", plane, lambda: self.runner.survey(self._sampled(plane)))
         return found
 
     def _sampled(self, plane: Plane) -> list[Pixels]:

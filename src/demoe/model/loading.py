@@ -100,16 +100,16 @@ class Model:
         return found or self.backend
 
     @torch.inference_mode()
-    def survey(self, x: Tensor) -> tuple[Attention, Tensor]:
-        """Find the encoder's attention for a plane and the router's one decision (E,) on it.
+    def survey(self, x: Tensor) -> Tensor:
+        """Return the router's one decision (E,) on a plane.
 
         Parameters
         ----------
         x : Tensor
             (N, 3, H, W) in [0, 1]: the plane, or samples that stand for it together.
         """
-        features, attention = self.backend.encode(self.network.pad(x), None, recurring=True)
-        return attention, self.network.mlp_branch.together(features)
+        features = self.backend.features(self.network.pad(x), together=True, recurring=True)
+        return self.network.mlp_branch.together(features)
 
     @torch.inference_mode()
     def attend(
@@ -139,7 +139,7 @@ class Model:
         """
         padded, router = self.network.pad(x), self.network.mlp_branch
         if weights is None:
-            features = self.backend.encode(padded, None, recurring=True)[0]
+            features = self.backend.features(padded, together=True, recurring=True)
             gates = router(features) if each else router.together(features).expand(len(x), -1)
             weights = keep_top(gates, top_k)
         weights = _spatial(weights)
@@ -156,7 +156,8 @@ class Model:
             # Always as many, since the backend prepares for one size.
             missing = (ROUTED_AT_ONCE - len(part)) * (len(padded) > len(part))
             filled = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
-            features = self.backend.features(filled, recurring=len(padded) >= ROUTED_AT_ONCE)
+            recurring = len(padded) >= ROUTED_AT_ONCE
+            features = self.backend.features(filled, together=False, recurring=recurring)
             found.append(self.network.mlp_branch(features[: len(part)]))
         return torch.cat(found)
 

@@ -46,15 +46,10 @@ class OpenVINOBackend:
         self._compiled = functools.lru_cache(maxsize=GRAPHS)(self._compile)
         self._last: Any = None
 
-    def encode(
-        self, padded: Tensor, attention: Attention | None, recurring: bool = False
-    ) -> tuple[Tensor, Attention]:
-        """Return the deepest features and the encoder's attention."""
-        return self._run((), padded, None, attention, recurring)
-
-    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
-        """Return the deepest features of pictures, each pooled by itself."""
-        graph, _ = self._prepared((), "apart", padded, recurring)
+    def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
+        """Return the deepest features, of samples pooled together or of pictures each by itself."""
+        pooling = "together" if together else "apart"
+        graph, _ = self._prepared((), pooling, padded, recurring)
         found: Any = graph([padded.contiguous().numpy()])[0]
         return torch.from_numpy(found.copy())  # without a copy the next run would overwrite it
 
@@ -70,22 +65,10 @@ class OpenVINOBackend:
         m = self.network.config.multiple
         cells = (padded.shape[2] // m, padded.shape[3] // m)
         mixing = weights[:, list(experts)].expand(len(padded), -1, *cells)
-        return self._run(
-            experts, padded, mixing if len(experts) > 1 else None, attention, recurring
-        )
-
-    def _run(
-        self,
-        experts: tuple[int, ...],
-        padded: Tensor,
-        mixing: Tensor | None,
-        attention: Attention | None,
-        recurring: bool,
-    ) -> tuple[Tensor, Attention]:
         pooling = "together" if attention is None else "held"
         graph, blocks = self._prepared(experts, pooling, padded, recurring)
         inputs = [padded.contiguous().numpy()]
-        if mixing is not None:
+        if len(experts) > 1:
             inputs.append(mixing.contiguous().numpy())
         if attention is not None:
             inputs.append(torch.cat([attention[name].flatten() for name in blocks]).numpy())
@@ -126,7 +109,7 @@ class _Graph:
     """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch.
 
     Pooling is "held" at an attention that is an input; or it is over all pictures "together", and
-    the attention is an output; or "apart" over each of them.
+    the attention of a restored one is an output; or "apart" over each of them.
     """
 
     def __init__(self, network: DeMoENet, experts: tuple[int, ...], pooling: str) -> None:
@@ -171,7 +154,7 @@ class _Graph:
                 features = self._mix(level, features)
             features = ops.add(_convolve(features, network.ending), self.picture)
         results = [features]
-        if self.pooling == "together":
+        if self.pooling == "together" and self.experts:
             found = dict(named_blocks(network))
             flat = [ops.reshape(self.attention[found[name]], [-1], False) for name in self.blocks]
             results.append(ops.concat(flat, 0))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from demoe.model.blocks import NAFBlock, RunBlock
+from demoe.model.blocks import NAFBlock, RunBlock, as_it_is
 from demoe.model.network import DeMoENet
 
 Attention = Mapping[str, Tensor]
@@ -30,13 +30,8 @@ class Backend(Protocol):
 
     name: str
 
-    def encode(
-        self, padded: Tensor, attention: Attention | None, recurring: bool = False
-    ) -> tuple[Tensor, Attention]:
-        """Return the deepest features and the encoder's attention."""
-
-    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
-        """Return the deepest features of pictures (N, 3, H, W), each pooled by itself."""
+    def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
+        """Return the deepest features, of samples pooled together or of pictures each by itself."""
 
     def restore(
         self,
@@ -60,16 +55,10 @@ class EagerBackend:
     def __init__(self, network: DeMoENet) -> None:
         self.network = network
 
-    def encode(
-        self, padded: Tensor, attention: Attention | None, recurring: bool = False
-    ) -> tuple[Tensor, Attention]:
-        """Return the deepest features and the encoder's attention."""
-        run, used = _runner(self.network, attention)
-        return self.network.encode(padded, run)[0], used
-
-    def features(self, padded: Tensor, recurring: bool = False) -> Tensor:
-        """Return the deepest features of pictures, each pooled by itself."""
-        return self.network.encode(padded)[0]
+    def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
+        """Return the deepest features, of samples pooled together or of pictures each by itself."""
+        run = _runner(self.network, None)[0] if together else as_it_is
+        return self.network.encode(padded, run)[0]
 
     def restore(
         self,

@@ -117,11 +117,10 @@ def _network(arguments: argparse.Namespace) -> DeMoENet:
 
     Weights to start from may not have done so.
     """
-    import torch
-
     from demoe.model.checkpoint import build_network, read_state_dict
     from demoe.model.config import NetworkConfig
     from demoe.model.network import DeMoENet
+    from demoe.training.loop import fresh_network
 
     if arguments.init:
         begun = build_network(read_state_dict(arguments.init)[0], name=str(arguments.init))
@@ -130,10 +129,7 @@ def _network(arguments: argparse.Namespace) -> DeMoENet:
         return network
     # Few blocks where pixels are many, more where they are few: the best use of a short time.
     config = NetworkConfig(arguments.width, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True)
-    network = DeMoENet(config)
-    for parameter in network.ending.parameters():
-        torch.nn.init.zeros_(parameter)  # begin as the identity
-    return network
+    return fresh_network(config)
 
 
 def load_images(pack: Path | None, device: Any) -> tuple[SharpImages, SharpImages]:

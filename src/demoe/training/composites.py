@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from demoe.recipe import TASKS
 from demoe.training import kernels
 from demoe.training.data import SharpImages
-from demoe.training.degradations import KERNEL, MARGIN, degrade, to_display, to_linear
+from demoe.training.degradations import INNER, KERNEL, MARGIN, degrade, to_display, to_linear
 from demoe.training.grid import Pixels, to_pixels
 from demoe.training.random import Draw
 
@@ -87,12 +87,11 @@ def composite(images: SharpImages, tasks: Sequence[int], side: int, draw: Draw) 
     draw : Draw
         Source of all randomness.
     """
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     whole = side + 2 * MARGIN
     fields = _fields(len(tasks), whole, draw)
     scene = _scene(images, whole, draw)
     still = [task for task in tasks if task != LOCAL]
-    behind = fields[[tasks.index(task) for task in still]].softmax(dim=0)[inner].to(scene)
+    behind = fields[[tasks.index(task) for task in still]].softmax(dim=0)[INNER].to(scene)
     parts = [degrade(scene, [task], draw) for task in still]
     blurred = sum(share * part.image for share, part in zip(behind, parts, strict=True))
     target = sum(share * part.target for share, part in zip(behind, parts, strict=True))
@@ -106,10 +105,10 @@ def composite(images: SharpImages, tasks: Sequence[int], side: int, draw: Draw) 
         bend = draw.uniform(-1.5, 1.5)
         path = kernels.line(draw.log_uniform(4, 28), draw.uniform(0, math.pi), bend)
         kernel = kernels.from_path(KERNEL, path)[None]
-        moved, cover = (kernels.convolve(x, kernel)[inner] for x in (front, alpha))
+        moved, cover = (kernels.convolve(x, kernel)[INNER] for x in (front, alpha))
         noise = draw.normal(*blurred.shape).to(scene) * draw.log_uniform(0.0005, 0.02)
         blurred = to_display(moved + (1 - cover) * to_linear(blurred)) + noise * cover
-        target = to_display(front[inner] + (1 - alpha[inner]) * to_linear(target))
+        target = to_display(front[INNER] + (1 - alpha[INNER]) * to_linear(target))
         shares *= 1 - cover[0]
         shares[LOCAL] = cover[0, 0]
     return Composite(to_pixels(blurred[0]), to_pixels(target[0]), shares.cpu().numpy())

@@ -24,6 +24,8 @@ from demoe.training.random import Draw
 KERNEL = 41
 """Side of every kernel; ``MARGIN`` pixels a side are lost to it."""
 MARGIN = KERNEL // 2 + 2
+INNER = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+"""What is left of images (..., H, W)."""
 MICROSCOPE = 0.8
 """Share of gray images whose values are light, as a microscope records it, without a curve."""
 DISPLAY = 0.4
@@ -300,10 +302,9 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
         images.append(image.clamp(0, 1))
         targets.append(target)
         psfs.append(psf)
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     return Blurred(
-        _quantised(torch.cat(images)[inner]),
-        torch.cat(targets)[inner],
+        _quantised(torch.cat(images)[INNER]),
+        torch.cat(targets)[INNER],
         torch.tensor(tasks, device=sharp.device),
         tuple(psfs),
     )

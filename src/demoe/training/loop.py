@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from demoe.allocator import keep_freed_memory
 from demoe.errors import OutputError, RecipeError, WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
 from demoe.training.data import SharpImages
@@ -113,6 +114,14 @@ class TrainingPlan:
         if not self.last_crop or progress < LAST_PART:
             return self.batch, self.crop
         return max(2, round(self.batch * (self.crop / self.last_crop) ** 2)), self.last_crop
+
+
+def fresh_network(config: NetworkConfig) -> DeMoENet:
+    """Return an untrained network that begins as the identity."""
+    network = DeMoENet(config)
+    for parameter in network.ending.parameters():
+        torch.nn.init.zeros_(parameter)
+    return network
 
 
 def restoration_loss(restored: Tensor, target: Tensor) -> Tensor:

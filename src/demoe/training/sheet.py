@@ -13,7 +13,7 @@ from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
 from demoe.sample_images import load_sample
 from demoe.training.data import SharpImages
-from demoe.training.degradations import MARGIN, degrade, microscope_defocus
+from demoe.training.degradations import INNER, MARGIN, degrade, microscope_defocus
 from demoe.training.grid import Panel, draw_grid, to_pixels
 from demoe.training.metrics import psnr
 from demoe.training.random import Draw
@@ -74,8 +74,7 @@ def _examples(images: SharpImages, crop: int, draw: Draw) -> Iterator[tuple[str,
     light = torch.cat([_microscope_part(name, crop, draw) for name in MICROSCOPE_SAMPLES])
     light = light.to(images.images.device)
     blurred = torch.cat([microscope_defocus(one, draw)[0] for one in light.split(1)])
-    inner = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-    yield "microscope\nfluorescence,\nout of focus", blurred[inner].clamp(0, 1), light[inner]
+    yield "microscope\nfluorescence,\nout of focus", blurred[INNER].clamp(0, 1), light[INNER]
 
 
 def _microscope_part(name: str, crop: int, draw: Draw) -> Tensor:
