@@ -233,16 +233,42 @@ def test_resume_refuses_what_does_not_fit(
 def test_tasks_get_equal_shares_and_a_few_images_are_sharp() -> None:
     plan = TrainingPlan(batch=7, sharp_share=0.0)
     drawn = [task for step in range(10) for task in loop._tasks(plan, step, 7, Draw(step))]
-    assert [drawn.count(task) for task in range(5)] == [14] * 5
+    assert [drawn.count((task,)) for task in range(5)] == [14] * 5
     plan = TrainingPlan(batch=10, sharp_share=0.2)
     drawn = [task for step in range(60) for task in loop._tasks(plan, step, 10, Draw(step))]
-    assert 0.12 < drawn.count(-1) / len(drawn) < 0.28
+    assert 0.12 < drawn.count(()) / len(drawn) < 0.28
+    plan = TrainingPlan(batch=10, sharp_share=0.0, mixed_share=0.3)
+    drawn = [task for step in range(60) for task in loop._tasks(plan, step, 10, Draw(step))]
+    several = [kinds for kinds in drawn if len(kinds) == 2]
+    assert all(len(set(kinds)) == 2 and set(kinds) <= set(range(5)) for kinds in several)
+    assert 0.22 < len(several) / len(drawn) < 0.38
+
+
+def test_regions_of_an_image_reach_the_expert_of_their_blur(
+    network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[torch.Tensor] = []
+
+    def noted(features, skips, weights, size):
+        given.append(weights)
+        return torch.zeros(len(weights), 3, *size)
+
+    monkeypatch.setattr(network, "decode", noted)
+    examples = loop._examples(images, [(0, 3), (2,), ()], 32, Draw(0))
+    assert examples.image.shape == examples.target.shape == (3, 3, 32, 32)
+    loop._losses(network, examples, 0.0, TrainingPlan(), Draw(0))
+    local, sharp, mixed = given[0]
+    assert torch.equal(local.flatten(1).amax(1), torch.tensor([0.0, 0, 1, 0, 0]))
+    assert sharp.flatten(1).amax(1).sum() == 1  # any expert, but one
+    assert torch.equal(mixed.argmax(0), examples.shares[2].argmax(0))
+    assert torch.equal(mixed.sum(0), torch.ones_like(mixed[0]))
+    assert set(mixed.argmax(0).flatten().tolist()) <= {0, 3}
 
 
 def test_sharp_images_teach_the_router_nothing(network: DeMoENet, images: SharpImages) -> None:
     draw, plan = Draw(0), TrainingPlan(batch=4, crop=32)
-    data = degrade(images.batch(4, 32, draw), [-1] * 4, draw)
-    loss, _ = loop._losses(network, data.image, data.target, data.task, 0.0, plan, draw)
+    data = loop._examples(images, [()] * 4, 32, draw)
+    loss, _ = loop._losses(network, data, 0.0, plan, draw)
     loss.backward()
     assert all(
         parameter.grad is None or not parameter.grad.any()
@@ -313,11 +339,12 @@ def test_threads_share_a_batch_without_changing_it(
         network.ending.weight.normal_(0, 0.01)
     blurred: list[tuple[Draw, object]] = []
 
-    def noted(sharp: torch.Tensor, tasks: list[int], draw: Draw) -> object:
-        blurred.append((draw, degrade(sharp, tasks, draw)))
+    def noted(images: SharpImages, tasks: list, crop: int, draw: Draw) -> object:
+        blurred.append((draw, examples(images, tasks, crop, draw)))
         return blurred[-1][1]
 
-    monkeypatch.setattr(loop, "degrade", noted)
+    examples = loop._examples
+    monkeypatch.setattr(loop, "_examples", noted)
     workers = loop._Workers(network, images, plan, 2, 0)
     threads = torch.get_num_threads()
     with workers:
@@ -327,9 +354,10 @@ def test_threads_share_a_batch_without_changing_it(
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad(set_to_none=True)
     blurred.sort(key=lambda pair: workers.draws.index(pair[0]))
-    whole = [torch.cat([getattr(d, f) for _, d in blurred]) for f in ("image", "target", "task")]
-    assert sorted(whole[2].tolist()) == [0, 1, 2, 3]
-    expected, _ = loop._losses(network, *whole, 0.0, plan, Draw(0))
+    fields = ("image", "target", "shares")
+    whole = loop._Examples(*(torch.cat([getattr(d, f) for _, d in blurred]) for f in fields))
+    assert sorted(whole.shares.argmax(dim=1).flatten().tolist()) == [0, 1, 2, 3]
+    expected, _ = loop._losses(network, whole, 0.0, plan, Draw(0))
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=1e-4)
     for name, parameter in network.named_parameters():

@@ -42,6 +42,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         "--last-crop", type=count, default=0, help="their side in the last fifth of the schedule"
     )
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument(
+        "--mixed-share", type=float, default=0.3, help="share of images with two blurs"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
@@ -197,6 +200,7 @@ def _plan(arguments: argparse.Namespace) -> TrainingPlan:
         crop=arguments.crop,
         last_crop=arguments.last_crop,
         rate=arguments.rate,
+        mixed_share=arguments.mixed_share,
         seed=arguments.seed,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +66,23 @@ class Composite:
         return np.asarray(means[0, 0].sqrt())
 
 
+@dataclass(frozen=True)
+class Blend:
+    """What `blend` made.
+
+    Attributes
+    ----------
+    image, target : Tensor
+        (1, 3, side, side) in [0, 1].
+    shares : Tensor
+        (5, side, side): how much each task had its way with a pixel; they sum to 1.
+    """
+
+    image: Tensor
+    target: Tensor
+    shares: Tensor
+
+
 def composites(images: SharpImages, count: int, side: int, seed: int) -> list[Composite]:
     """Make pictures of three blurs each; in every ten pictures all tasks occur equally often."""
     draw = Draw(seed)
@@ -74,7 +91,7 @@ def composites(images: SharpImages, count: int, side: int, seed: int) -> list[Co
 
 
 def composite(images: SharpImages, tasks: Sequence[int], side: int, draw: Draw) -> Composite:
-    """Blur one scene in several ways and blend the results; what moves is an object in front of it.
+    """Blur a scene that fills a picture in several ways.
 
     Parameters
     ----------
@@ -87,31 +104,48 @@ def composite(images: SharpImages, tasks: Sequence[int], side: int, draw: Draw) 
     draw : Draw
         Source of all randomness.
     """
-    whole = side + 2 * MARGIN
-    fields = _fields(len(tasks), whole, draw)
-    scene = _scene(images, whole, draw)
+    made = blend(lambda: _scene(images, side + 2 * MARGIN, draw), tasks, side, draw)
+    shares = made.shares.cpu().numpy()
+    return Composite(to_pixels(made.image[0]), to_pixels(made.target[0]), shares)
+
+
+def blend(scene: Callable[[], Tensor], tasks: Sequence[int], side: int, draw: Draw) -> Blend:
+    """Blur one scene in several ways and blend the results; what moves is an object in front of it.
+
+    Parameters
+    ----------
+    scene : callable
+        Draws a sharp scene, (1, 3, side + 2 MARGIN, same) in [0, 1]; the moving object comes from a
+        second one.
+    tasks : sequence of int
+        Two or more different indices into ``TASKS``.
+    side : int
+        Side of the result in pixels.
+    draw : Draw
+        Source of all randomness.
+    """
+    fields = _fields(len(tasks), side + 2 * MARGIN, draw)
+    sharp = scene()
     still = [task for task in tasks if task != LOCAL]
-    behind = fields[[tasks.index(task) for task in still]].softmax(dim=0)[INNER].to(scene)
-    parts = [degrade(scene, [task], draw) for task in still]
-    blurred = sum(share * part.image for share, part in zip(behind, parts, strict=True))
-    target = sum(share * part.target for share, part in zip(behind, parts, strict=True))
-    assert isinstance(blurred, Tensor)
-    assert isinstance(target, Tensor)
-    shares = torch.zeros(len(TASKS), side, side).to(scene)
+    behind = fields[[tasks.index(task) for task in still]].softmax(dim=0)[INNER].to(sharp)
+    parts = [degrade(sharp, [task], draw) for task in still]
+    blurred = torch.stack([s * part.image for s, part in zip(behind, parts, strict=True)]).sum(0)
+    target = torch.stack([s * part.target for s, part in zip(behind, parts, strict=True)]).sum(0)
+    shares = torch.zeros(len(TASKS), side, side).to(sharp)
     shares[still] = behind
     if LOCAL in tasks:
-        alpha = fields.softmax(dim=0)[tasks.index(LOCAL)][None, None].to(scene)
-        front = to_linear(_scene(images, whole, draw)) * alpha
+        alpha = fields.softmax(dim=0)[tasks.index(LOCAL)][None, None].to(sharp)
+        front = to_linear(scene()) * alpha
         bend = draw.uniform(-1.5, 1.5)
         path = kernels.line(draw.log_uniform(4, 28), draw.uniform(0, math.pi), bend)
         kernel = kernels.from_path(KERNEL, path)[None]
         moved, cover = (kernels.convolve(x, kernel)[INNER] for x in (front, alpha))
-        noise = draw.normal(*blurred.shape).to(scene) * draw.log_uniform(0.0005, 0.02)
+        noise = draw.normal(*blurred.shape).to(sharp) * draw.log_uniform(0.0005, 0.02)
         blurred = to_display(moved + (1 - cover) * to_linear(blurred)) + noise * cover
         target = to_display(front[INNER] + (1 - alpha[INNER]) * to_linear(target))
         shares *= 1 - cover[0]
         shares[LOCAL] = cover[0, 0]
-    return Composite(to_pixels(blurred[0]), to_pixels(target[0]), shares.cpu().numpy())
+    return Blend(blurred.clamp(0, 1), target.clamp(0, 1), shares)
 
 
 def _fields(count: int, side: int, draw: Draw) -> Tensor:

@@ -22,12 +22,15 @@ from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
+from demoe.training.composites import blend
 from demoe.training.data import SharpImages
 from demoe.training.degradations import degrade
 from demoe.training.plot import plot_metrics
 from demoe.training.random import Draw
 
 Report = Callable[[str], None]
+Kinds = tuple[int, ...]
+"""What an image carries, as indices into ``TASKS``: nothing if it is sharp, one blur, or two."""
 
 STATE = "state.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -36,6 +39,12 @@ PLOT = "metrics.png"
 
 LAST_PART = 0.8
 """Point of the schedule from which crops have their last size."""
+STRAY = 0.1
+"""Share of images that reach the router's choice instead of their own kind's expert, in the second
+half of the schedule: each expert has to bear what the router mistakes, but more would make all
+experts alike."""
+CELLS = (16, 32, 64)
+"""Pixels a side of the cells in which experts change within an image of several blurs."""
 LEVEL_WEIGHT, FREQUENCY_WEIGHT = 3.0, 0.5
 """Weights of the two smaller terms of the loss."""
 
@@ -62,6 +71,8 @@ class TrainingPlan:
         Weight of the router's cross entropy beside the restoration loss.
     sharp_share : float
         Share of images that are sharp already and must stay as they are.
+    mixed_share : float
+        Share of images that carry two blurs, each in a region that reaches its own expert.
     ema : float
         Share of the smoothed weights that a step keeps, once there have been many.
     seed : int
@@ -84,6 +95,7 @@ class TrainingPlan:
     rate: float = 1e-3
     router_weight: float = 0.1
     sharp_share: float = 0.08
+    mixed_share: float = 0.0
     ema: float = 0.999
     seed: int = 0
     save_every_s: float = 180.0
@@ -106,6 +118,8 @@ class TrainingPlan:
                 f"Crops grow: the last ones cannot be {self.last_crop} px where the first are "
                 f"{self.crop} px."
             )
+        if not 0 <= self.mixed_share <= 1:
+            raise RecipeError(f"mixed_share must be from 0 to 1, not {self.mixed_share}.")
         if not 0 < self.rate < math.inf:
             raise RecipeError(f"rate must be a number above 0, not {self.rate}.")
 
@@ -287,16 +301,14 @@ class _Workers:
         return loss, right
 
     def _share(
-        self, tasks: list[int], crop: int, progress: float, draw: Draw
+        self, tasks: list[Kinds], crop: int, progress: float, draw: Draw
     ) -> tuple[tuple[Tensor | None, ...], float, float]:
-        data = degrade(self.images.batch(len(tasks), crop, draw), tasks, draw)
+        examples = _examples(self.images, tasks, crop, draw)
         # Casts of shared weights are not kept: a cache would be shared among the threads.
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
         ):
-            loss, right = _losses(
-                self.network, data.image, data.target, data.task, progress, self.plan, draw
-            )
+            loss, right = _losses(self.network, examples, progress, self.plan, draw)
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return found, float(loss.detach()), right
 
@@ -308,40 +320,81 @@ def _multiplies_bfloat16() -> bool:
     return bool(known.get("avx512_bf16", False))
 
 
-def _tasks(plan: TrainingPlan, step: int, batch: int, draw: Draw) -> list[int]:
-    """Give every task its equal share, a few images being sharp."""
-    tasks = [(step * batch + i) % len(TASKS) for i in range(batch)]
-    return [-1 if draw.chance(plan.sharp_share) else task for task in tasks]
+def _tasks(plan: TrainingPlan, step: int, batch: int, draw: Draw) -> list[Kinds]:
+    """Give every task its equal share, a few images being sharp, and some carrying two blurs."""
+    return [_kinds((step * batch + i) % len(TASKS), plan, draw) for i in range(batch)]
+
+
+def _kinds(task: int, plan: TrainingPlan, draw: Draw) -> Kinds:
+    if draw.chance(plan.sharp_share):
+        return ()
+    if plan.mixed_share and draw.chance(plan.mixed_share):
+        return task, (task + draw.integer(1, len(TASKS))) % len(TASKS)
+    return (task,)
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """What a step learns from.
+
+    Attributes
+    ----------
+    image, target : Tensor
+        (N, 3, side, side) in [0, 1].
+    shares : Tensor
+        (N, 5, rows, cols): how much of each cell every task has to do with; 0 in sharp images.
+    """
+
+    image: Tensor
+    target: Tensor
+    shares: Tensor
+
+
+def _examples(images: SharpImages, tasks: list[Kinds], crop: int, draw: Draw) -> _Examples:
+    """Blur images, each in its own way, those with several blurs last."""
+    plain = [kinds[0] if kinds else -1 for kinds in tasks if len(kinds) < 2]
+    several = [kinds for kinds in tasks if len(kinds) > 1]
+    found = []
+    if plain:
+        data = degrade(images.batch(len(plain), crop, draw), plain, draw)
+        shares = F.one_hot(data.task + 1, len(TASKS) + 1)[:, 1:, None, None].to(data.image)
+        found.append(_Examples(data.image, data.target, shares))
+    cells = -(-crop // CELLS[draw.integer(0, len(CELLS))]) if several else 1
+    for kinds in several:
+        made = blend(lambda: images.batch(1, crop, draw), kinds, crop, draw)
+        shares = F.adaptive_avg_pool2d(made.shares[None], cells)
+        found.append(_Examples(made.image, made.target, shares))
+    return _Examples(
+        torch.cat([part.image for part in found]),
+        torch.cat([part.target for part in found]),
+        torch.cat([part.shares.expand(-1, -1, cells, cells) for part in found]),
+    )
 
 
 def _losses(
-    network: DeMoENet,
-    image: Tensor,
-    target: Tensor,
-    task: Tensor,
-    progress: float,
-    plan: TrainingPlan,
-    draw: Draw,
+    network: DeMoENet, examples: _Examples, progress: float, plan: TrainingPlan, draw: Draw
 ) -> tuple[Tensor, float]:
-    """Return the loss of one batch, and the share of images that the router gets right."""
+    """Return the loss of one batch, and the share of single blurs that the router gets right."""
+    image, shares, experts = examples.image, examples.shares, network.config.experts
     features, skips = network.encode(network.pad(image))
     scores = network.mlp_branch.logits(features).float()
-    known = task >= 0
-    gates = F.one_hot(task.clamp_min(0), network.config.experts)
+    whole = shares.mean(dim=(2, 3))
+    known = whole.amax(dim=1) > 0
+    gates = F.one_hot(shares.argmax(dim=1), experts).permute(0, 3, 1, 2)
     # Sharp images may reach any expert, and so may, later on, what the router mistakes.
-    stray = draw.uniform_(len(task)).to(task.device) < (0.3 if progress > 0.5 else 0.0)
-    wild = torch.randint(network.config.experts, task.shape, generator=draw.generator)
-    chosen = torch.where(known, scores.argmax(dim=1), wild.to(task.device))
-    gates = torch.where((stray | ~known)[:, None], F.one_hot(chosen, network.config.experts), gates)
-    weights = gates.to(features.dtype)[:, :, None, None]
+    stray = draw.uniform_(len(image)).to(image.device) < (STRAY if progress > 0.5 else 0.0)
+    wild = torch.randint(experts, (len(image),), generator=draw.generator).to(image.device)
+    chosen = F.one_hot(torch.where(known, scores.argmax(dim=1), wild), experts)[:, :, None, None]
+    weights = torch.where((stray | ~known)[:, None, None, None], chosen, gates).to(features.dtype)
     size = (image.shape[2], image.shape[3])
     restored = network.decode(features, skips, weights, size).float() + image
     restored = network.finish(restored, image)
-    loss = restoration_loss(restored, target)
+    loss = restoration_loss(restored, examples.target)
     if known.any():
-        loss = loss + plan.router_weight * F.cross_entropy(scores[known], task[known])
-    right = float((scores.argmax(dim=1) == task)[known].float().mean()) if known.any() else 1.0
-    return loss, right
+        loss = loss + plan.router_weight * F.cross_entropy(scores[known], whole[known])
+    single = whole.amax(dim=1) == 1
+    hits = (scores.argmax(dim=1) == whole.argmax(dim=1))[single]
+    return loss, float(hits.float().mean()) if single.any() else 1.0
 
 
 @torch.no_grad()
