@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, measured: Calibration) -> Mo
 def example(exact: int = 16) -> Calibration:
     bound = Bound(0.5, 2.0)
     halos = {"8-bit": 0, "16-bit": 4, "float": exact}
-    return Calibration(halos, (0.1, 1e-5), Bounds(bound, bound, bound))
+    return Calibration(halos, (0.1, 1e-5), Bounds(bound, bound, bound), 0.5)
 
 
 # -- pictures --------------------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Half precision is used where it changes no 8-bit result by more than half a step."""
+"""Results of 8 bits are computed in half precision where it changes none by more than a step."""
+
+import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,10 +10,12 @@ from tiny import tiny_network, tiny_weights
 
 from demoe.engine import TileRunner
 from demoe.gates import one_hot
-from demoe.model import precision
+from demoe.lazy import deblur
+from demoe.model import loading
 from demoe.model.loading import Model, load_model
+from demoe.model.openvino import OpenVINOBackend
 from demoe.model.pooling import EagerBackend
-from demoe.model.precision import AutocastBackend, half_precision
+from demoe.model.precision import AutocastBackend, half_error
 
 
 @pytest.fixture
@@ -18,32 +23,80 @@ def picture() -> torch.Tensor:
     return torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.fixture
+def model(tmp_path) -> Model:
+    """A model of its own, since loaded ones are shared."""
+    return copy.copy(load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu"))
+
+
 GATES = torch.eye(5)[:1, :, None, None]
+HALVES = [lambda n: AutocastBackend(n, torch.bfloat16), lambda n: OpenVINOBackend(n, half=True)]
 
 
-def test_the_first_half_that_is_close_enough_is_taken(monkeypatch) -> None:
+def test_the_error_is_the_largest_of_all_experts() -> None:
     network = tiny_network()
-    exact = EagerBackend(network)
-    monkeypatch.setattr(precision, "HALVES", (torch.bfloat16,))
-    monkeypatch.setattr(precision, "TOLERANCE", 1.0)
-    found = half_precision(network, exact)
-    assert found is not None
-    assert found.name == "torch, bfloat16"
-    monkeypatch.setattr(precision, "TOLERANCE", 1e-9)
-    assert half_precision(network, exact) is None
+    exact, half = EagerBackend(network), AutocastBackend(network, torch.bfloat16)
+    found = half_error(exact, half)
+    assert half_error(exact, exact) == 0 < found < 50
+    with torch.no_grad():
+        last = network.experts[4].experts[3]
+        last.gamma.mul_(1000)
+    assert half_error(exact, half) > 10 * found
+    with torch.no_grad():
+        last.gamma.fill_(torch.nan)
+    assert half_error(exact, half) == torch.inf
 
 
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_half_precision_is_used_where_it_is_fast_and_near(model, backend, monkeypatch) -> None:
+    make = EagerBackend if backend == "torch" else OpenVINOBackend
+    model.__dict__["backend"] = make(model.network)
+
+    def found(fast: bool, error: float) -> str:
+        monkeypatch.setattr(loading, "multiplies_bfloat16", lambda: fast)
+        calibration = replace(load_model(model.path, "cpu").calibration, bfloat16=error)
+        model.__dict__.update(calibration=calibration)
+        model.__dict__.pop("coarse_backend", None)
+        return model.coarse_backend.name
+
+    assert found(False, 0.1) == found(True, 1.0) == found(True, float("inf")) == backend
+    assert found(True, 0.9) == f"{backend}, bfloat16"
+    # A graph that computes something else is not used.
+    monkeypatch.setattr(loading, "HALF_TOLERANCE", 0.0)
+    assert found(True, 0.9) == ("torch, bfloat16" if backend == "torch" else "openvino")
+
+
+@pytest.mark.parametrize("make", HALVES, ids=["torch", "openvino"])
 @torch.inference_mode()
-def test_half_precision_is_near_and_keeps_the_pictures_own_digits(picture) -> None:
+def test_half_precision_is_near_and_keeps_the_pictures_own_digits(make, picture) -> None:
     network = tiny_network()
-    wanted, _ = EagerBackend(network).restore(picture, GATES, None)
-    found, _ = AutocastBackend(network, torch.bfloat16).restore(picture, GATES, None)
-    assert found.dtype == torch.float32
-    assert 0 < (found - wanted).abs().max() < 0.02
+    mixed = torch.tensor([0.5, 0, 0.5, 0, 0])[None, :, None, None]
+    for gates in (GATES, mixed):
+        wanted, attention = EagerBackend(network).restore(picture, gates, None)
+        for held in (None, attention):
+            found, used = make(network).restore(picture, gates, held)
+            assert found.dtype == torch.float32
+            assert 0 < (found - wanted).abs().max() < 0.02
+            assert used.keys() == attention.keys()
+            assert all(value.dtype == torch.float32 for value in used.values())
     torch.nn.init.zeros_(network.ending.weight)
     torch.nn.init.zeros_(network.ending.bias)
-    same, _ = AutocastBackend(network, torch.bfloat16).restore(picture, GATES, None)
+    same, _ = make(network).restore(picture, GATES, None)
     assert torch.equal(same, picture)
+
+
+@pytest.mark.parametrize("make", HALVES, ids=["torch", "openvino"])
+@torch.inference_mode()
+def test_the_first_layer_sees_every_digit(make, picture) -> None:
+    """Differences that bfloat16 does not hold reach the result."""
+    network = tiny_network()
+    with torch.no_grad():
+        network.ending.weight.mul_(100)
+    nearly = (picture * 0.5 + 0.5).bfloat16().float()
+    other = nearly + 2**-12  # equal when rounded
+    assert torch.equal(other.bfloat16(), nearly.bfloat16())
+    first, second = (make(network).restore(x, GATES, None)[0] for x in (nearly, other))
+    assert (second - first - 2**-12).abs().max() > 1e-5
 
 
 @torch.inference_mode()
@@ -56,15 +109,22 @@ def test_numbers_too_large_for_half_precision_are_computed_again(picture) -> Non
     torch.testing.assert_close(backend.restore(picture, GATES, None)[0], wanted)
 
 
-def test_only_what_is_rounded_to_8_bits_is_computed_in_half_precision(tmp_path) -> None:
-    model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
-    assert model.coarse_backend is model.backend  # processors gain nothing by it
-    half = Model(**{name: getattr(model, name) for name in model.__dataclass_fields__})
-    half.__dict__["coarse_backend"] = AutocastBackend(model.network, torch.bfloat16)
+def test_only_what_is_rounded_to_8_bits_is_computed_in_half_precision(model) -> None:
+    model.__dict__["coarse_backend"] = AutocastBackend(model.network, torch.bfloat16)
     pixels = np.random.default_rng(0).random((48, 64, 3), np.float32)
-    exact, also, coarse = (
-        TileRunner(which, coarse=rounded).restore(pixels, one_hot("defocus"))
-        for which, rounded in ((model, False), (half, False), (half, True))
+    exact, coarse = (
+        TileRunner(model, coarse=rounded).restore(pixels, one_hot("defocus"))
+        for rounded in (False, True)
     )
-    np.testing.assert_array_equal(exact, also)
     assert 0 < np.abs(coarse - exact).max() < 0.02
+    found = {
+        (dtype, precision): deblur(
+            np.zeros((48, 64), dtype), "YX", model=model.path, precision=precision
+        ).provenance["backend"]
+        for dtype in ("uint8", "uint16")
+        for precision in ("auto", "full")
+    }
+    whole = load_model(model.path, "cpu")
+    assert found["uint8", "auto"] == whole.coarse_backend.name
+    assert found["uint8", "full"] == whole.backend.name
+    assert found["uint16", "auto"] == found["uint16", "full"] == whole.backend.name

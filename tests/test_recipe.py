@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demoe.errors import RecipeError
-from demoe.recipe import INTENSITY_RULES, PHOTOMETRY, ROUTINGS, TASKS, Recipe
+from demoe.recipe import INTENSITY_RULES, PHOTOMETRY, PRECISIONS, ROUTINGS, TASKS, Recipe
 
 sixteens = st.integers(1, 100).map(lambda n: 16 * n)
 limits = st.tuples(
@@ -34,6 +34,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         window=pitch * draw(st.integers(1, 8)),
         intensity=draw(st.sampled_from(INTENSITY_RULES) | limits),
         photometry=draw(st.sampled_from(PHOTOMETRY)),
+        precision=draw(st.sampled_from(PRECISIONS)),
     )
 
 
@@ -101,6 +102,7 @@ BAD = [
     ("intensity", (0.0, float("inf"))),
     ("intensity", (-1.7e308, 1.7e308)),
     ("photometry", "keep"),
+    ("precision", "half"),
     ("photometry", True),
 ]
 

@@ -332,7 +332,7 @@ def test_the_loss_sees_level_and_detail() -> None:
 def test_threads_share_a_batch_without_changing_it(
     network: DeMoENet, images: SharpImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(loop, "multiplies_bfloat16", lambda: False)
     plan = TrainingPlan(batch=4, crop=24, sharp_share=0.0)
     network.mlp_branch.eval()
     with torch.no_grad():
@@ -374,7 +374,7 @@ def test_products_in_half_the_bits_give_nearly_the_same_gradients(
     plan = TrainingPlan(batch=5, crop=32, sharp_share=0.0)
     found = {}
     for low in (False, True):
-        monkeypatch.setattr(loop, "_multiplies_bfloat16", lambda low=low: low)
+        monkeypatch.setattr(loop, "multiplies_bfloat16", lambda low=low: low)
         with loop._Workers(network, images, plan, 1, 0) as workers:
             loss, _ = workers.gradients(0, 0.0)
         gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]

@@ -125,7 +125,7 @@ def measure_all(
             "size": size,
             "repeats": repeats,
             **_tiles(_lazily(picture, recipe)),
-            "backend": loaded.backend.name,
+            "backend": loaded.backend_for(True).name,
             "expert": EXPERT,
             "monai": {"window": MONAI_WINDOW, "overlap": MONAI_OVERLAP},
         },

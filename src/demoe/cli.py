@@ -24,7 +24,7 @@ from demoe.errors import (
     RecipeError,
 )
 from demoe.io._names import stem_of
-from demoe.recipe import PHOTOMETRY, POOLINGS, ROUTINGS, TASKS, Recipe
+from demoe.recipe import PHOTOMETRY, POOLINGS, PRECISIONS, ROUTINGS, TASKS, Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +126,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-flat", action="store_true", default=None, help="pass flat background by"
     )
     parser.add_argument("--photometry", choices=PHOTOMETRY, help="preserve keeps the local mean")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="full: float32 also where the result has 8 bits"
+    )
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
@@ -134,6 +137,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     names = (
         *("model", "routing", "top_k", "tile", "halo", "device"),
         *("temperature", "smoothing", "agreement", "pooling", "skip_flat", "photometry"),
+        "precision",
     )
     given = {n: v for n in names if (v := getattr(arguments, n)) is not None}
     if arguments.intensity is not None:

@@ -22,7 +22,7 @@ from demoe.gates import Gates
 from demoe.model.level import REACH, keep_level
 from demoe.model.loading import Model
 from demoe.model.network import keep_top
-from demoe.model.pooling import Attention
+from demoe.model.pooling import Attention, Backend
 
 Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
@@ -61,6 +61,11 @@ class TileRunner:
         self.top_k = top_k
         self.coarse = coarse
         self.preserve = preserve and not model.config.keeps_level
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the network."""
+        return self.model.backend_for(self.coarse)
 
     @property
     def halo(self) -> int:
@@ -113,7 +118,10 @@ class TileRunner:
             if weights is not None:
                 mixing = torch.from_numpy(weights).to(x.device)[None]
                 mixing = mixing.expand(len(x), *weights.shape)
-            return self.model.attend(x, mixing, top_k=self.top_k, each=each, every=every), x[:0]
+            found = self.model.attend(
+                x, mixing, top_k=self.top_k, each=each, every=every, coarse=self.coarse
+            )
+            return found, x[:0]
 
         return self._run(work, *samples)[0]
 

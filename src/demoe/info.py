@@ -31,7 +31,8 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     """
     image = open_image(path, axes)
     model = load_model(recipe.model, recipe.device)
-    plan = make_plan(image, recipe, make_runner(model, recipe, image.dtype))
+    runner = make_runner(model, recipe, image.dtype)
+    plan = make_plan(image, recipe, runner)
     read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
     tiles = image.n_planes * math.prod(plan.shape)
     operations = tiles * math.prod(read) * flops_per_pixel(model.config)
@@ -56,7 +57,7 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
         "model": model.name,
         "width": model.config.width,
         "device": str(model.device),
-        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * bytes_per_pixel(model)),
+        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * bytes_per_pixel(runner)),
         "seconds": round(seconds, 1),
     }
 

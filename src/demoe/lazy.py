@@ -27,7 +27,7 @@ from demoe.image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
 from demoe.planes import PlaneWork
-from demoe.reading import Plane, make_runner
+from demoe.reading import Plane, half_will_do, make_runner
 from demoe.recipe import TASKS, Recipe
 from demoe.sizing import choose_tile
 from demoe.tiling import TilePlan
@@ -162,7 +162,7 @@ def deblur(
     plan = make_plan(source, recipe, runner)
     painted = None if expert_map is None else _paint(source, expert_map, recipe.pitch)
     routing = resolve_routing(recipe, plan)
-    piece = choose_tile(loaded, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
+    piece = choose_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
     return _describe(PlaneWork(source, recipe, plan, routing, painted, piece), loaded)
 
 
@@ -248,7 +248,7 @@ def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan
         step = grid
 
     def side(halo: int) -> int:
-        return choose_tile(model, halo, step) if isinstance(recipe.tile, str) else recipe.tile
+        return choose_tile(runner, halo, step) if isinstance(recipe.tile, str) else recipe.tile
 
     if not isinstance(recipe.halo, str):
         halo = recipe.halo
@@ -379,5 +379,5 @@ def _provenance(
             "grid": list(plan.shape),
         },
         "device": str(model.device),
-        "backend": (model.coarse_backend if source.dtype.itemsize == 1 else model.backend).name,
+        "backend": model.backend_for(half_will_do(recipe, source.dtype)).name,
     }

@@ -170,11 +170,16 @@ def _memory_of(_identity: str) -> _Memory:
     return _Memory()
 
 
+def half_will_do(recipe: Recipe, dtype: np.dtype[Any]) -> bool:
+    """Tell whether results are rounded so coarsely that half precision may do."""
+    return dtype.itemsize == 1 and recipe.precision == "auto"
+
+
 def make_runner(model: Model, recipe: Recipe, dtype: np.dtype[Any]) -> TileRunner:
     """Return the engine for a recipe on a loaded model, for images of a dtype."""
     return TileRunner(
         model,
         top_k=recipe.top_k,
         preserve=recipe.photometry == "preserve",
-        coarse=dtype.itemsize == 1,
+        coarse=half_will_do(recipe, dtype),
     )

@@ -16,6 +16,7 @@ ROUTINGS = ("auto", "image", "local", *TASKS)
 INTENSITY_RULES = ("auto", "full", "percentile")
 POOLINGS = ("plane", "tile")
 PHOTOMETRY = ("preserve", "model")
+PRECISIONS = ("auto", "full")
 _FARTHEST = 16
 
 GRID = 16
@@ -64,6 +65,9 @@ class Recipe:
     photometry : str
         ``"preserve"`` restores the input's local mean after models that change it,
         ``"model"`` keeps what the network gives.
+    precision : str
+        ``"auto"``: 8-bit images in half precision where the device is faster at it and no value
+        changes by more than a level (measured on the weights), ``"full"``: all in float32.
 
     Raises
     ------
@@ -86,12 +90,14 @@ class Recipe:
     pooling: str = "plane"
     skip_flat: bool = False
     photometry: str = "model"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
         self._one_of("routing", ROUTINGS)
         self._one_of("pooling", POOLINGS)
         self._one_of("photometry", PHOTOMETRY)
+        self._one_of("precision", PRECISIONS)
         if not isinstance(self.model, str) or not self.model:
             raise RecipeError(f"model must be a name or a path, not {self.model!r}.")
         if not _is_int(self.top_k) or not 1 <= self.top_k <= len(TASKS):

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import torch
 
-from demoe.model.loading import Model
+from demoe.engine import TileRunner
 
-BYTES = {"torch": 96, "openvino": 34}
+BYTES = {
+    "torch": 96,
+    "torch, bfloat16": 60,
+    "torch, float16": 96,
+    "openvino": 34,
+    "openvino, bfloat16": 20,
+}
 """Bytes a pixel and a channel of the first level that a tile was seen to take (`demoe bench`)."""
 
 SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
@@ -23,12 +29,12 @@ SIDES = {"cpu": (128, 1024), "cuda": (128, 2048)}
 what a person waits for until the next one shows."""
 
 
-def bytes_per_pixel(model: Model) -> float:
+def bytes_per_pixel(runner: TileRunner) -> float:
     """Return the memory that a pixel of a tile, halo included, takes while it is computed."""
-    return float(BYTES[model.backend.name] * model.config.width)
+    return float(BYTES[runner.backend.name] * runner.model.config.width)
 
 
-def choose_tile(model: Model, halo: int, step: int) -> int:
+def choose_tile(runner: TileRunner, halo: int, step: int) -> int:
     """Return the side of the largest core whose computation fits the device.
 
     All memory counts, not what is free at the moment: the same machine always cuts the same way, so
@@ -36,19 +42,19 @@ def choose_tile(model: Model, halo: int, step: int) -> int:
 
     Parameters
     ----------
-    model : Model
-        The network and its device.
+    runner : TileRunner
+        The network, its device, and what runs it.
     halo : int
         Pixels read around a core.
     step : int
         What the side is a multiple of.
     """
-    kind = model.device.type
-    budget = SHARE_OF_MEMORY[kind] * total_memory(model.device)
+    kind = runner.model.device.type
+    budget = SHARE_OF_MEMORY[kind] * total_memory(runner.model.device)
     if kind == "cpu":
         budget = min(budget, MOST_BYTES)
     smallest, largest = SIDES[kind]
-    side = (budget / bytes_per_pixel(model)) ** 0.5 - 2 * halo
+    side = (budget / bytes_per_pixel(runner)) ** 0.5 - 2 * halo
     return int(min(max(side, smallest), largest)) // step * step or step
 
 

@@ -31,13 +31,15 @@ from demoe.model.calibration_pictures import pictures
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
+from demoe.model.pooling import EagerBackend
+from demoe.model.precision import AutocastBackend, half_error
 from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import cache_dir
 
 METADATA_KEY = "calibration"
 """Where safetensors files hold it."""
 
-VERSION = 1
+VERSION = 2
 """Of the way of measuring; what another version has measured is measured again."""
 
 PRECISIONS = {"8-bit": 1 / 510, "16-bit": 1 / 131070}
@@ -77,6 +79,8 @@ class Calibration:
         Largest error of a core that was found with halos of 0, 1, 2 ... steps of the grid.
     guard : Bounds
         The largest plausible changes.
+    bfloat16 : float
+        Largest error, in 8-bit steps, of a restoration that is computed in bfloat16.
     version : int
         Of the way of measuring.
     """
@@ -84,6 +88,7 @@ class Calibration:
     halos: dict[str, int]
     tiling_errors: tuple[float, ...]
     guard: Bounds
+    bfloat16: float
     version: int = VERSION
 
     def halo_for(self, dtype: np.dtype[Any] | type[Any]) -> int:
@@ -108,12 +113,18 @@ class Calibration:
                 {name: int(values["halos"][name]) for name in (*PRECISIONS, "float")},
                 tuple(float(error) for error in values["tiling_errors"]),
                 Bounds.from_dict(values["guard"]),
+                float(values["bfloat16"]),
             )
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        fits = all(math.isfinite(error) for error in read.tiling_errors) and all(
-            0 <= halo <= exact_halo(config) and halo % config.multiple == 0
-            for halo in read.halos.values()
+        finite = all(math.isfinite(error) for error in read.tiling_errors)
+        fits = (
+            finite
+            and read.bfloat16 >= 0
+            and all(
+                0 <= halo <= exact_halo(config) and halo % config.multiple == 0
+                for halo in read.halos.values()
+            )
         )
         return read if fits else None
 
@@ -138,6 +149,7 @@ def calibrate(network: DeMoENet) -> Calibration:
         errors = np.maximum(errors, found)
         if picture.ordinary:
             changes += [measure_changes(picture.values, after, CELL) for after in restored]
+    half = AutocastBackend(network, torch.bfloat16)
     halos = {
         name: next(
             (step * grid for step, e in enumerate(errors) if TILING_MARGIN * e < half), exact
@@ -148,6 +160,7 @@ def calibrate(network: DeMoENet) -> Calibration:
         halos | {"float": exact},
         tuple(float(f"{error:.3g}") for error in errors),
         Bounds(**{name: _bound(changes, name) for name in STATISTICS}),
+        float(f"{half_error(EagerBackend(network), half):.3g}"),
     )
 
 

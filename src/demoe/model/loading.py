@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demoe.allocator import keep_freed_memory
+from demoe.allocator import keep_freed_memory, share_one_heap
 from demoe.errors import DeviceError, WeightsError
 from demoe.model.calibration import Calibration, calibration_of
 from demoe.model.checkpoint import build_network, read_state_dict
@@ -20,13 +20,16 @@ from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet, keep_top
 from demoe.model.pooling import Attention, Backend, EagerBackend
-from demoe.model.precision import half_precision
+from demoe.model.precision import HALVES, AutocastBackend, half_error, multiplies_bfloat16
 from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
 
 BACKEND_TOLERANCE = 1e-4
 """Largest difference, in units of the picture's range, between backends that count as the same."""
+
+HALF_TOLERANCE = 0.02
+"""The same for backends in half precision."""
 
 ROUTED_AT_ONCE = 16
 """Windows that are decided on together; it changes no decision."""
@@ -95,9 +98,24 @@ class Model:
 
     @functools.cached_property
     def coarse_backend(self) -> Backend:
-        """What restores pictures of 8 bits: in half precision where a graphics card gains by it."""
-        found = half_precision(self.network, self.backend) if self.device.type == "cuda" else None
-        return found or self.backend
+        """What restores pictures of 8 bits: in half precision where that is fast and near enough.
+
+        On a CPU the error stands in the calibration, since there it takes seconds to measure.
+        """
+        dtype, allowed = HALVES.get(self.device.type, (None, 0.0))
+        on_cpu = self.device.type == "cpu"
+        if dtype is None or (on_cpu and not multiplies_bfloat16()):
+            return self.backend
+        half = AutocastBackend(self.network, dtype)
+        exact = EagerBackend(self.network)
+        error = self.calibration.bfloat16 if on_cpu else half_error(exact, half)
+        if error >= allowed:
+            return self.backend
+        return half if self.backend.name == exact.name else _half_graph(self.backend, half)
+
+    def backend_for(self, coarse: bool) -> Backend:
+        """Return what restores pictures whose results are rounded to 8 bits, or not."""
+        return self.coarse_backend if coarse else self.backend
 
     @torch.inference_mode()
     def survey(self, x: Tensor) -> Tensor:
@@ -120,6 +138,7 @@ class Model:
         top_k: int = 1,
         each: bool = False,
         every: bool = False,
+        coarse: bool = False,
     ) -> Attention:
         """Find the attention of all blocks for a plane.
 
@@ -136,6 +155,8 @@ class Model:
             Let the router decide on each sample by itself.
         every : bool
             Find the attention of experts without weight, too.
+        coarse : bool
+            As for `restore`.
         """
         padded, router = self.network.pad(x), self.network.mlp_branch
         if weights is None:
@@ -146,7 +167,7 @@ class Model:
         wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
         # So little of an expert changes no number that matters, but makes it run in each sample.
         weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
-        return self.backend.restore(padded, weights, None, recurring=True)[1]
+        return self.backend_for(coarse).restore(padded, weights, None, recurring=True)[1]
 
     @torch.inference_mode()
     def route(self, x: Tensor) -> Tensor:
@@ -187,7 +208,7 @@ class Model:
             The result is rounded to 8 bits, so that half precision may do.
         """
         padded = self.network.pad(x)
-        backend = self.coarse_backend if coarse else self.backend
+        backend = self.backend_for(coarse)
         restored = backend.restore(padded, _spatial(weights), attention, recurring)[0]
         return self.network.finish(restored[:, :, : x.shape[2], : x.shape[3]], x)
 
@@ -219,7 +240,19 @@ def choose_backend(network: DeMoENet, device: torch.device) -> Backend:
     except ImportError:
         return _eager(network)
     fast = OpenVINOBackend(network)
-    return fast if _agree(EagerBackend(network), fast) else _eager(network)
+    near = _agree(EagerBackend(network), fast, BACKEND_TOLERANCE)
+    return fast if near else _eager(network)
+
+
+def _half_graph(exact: Backend, half: AutocastBackend) -> Backend:
+    """Return OpenVINO's backend in half precision if it computes what PyTorch does, else ``exact``.
+
+    Where two ways round at different places they differ by about as much as from the exact result.
+    """
+    from demoe.model.openvino import OpenVINOBackend
+
+    fast = OpenVINOBackend(half.network, half=True)
+    return fast if _agree(half, fast, HALF_TOLERANCE) else exact
 
 
 def _eager(network: DeMoENet) -> Backend:
@@ -229,14 +262,14 @@ def _eager(network: DeMoENet) -> Backend:
 
 
 @torch.inference_mode()
-def _agree(eager: Backend, other: Backend) -> bool:
-    """Whether two backends give the same on a picture, within 1e-4."""
+def _agree(eager: Backend, other: Backend, tolerance: float) -> bool:
+    """Whether two backends give the same on a picture of noise."""
     picture = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     weights = torch.eye(len(TASKS))[:1, :, None, None]
     wanted, attention = eager.restore(picture, weights, None)
     found = [other.restore(picture, weights, held)[0] for held in (None, attention)]
     most = max(float((one - wanted).abs().max()) for one in found)
-    return most < BACKEND_TOLERANCE * max(1.0, float(wanted.abs().max()))
+    return most < tolerance * max(1.0, float(wanted.abs().max()))
 
 
 def choose_device(device: str) -> torch.device:
@@ -282,6 +315,7 @@ def load_model(name: str | os.PathLike[str] = "default", device: str = "auto") -
     DeviceError
         If the device is not there.
     """
+    share_one_heap()  # before the network's threads begin
     path = weights_path(name if isinstance(name, str) else Path(name))
     status = path.stat()
     return _load(str(name), path, status.st_mtime_ns, status.st_size, str(choose_device(device)))

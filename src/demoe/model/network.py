@@ -51,6 +51,13 @@ def spread_gates(gates: Tensor, size: tuple[int, int], extent: tuple[float, floa
     return F.grid_sample(gates, grid, padding_mode="border", align_corners=False)
 
 
+def _in_full(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Run a layer that meets a picture's own values: not in half precision, also with autocast."""
+    with torch.autocast(x.device.type, enabled=False):
+        y: Tensor = layer(x.to(layer.weight.dtype))
+        return y
+
+
 class DeMoENet(nn.Module):
     """One network for five kinds of blur.
 
@@ -100,7 +107,7 @@ class DeMoENet(nn.Module):
 
     def encode(self, x: Tensor, run: RunBlock = as_it_is) -> tuple[Tensor, list[Tensor]]:
         """Return the deepest features and the skips, for a padded picture (N, 3, H, W)."""
-        features = self.intro(x)
+        features = _in_full(self.intro, x)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             features = encoder(features, run)
@@ -142,8 +149,7 @@ class DeMoENet(nn.Module):
         ):
             stride //= 2
             features = mix(mixture, decoder(up(features) + skip, run))
-        correction: Tensor = self.ending(features)
-        return correction
+        return _in_full(self.ending, features)
 
     def finish(self, restored: Tensor, x: Tensor) -> Tensor:
         """Return a restored picture with the level of its source, if the network keeps levels."""

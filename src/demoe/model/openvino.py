@@ -36,12 +36,15 @@ class OpenVINOBackend:
     ----------
     network : DeMoENet
         On the CPU, in evaluation mode.
+    half : bool
+        Restore in bfloat16, for CPUs that multiply it; what is found out about pictures, their
+        features and the attention, stays in float32.
     """
 
-    name = "openvino"
-
-    def __init__(self, network: DeMoENet) -> None:
+    def __init__(self, network: DeMoENet, *, half: bool = False) -> None:
         self.network = network
+        self.half = half
+        self.name = "openvino, bfloat16" if half else "openvino"
         self._core = openvino.Core()
         self._compiled = functools.lru_cache(maxsize=GRAPHS)(self._compile)
         self._last: Any = None
@@ -67,7 +70,7 @@ class OpenVINOBackend:
         mixing = weights[:, list(experts)].expand(len(padded), -1, *cells)
         pooling = "together" if attention is None else "held"
         graph, blocks = self._prepared(experts, pooling, padded, recurring)
-        inputs = [padded.contiguous().numpy()]
+        inputs: list[Any] = [_halves(padded) if self.half else padded.contiguous().numpy()]
         if len(experts) > 1:
             inputs.append(mixing.contiguous().numpy())
         if attention is not None:
@@ -79,7 +82,7 @@ class OpenVINOBackend:
             attention = {
                 name: part.reshape(1, -1, 1, 1) for name, part in zip(blocks, parts, strict=True)
             }
-        return outputs[0], attention
+        return outputs[0] + padded, attention
 
     def _prepared(
         self, experts: tuple[int, ...], pooling: str, padded: Tensor, recurring: bool
@@ -97,11 +100,13 @@ class OpenVINOBackend:
         self, experts: tuple[int, ...], pooling: str, shape: tuple[int, ...] | None
     ) -> tuple[Any, dict[str, int]]:
         """Compile a graph; see `_prepared`."""
-        graph = _Graph(self.network, experts, pooling)
+        half = self.half and bool(experts)
+        graph = _Graph(self.network, experts, pooling, half)
         model = graph.build()
         if shape is not None:
             model.reshape(graph.shapes(shape))
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        hint = "bf16" if half else "f32"
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         return self._core.compile_model(model, "CPU", settings), graph.blocks
 
 
@@ -109,10 +114,13 @@ class _Graph:
     """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch.
 
     Pooling is "held" at an attention that is an input; or it is over all pictures "together", and
-    the attention of a restored one is an output; or "apart" over each of them.
+    the attention of a restored one is an output; or "apart" over each of them. In half precision,
+    pictures come as `_halves`.
     """
 
-    def __init__(self, network: DeMoENet, experts: tuple[int, ...], pooling: str) -> None:
+    def __init__(
+        self, network: DeMoENet, experts: tuple[int, ...], pooling: str, half: bool
+    ) -> None:
         self.network: Any = network  # torch knows no types of what its modules hold
         self.experts = experts
         self.blocks = {
@@ -120,7 +128,9 @@ class _Graph:
             for name, block in named_blocks(network)
             if _runs(name, experts)
         }
-        self.picture = ops.parameter([-1, 3, -1, -1], np.float32, name="picture")
+        self.half = half
+        kind, channels = (openvino.Type.bf16, 9) if half else (openvino.Type.f32, 3)
+        self.picture = ops.parameter([-1, channels, -1, -1], kind, name="picture")
         self.inputs = [self.picture]
         if len(experts) > 1:
             self.weights = ops.parameter([-1, len(experts), -1, -1], np.float32, name="weights")
@@ -136,9 +146,10 @@ class _Graph:
                 self.attention[found[name]] = ops.reshape(part, [1, width, 1, 1], False)
 
     def build(self) -> openvino.Model:
-        """Return the graph; what it gives is the picture, or features where no expert runs."""
+        """Return the graph; it gives the correction, or features where no expert runs."""
         network = self.network
-        features = _convolve(self.picture, network.intro)
+        picture = ops.convert(self.picture, np.float32) if self.half else self.picture
+        features = _convolve(picture, network.intro, halves=self.half)
         skips = []
         for encoder, down in zip(network.encoders, network.downs, strict=True):
             features = self._chain(encoder, features)
@@ -152,7 +163,7 @@ class _Graph:
                 features = ops.depth_to_space(_convolve(features, up[0]), "depth_first", 2)
                 features = self._chain(decoder, ops.add(features, skips.pop()))
                 features = self._mix(level, features)
-            features = ops.add(_convolve(features, network.ending), self.picture)
+            features = _convolve(features, network.ending)
         results = [features]
         if self.pooling == "together" and self.experts:
             found = dict(named_blocks(network))
@@ -162,7 +173,7 @@ class _Graph:
 
     def shapes(self, picture: tuple[int, ...]) -> dict[int, list[int]]:
         """Return the shapes of the inputs, by position, for pictures of one size."""
-        shapes = {0: list(picture)}
+        shapes = {0: [picture[0], 9 if self.half else 3, *picture[2:]]}
         if len(self.experts) > 1:
             m = self.network.config.multiple
             shapes[1] = [picture[0], len(self.experts), picture[2] // m, picture[3] // m]
@@ -247,12 +258,17 @@ def _convolve(
     norm: Any = None,
     scale: Tensor | None = None,
     part: tuple[int, int] = (0, 1),
+    halves: bool = False,
 ) -> Node:
     """Return a convolution's output, or one part of its channels: (which, of how many).
 
-    A norm's weight and bias right before it and a scale right after it are folded in.
+    A norm's weight and bias right before it and a scale right after it are folded in. The input may
+    be `_halves` of what the layer takes.
     """
     weight = layer.weight.detach().chunk(part[1])[part[0]]
+    if halves:
+        high = weight.bfloat16().float()
+        weight = torch.cat([high, high, weight - high], dim=1)
     bias: Any = None if layer.bias is None else layer.bias.detach().chunk(part[1])[part[0]]
     if norm is not None:
         bias = bias + weight[:, :, 0, 0] @ norm.bias.detach()
@@ -270,3 +286,16 @@ def _convolve(
     if bias is None:
         return y
     return ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1).numpy()))
+
+
+def _halves(pictures: Tensor) -> openvino.Tensor:
+    """Return pictures (N, 3, H, W) as bfloat16 (N, 9, H, W): rounded, what that leaves, rounded.
+
+    A bfloat16 has 8 digits and would change an 8-bit value by up to half a step, the largest error
+    of all. Times weights that are split, too, the parts keep 16.
+    """
+    high = pictures.bfloat16()
+    low = (pictures - high.float()).bfloat16()
+    joined = torch.cat([high, low, high], dim=1).contiguous()
+    values = joined.view(torch.int16).numpy()
+    return openvino.Tensor(values, openvino.Shape(list(values.shape)), openvino.Type.bf16)

@@ -21,6 +21,7 @@ from demoe.errors import OutputError, RecipeError, WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.config import NetworkConfig
 from demoe.model.network import DeMoENet
+from demoe.model.precision import multiplies_bfloat16
 from demoe.recipe import TASKS
 from demoe.training.composites import blend
 from demoe.training.data import SharpImages
@@ -263,7 +264,7 @@ class _Workers:
             Draw((plan.seed * 1_000_003 + step) * 1009 + number) for number in range(count)
         ]
         self.device = self.parameters[0].device
-        self.low_precision = self.device.type == "cuda" or _multiplies_bfloat16()
+        self.low_precision = self.device.type == "cuda" or multiplies_bfloat16()
 
     def __enter__(self) -> _Workers:
         self.pool = ThreadPoolExecutor(len(self.draws))
@@ -311,13 +312,6 @@ class _Workers:
             loss, right = _losses(self.network, examples, progress, self.plan, draw)
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return found, float(loss.detach()), right
-
-
-def _multiplies_bfloat16() -> bool:
-    """Tell whether this CPU has instructions for products of bfloat16; without, they are slow."""
-    ask = getattr(torch.cpu, "get_capabilities", dict)  # of torch 2.8 and later
-    known: dict[str, object] = ask()
-    return bool(known.get("avx512_bf16", False))
 
 
 def _tasks(plan: TrainingPlan, step: int, batch: int, draw: Draw) -> list[Kinds]:
