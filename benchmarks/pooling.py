@@ -184,7 +184,7 @@ def untiled(model: Model, blurred: Picture, blur: str, run: RunBlock) -> Picture
     gates = torch.eye(len(TASKS), device=x.device)[TASKS.index(blur)][None, :, None, None]
     features, skips = network.encode(x, run)
     size = (x.shape[2], x.shape[3])
-    restored = network.decode(features, skips, gates, size, run) + x
+    restored = network.finish(network.decode(features, skips, gates, size, run) + x, x)
     return np.ascontiguousarray(restored[0].permute(1, 2, 0).float().cpu().numpy())
 
 
