@@ -16,6 +16,7 @@ from demoe.errors import AxesError, ImageError
 from demoe.gates import (
     PaintedMap,
     confidence,
+    decide_where_needed,
     expert_map,
     fill,
     one_hot,
@@ -63,6 +64,32 @@ def cells_of_planes(draw: st.DrawFn) -> tuple[range, int, int, int]:
     count = -(-size // pitch)
     first = draw(st.integers(0, count - 1))
     return range(first, min(count, first + 20)), size, pitch, window
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10_000))
+def test_every_second_window_decides_where_they_agree(rows: int, cols: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few changes, so that some neighbours agree and some do not.
+    winner = np.repeat(np.repeat(rng.integers(0, 2, (3, 3)), 3, 0), 3, 1)[:rows, :cols]
+    every = np.full((5, rows, cols), 0.1, np.float32)
+    np.put_along_axis(every, winner[None], 0.6, axis=0)
+    asked = np.zeros((rows, cols), int)
+
+    def ask(which: np.ndarray) -> np.ndarray:
+        asked[which] += 1
+        return every[:, which]
+
+    found = decide_where_needed(ask, rows, cols)
+    assert asked.max() == 1
+    assert asked[::2, ::2].all()
+    np.testing.assert_array_equal(found[:, asked > 0], every[:, asked > 0])
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-6)
+    for row, col in np.argwhere(asked == 0):
+        around = every[:, row // 2 * 2 : row + 2 : 2, col // 2 * 2 : col + 2 : 2]
+        assert len(np.unique(around.argmax(axis=0))) == 1
+        np.testing.assert_allclose(found[:, row, col], around[:, 0, 0], atol=1e-6)
+    if len(np.unique(winner[::2, ::2])) == 1:
+        assert asked.sum() == -(-rows // 2) * -(-cols // 2)
 
 
 @given(cells_of_planes())

@@ -126,9 +126,9 @@ class TileRunner:
         return self._run(work, *samples)[0]
 
     def route_windows(
-        self, pixels: Pixels, window: tuple[int, int], tops: Sequence[int], lefts: Sequence[int]
+        self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]
     ) -> Gates:
-        """Decide once a window of a tile, by that window alone: gates (5, len(tops), len(lefts)).
+        """Decide once a window of a tile, by that window alone: gates (5, len(corners)).
 
         Parameters
         ----------
@@ -136,15 +136,14 @@ class TileRunner:
             (H, W, 1 or 3) in [0, 1].
         window : (int, int)
             Height and width of the windows in pixels.
-        tops, lefts : sequence of int
-            Where they begin.
+        corners : sequence of (int, int)
+            Rows and columns where they begin.
         """
         height, width = window
 
         def work(x: Tensor) -> tuple[None, Tensor]:
-            windows = [x[:, :, t : t + height, n : n + width] for t in tops for n in lefts]
-            gates = self.model.route(torch.cat(windows))
-            return None, gates.T.reshape(-1, len(tops), len(lefts))
+            windows = [x[:, :, t : t + height, n : n + width] for t, n in corners]
+            return None, self.model.route(torch.cat(windows)).T
 
         return self._run(work, pixels)[1].numpy()
 

@@ -6,7 +6,7 @@ float32 arrays (5, rows, cols), >= 0, summing to 1 over the experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask.array as da
@@ -93,6 +93,46 @@ def windows_near(
     first = np.arange(cells.start, cells.stop) * pitch
     middle = (first + np.minimum(first + pitch, size)) / 2
     return near, np.interp(middle, centres, np.arange(len(near)) + 0.5)
+
+
+def decide_where_needed(ask: Callable[[NDArray[np.bool_]], Gates], rows: int, cols: int) -> Gates:
+    """Decide on every second window, and between them where those around are not of one mind.
+
+    Elsewhere gates are interpolated, so that a picture with one kind of blur takes a quarter of the
+    decisions.
+
+    Parameters
+    ----------
+    ask : callable
+        Given which windows, (rows, cols), returns their gates (5, n) in the order of rows.
+    rows, cols : int
+        Windows along each axis.
+
+    Returns
+    -------
+    ndarray
+        (5, rows, cols).
+    """
+    first = np.zeros((rows, cols), bool)
+    first[::2, ::2] = True
+    coarse = ask(first).reshape(-1, (rows + 1) // 2, (cols + 1) // 2)
+    gates = spread(coarse, np.arange(rows) / 2 + 0.5, np.arange(cols) / 2 + 0.5)
+    gates[:, ::2, ::2] = coarse
+    experts = expert_map(coarse)
+    above, below = _around(rows)
+    left, right = _around(cols)
+    around = [experts[np.ix_(r, c)] for r in (above, below) for c in (left, right)]
+    split = np.ptp(around, axis=0) > 0
+    split &= ~first
+    if split.any():
+        gates[:, split] = ask(split)
+    return gates
+
+
+def _around(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return, for each of some windows, the nearest of every second one before and after it."""
+    here = np.arange(count)
+    return here // 2, np.minimum((here + 1) // 2, (count - 1) // 2)
 
 
 def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floating]) -> Gates:

@@ -11,6 +11,7 @@ from demoe.flat import flat_cells, flat_read
 from demoe.gates import (
     Gates,
     confidence,
+    decide_where_needed,
     expert_map,
     fill,
     one_hot,
@@ -156,12 +157,13 @@ class PlaneRouter(PlaneReader):
         def decide() -> Gates:
             y, x = tops[rows.start : rows.stop], lefts[cols.start : cols.stop]
             read = Box(y[0], x[0], y[-1] + height, x[-1] + width)
-            return self.runner.route_windows(
-                self._network_pixels(plane, read),
-                (height, width),
-                [top - read.top for top in y],
-                [left - read.left for left in x],
-            )
+            pixels = self._network_pixels(plane, read)
+
+            def ask(which: NDArray[np.bool_]) -> Gates:
+                corners = [(y[i] - read.top, x[j] - read.left) for i, j in np.argwhere(which)]
+                return self.runner.route_windows(pixels, (height, width), corners)
+
+            return decide_where_needed(ask, len(rows), len(cols))
 
         gates: Gates = self._once("block", (plane, row, col), decide)
         return gates, rows, cols

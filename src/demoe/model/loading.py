@@ -31,7 +31,7 @@ BACKEND_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02
 """The same for backends in half precision."""
 
-ROUTED_AT_ONCE = 16
+ROUTED_AT_ONCE = 8
 """Windows that are decided on together; it changes no decision."""
 
 
