@@ -1,6 +1,6 @@
-"""What is measured on weights once: the halo that they need, and the changes to expect of them.
+"""What is measured on weights once: the halo, changes to expect, the error of half precision.
 
-Both come from restoring a few synthetic pictures with every expert, on the CPU in float32, so that
+All come from restoring a few synthetic pictures with every expert, on the CPU in float32, so that
 the same weights always give the same answer. It is kept with the weights (in the metadata of a
 safetensors file) or, for other people's files, in the cache folder by the file's checksum.
 """
