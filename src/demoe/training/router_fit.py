@@ -2,8 +2,8 @@
 
 In joint training the router sees small batches of features that still change, and one size of
 picture. Here features are computed once and kept, so that batches are large and many degradations
-of several sizes are seen. The largest are windows of the size that place-by-place routing decides
-on; some of those hold several blurs, and are to be called by the one that covers most of them.
+are seen. Some pictures hold two blurs, as the windows of place-by-place routing may do, and are to
+be called by the one that covers most of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from torch.nn import functional as F
 
 from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
+from demoe.training.composites import blend
 from demoe.training.data import SharpImages
 from demoe.training.degradations import degrade
 from demoe.training.random import Draw
 
-WINDOW = 256
-"""Side in pixels of the windows that place-by-place routing decides on."""
-MIXED = 0.4
-"""Share of large windows that hold several blurs."""
+MIXED, LARGE = 0.3, 0.2
+"""Shares of pictures that hold two blurs, and of those as large as the images are."""
 HELD_BACK = 7
 """Every seventh image is held back: it decides when to stop, and how confident to be."""
 PATIENCE = 8
@@ -65,12 +64,12 @@ def fit_router(
     images : SharpImages
         Sharp training images.
     samples : int
-        Blurred pictures: three fifths of ``crop`` px, a fifth of the largest crop of ``images``,
-        a fifth windows of 256 px put together from several crops.
+        Blurred pictures.
     steps : int
         At most this many steps; it stops early when held-back pictures are no longer told better.
     crop, seed : int
-        Side of most pictures in pixels; seed of the degradations.
+        Side of most pictures in pixels, that of the windows of place-by-place routing; seed of the
+        degradations.
     report : callable
         Told a line now and then.
     """
@@ -78,15 +77,15 @@ def fit_router(
     multiple = network.config.multiple
     large = images.largest_crop // multiple * multiple
     small = min(crop, large) // multiple * multiple
-    kinds = [(0.6, small, 0), (0.2, large, 0), (0.2, large, WINDOW // multiple * multiple)]
+    kinds = [(1 - MIXED - LARGE, small, False), (LARGE, large, False), (MIXED, small, True)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
             seen, back = (
                 [
-                    _features(network, part, round(share * count), side, window, number + n, pool)
-                    for n, (share, side, window) in enumerate(kinds)
+                    _features(network, part, round(share * count), side, mixed, number + n, pool)
+                    for n, (share, side, mixed) in enumerate(kinds)
                 ]
                 for part, count, number in (
                     (images.every(HELD_BACK, but=True), samples, 77_777 + 10 * seed),
@@ -104,7 +103,7 @@ def _features(
     images: SharpImages,
     count: int,
     side: int,
-    window: int,
+    mixed: bool,
     seed: int,
     pool: ThreadPoolExecutor,
 ) -> _Group:
@@ -114,8 +113,8 @@ def _features(
     def some(start: int) -> tuple[Tensor, Tensor]:
         draw = Draw(seed * 1_000_003 + start)
         tasks = [(start + i) % len(TASKS) for i in range(min(8, count - start))]
-        if window:
-            pictures, tasks = _windows(images, tasks, side, min(window, 2 * side), draw)
+        if mixed:
+            pictures, tasks = _mixed(images, tasks, side, draw)
         else:
             pictures = degrade(images.batch(len(tasks), side, draw), tasks, draw).image
         features = network.encode(network.pad(pictures))[0]
@@ -123,29 +122,20 @@ def _features(
 
     parts = list(pool.map(some, range(0, count, 8)))
     features, tasks = (torch.cat(column) for column in zip(*parts, strict=True))
-    return _Group(features, tasks, whole=window > 0)
+    return _Group(features, tasks, whole=mixed)
 
 
-def _windows(
-    images: SharpImages, tasks: list[int], side: int, window: int, draw: Draw
+def _mixed(
+    images: SharpImages, tasks: list[int], side: int, draw: Draw
 ) -> tuple[Tensor, list[int]]:
-    """Cut windows (N, 3, window, window) out of 2 x 2 crops; the task is the one with most area."""
+    """Blur pictures (N, 3, side, side) in two ways each; the task is the one with more of it."""
     pictures, dominant = [], []
     for task in tasks:
-        four = [task] * 4
-        if draw.chance(MIXED):
-            four = [t if draw.chance(0.5) else draw.integer(0, len(TASKS)) for t in four]
-        parts = degrade(images.batch(4, side, draw), four, draw).image
-        whole = torch.cat([torch.cat([*parts[:2]], dim=2), torch.cat([*parts[2:]], dim=2)], dim=1)
-        top, left = (draw.integer(0, 2 * side - window + 1) for _ in range(2))
-        pictures.append(whole[:, top : top + window, left : left + window])
-        area = [0] * len(TASKS)
-        for n, t in enumerate(four):
-            rows = side - top if n < 2 else top + window - side
-            columns = side - left if n % 2 == 0 else left + window - side
-            area[t] += max(0, rows) * max(0, columns)
-        dominant.append(area.index(max(area)))
-    return torch.stack(pictures), dominant
+        both = (task, (task + draw.integer(1, len(TASKS))) % len(TASKS))
+        made = blend(lambda: images.batch(1, side, draw), both, side, draw)
+        pictures.append(made.image)
+        dominant.append(int(made.shares.mean(dim=(1, 2)).argmax()))
+    return torch.cat(pictures), dominant
 
 
 def _learn(
