@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -44,6 +45,7 @@ TILED = {
     "tile, tiles of 256": {"pooling": "tile", "tile": 256},
 }
 WINDOWS = (192, 384)
+SUMS = 1.5  # memory that means over windows take, against the network without
 
 
 @dataclass(frozen=True)
@@ -136,15 +138,15 @@ def restored_each_way(model: Model, blurred: Picture, blur: str) -> Iterator[Way
     pixels = blurred.shape[0] * blurred.shape[1]
     give_memory_back(model.device)
     free = free_memory(model.device)
-    fits = free is None or WHOLE_BYTES * model.config.width * pixels <= 0.75 * free
-    whole = untiled(model, blurred, blur, as_it_is) if fits else None
+    needed = WHOLE_BYTES * model.config.width * pixels / (0.75 * (free or math.inf))
+    whole = untiled(model, blurred, blur, as_it_is) if needed <= 1 else None
     for name, fields in TILED.items():
         result = demoe.deblur(blurred, "YXS", recipe=recipe.replace(**fields))
         restored = np.asarray(result.image.compute(scheduler="synchronous"))
         yield Way(name, restored, whole, result.plan.core_shape)
     if whole is not None:
         yield Way("whole picture, untiled", whole)
-        for side in WINDOWS:
+        for side in WINDOWS if needed * SUMS <= 1 else ():
             restored = untiled(model, blurred, blur, in_windows(side))
             yield Way(f"windows of {side}, untiled", restored)
 

@@ -30,7 +30,7 @@ from demoe.sample_images import load_sample
 EXPERT = TASKS[0]
 """The expert that all rows of equal arithmetic run."""
 
-WHOLE_BYTES = 96
+WHOLE_BYTES = 76
 """Most bytes a pixel and a channel of the first level that the bare network was seen to take."""
 
 SMALLEST_WHOLE = 256
