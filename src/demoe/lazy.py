@@ -250,13 +250,14 @@ def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan
     def side(halo: int) -> int:
         return choose_tile(runner, halo, step) if isinstance(recipe.tile, str) else recipe.tile
 
+    alone = max(height, width) <= side(0)
     if not isinstance(recipe.halo, str):
         halo = recipe.halo
-    elif recipe.pooling == "tile" or max(height, width) <= side(runner.halo):
+    elif recipe.pooling == "tile" or alone:
         halo = runner.halo
     else:
         halo = runner.halo_for(source.dtype)
-    tile = side(halo)
+    tile = side(0 if alone else halo)
     if recipe.skip_flat and recipe.tile == "auto":  # cut as little as possible of what is restored
         tile = max(tile, SKIPPING_TILE // step * step)
     return TilePlan(height, width, tile, halo, grid, step)

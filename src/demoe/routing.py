@@ -27,7 +27,7 @@ from demoe.tiling import Box
 ROUTING_BLOCK = 1024
 """Side in pixels of the blocks in which windows are decided on; independent of compute tiles."""
 
-SURVEYED_WHOLE = 768**2
+SURVEYED_WHOLE = 1024**2
 """Pixels of the largest plane that is surveyed as a whole; larger ones by samples."""
 
 SAMPLES, SAMPLE = 3, 256
