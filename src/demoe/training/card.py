@@ -50,6 +50,7 @@ def model_card(
         f"{steps:,} steps in a schedule of {plan.minutes:g} minutes on one machine, batches of "
         f"{plan.batch} crops of {plan.crop} px"
         + (f", {plan.last_crop} px at last" if plan.last_crop else "")
+        + (f", {plan.mixed_share:.0%} of them with two blurs" if plan.mixed_share else "")
         + ", "
         f"AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
         "the router alone to convergence on features of the finished encoder.",
