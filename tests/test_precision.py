@@ -33,7 +33,7 @@ GATES = torch.eye(5)[:1, :, None, None]
 HALVES = [lambda n: AutocastBackend(n, torch.bfloat16), lambda n: OpenVINOBackend(n, half=True)]
 
 
-def test_the_error_is_the_largest_of_all_experts() -> None:
+def test_the_error_is_that_of_the_worst_expert() -> None:
     network = tiny_network()
     exact, half = EagerBackend(network), AutocastBackend(network, torch.bfloat16)
     found = half_error(exact, half)
@@ -41,7 +41,7 @@ def test_the_error_is_the_largest_of_all_experts() -> None:
     with torch.no_grad():
         last = network.experts[4].experts[3]
         last.gamma.mul_(1000)
-    assert half_error(exact, half) > 10 * found
+    assert half_error(exact, half) > 2 * found
     with torch.no_grad():
         last.gamma.fill_(torch.nan)
     assert half_error(exact, half) == torch.inf
@@ -59,11 +59,11 @@ def test_half_precision_is_used_where_it_is_fast_and_near(model, backend, monkey
         model.__dict__.pop("coarse_backend", None)
         return model.coarse_backend.name
 
-    assert found(False, 0.1) == found(True, 1.0) == found(True, float("inf")) == backend
-    assert found(True, 0.9) == f"{backend}, bfloat16"
+    assert found(False, 0.1) == found(True, 0.5) == found(True, float("inf")) == backend
+    assert found(True, 0.4) == f"{backend}, bfloat16"
     # A graph that computes something else is not used.
     monkeypatch.setattr(loading, "HALF_TOLERANCE", 0.0)
-    assert found(True, 0.9) == ("torch, bfloat16" if backend == "torch" else "openvino")
+    assert found(True, 0.4) == ("torch, bfloat16" if backend == "torch" else "openvino")
 
 
 @pytest.mark.parametrize("make", HALVES, ids=["torch", "openvino"])

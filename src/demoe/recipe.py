@@ -66,8 +66,8 @@ class Recipe:
         ``"preserve"`` restores the input's local mean after models that change it,
         ``"model"`` keeps what the network gives.
     precision : str
-        ``"auto"``: 8-bit images in half precision where the device is faster at it and no value
-        changes by more than a level (measured on the weights), ``"full"``: all in float32.
+        ``"auto"``: 8-bit images in half precision where the device is faster at it and 99 % of
+        values change by less than half a level (measured on the weights), ``"full"``: float32.
 
     Raises
     ------

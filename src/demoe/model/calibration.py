@@ -39,7 +39,7 @@ from demoe.model.zoo import cache_dir
 METADATA_KEY = "calibration"
 """Where safetensors files hold it."""
 
-VERSION = 2
+VERSION = 3
 """Of the way of measuring; what another version has measured is measured again."""
 
 PRECISIONS = {"8-bit": 1 / 510, "16-bit": 1 / 131070}
@@ -80,7 +80,7 @@ class Calibration:
     guard : Bounds
         The largest plausible changes.
     bfloat16 : float
-        Largest error, in 8-bit steps, of a restoration that is computed in bfloat16.
+        Error, in 8-bit steps, of what is computed in bfloat16 (`demoe.model.precision.half_error`).
     version : int
         Of the way of measuring.
     """

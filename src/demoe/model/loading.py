@@ -20,7 +20,7 @@ from demoe.model.config import NetworkConfig
 from demoe.model.download import sha256_of
 from demoe.model.network import DeMoENet, keep_top
 from demoe.model.pooling import Attention, Backend, EagerBackend
-from demoe.model.precision import HALVES, AutocastBackend, half_error, multiplies_bfloat16
+from demoe.model.precision import HALVES, NEAR, AutocastBackend, half_error, multiplies_bfloat16
 from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
@@ -102,14 +102,14 @@ class Model:
 
         On a CPU the error stands in the calibration, since there it takes seconds to measure.
         """
-        dtype, allowed = HALVES.get(self.device.type, (None, 0.0))
+        dtype = HALVES.get(self.device.type)
         on_cpu = self.device.type == "cpu"
         if dtype is None or (on_cpu and not multiplies_bfloat16()):
             return self.backend
         half = AutocastBackend(self.network, dtype)
         exact = EagerBackend(self.network)
         error = self.calibration.bfloat16 if on_cpu else half_error(exact, half)
-        if error >= allowed:
+        if error >= NEAR:
             return self.backend
         return half if self.backend.name == exact.name else _half_graph(self.backend, half)
 
