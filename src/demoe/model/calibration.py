@@ -49,8 +49,8 @@ steps a larger share, so that these hold for them, too."""
 TILING_MARGIN = 4.0
 """How much larger the error may be on other pictures than on those that are tried here."""
 
-CHANGE_MARGIN = 4.0
-"""The same for the changes that a restoration makes."""
+CHANGE_MARGIN = 5.0
+"""How much larger the changes that a restoration makes may be there."""
 
 LEAST = Bound(0.02, 0.25)
 """Changes that are always plausible, however little a network does."""
