@@ -158,7 +158,7 @@ def test_strange_pictures_do_not_blow_up_the_bundled_network(bundled: Model, nam
     # need no fallback; far outside, cells may well keep their source.
     before = STRANGE[name]
     change, implausible = largest_change(bundled, before, bundled.calibration.guard)
-    if 0 <= before.min() and before.max() <= 1:
+    if before.min() >= 0 and before.max() <= 1:
         assert implausible == 0
     assert 0 < change < max(1, np.abs(before).max()) / 3
 

@@ -1,7 +1,6 @@
 """What a person does, in a real window, from an image to a saved result."""
 
 import threading
-import time
 
 import dask.array as da
 import numpy as np
@@ -66,9 +65,9 @@ def test_cancel_stops_between_tiles_and_leaves_the_viewer_as_it_was(viewer, widg
     widget.cancel.click()
     assert widget.session.state == "cancelling"
     assert not widget.cancel.isEnabled()
-    started = time.monotonic()
+    done = widget.session.done
     finish(widget)
-    assert time.monotonic() - started < 5
+    assert widget.session.done <= done + 2  # no more than what was under way
     assert widget.session.done < widget.session.total
     assert list(viewer.layers) == before
     assert widget.run.isEnabled()
