@@ -37,8 +37,7 @@ class OpenVINOBackend:
     network : DeMoENet
         On the CPU, in evaluation mode.
     half : bool
-        Restore in bfloat16, for CPUs that multiply it; what is found out about pictures, their
-        features and the attention, stays in float32.
+        Restore in bfloat16, for CPUs that multiply it; features alone stay in float32.
     """
 
     def __init__(self, network: DeMoENet, *, half: bool = False) -> None:
