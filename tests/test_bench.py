@@ -202,9 +202,9 @@ def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):
     [
         (2048, None, 2048),
         (2048, 100e9, 2048),
-        (2048, 16e9, 1024),
-        (2048, 4e9, 512),
-        (1040, 4e9, 512),
+        (2048, 12e9, 1024),
+        (2048, 3e9, 512),
+        (1040, 3e9, 512),
         (2048, 1e7, None),
         (128, 1e6, None),
     ],

@@ -148,7 +148,7 @@ def test_every_order_of_axes_means_the_same_planes(shallow: Path, axes: str, sha
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
 def test_every_type_is_kept_and_scaled_alike(shallow: Path, dtype: str) -> None:
-    fields = {**SMALL, "model": shallow, "routing": "defocus"}
+    fields = {**SMALL, "model": shallow, "routing": "defocus", "precision": "full"}
     image = as_dtype(picture(40, 70), dtype)
     top = np.iinfo(dtype).max if np.dtype(dtype).kind in "ui" else 1.0
     values = (image / top).astype(np.float32)
