@@ -65,7 +65,8 @@ def cells_of_labels(
     Parameters
     ----------
     labels : Labels
-        At any resolution and place; it may have fewer axes than the image. Lazy data stay lazy.
+        At any resolution and place, turned and sheared as it may be; it may have fewer axes than
+        the image. Lazy data stay lazy.
     image : Image
         The image.
     axes : str
@@ -83,33 +84,29 @@ def cells_of_labels(
     Raises
     ------
     AxesError
-        If the labels have more axes than the image, or are rotated or sheared against it.
+        If the labels have more axes than the image.
     """
     spatial = axes.removesuffix("S")
     _check_axes(labels, image)
     matrix, origin = _between(image, labels)
+    # Along axes that run alike, the labels' places vary with one axis of the image alone.
     used = np.abs(matrix) > ROUNDING * np.abs(matrix).max()
-    if max(used.sum(axis=0).max(), used.sum(axis=1).max()) > 1:
-        raise AxesError(
-            f"The labels layer {labels.name!r} is rotated or sheared against {image.name!r}; give "
-            "both the same rotation and shear."
-        )
     centres = [_centres(a, part, pitch) for a, part in zip(spatial, region, strict=False)]
+    grid = np.meshgrid(*centres, indexing="ij", sparse=True)
     values = finest(labels)
-    if not isinstance(values, np.ndarray):
-        values = da.asarray(values)
-    inside: Any = True
+    places, inside = [], np.ones([1] * len(grid), bool)
     for axis, length in enumerate(values.shape):
-        place = origin[axis] + sum(matrix[axis, j] * centres[j] for j in np.flatnonzero(used[axis]))
-        at = np.floor(np.round(np.atleast_1d(place), 6) + 0.5).astype(int)
-        values = np.take(values, np.clip(at, 0, length - 1), axis=axis)
-        hit = (at >= 0) & (at < length)
-        inside = inside & hit.reshape([-1 if u and hit.size > 1 else 1 for u in used[axis]])
-    # Axes that the image does not move along have one entry left; they go first and away.
-    order = np.argsort([row.argmax() if row.any() else -1 for row in used], kind="stable")
-    shape = [len(c) if used[:, j].any() else 1 for j, c in enumerate(centres)]
-    found = values.transpose(order.tolist()).reshape(shape) * inside
-    return cells_to_image_order(np.broadcast_to(found, [len(c) for c in centres]), axes)
+        place = np.full([1] * len(grid), origin[axis])
+        for j in np.flatnonzero(used[axis]):
+            place = place + matrix[axis, j] * grid[j]
+        at = np.floor(np.round(place, 6) + 0.5).astype(int)
+        inside = inside & (at >= 0) & (at < length)
+        places.append(np.clip(at, 0, length - 1))
+    if isinstance(values, np.ndarray):
+        found = values[tuple(places)]
+    else:
+        found = da.asarray(values).vindex[tuple(np.broadcast_arrays(*places))]
+    return cells_to_image_order(np.broadcast_to(found * inside, [len(c) for c in centres]), axes)
 
 
 def cells_of_shapes(

@@ -229,7 +229,6 @@ SMALL = np.array([[7, 9], [8, 9], [8, 10]], float)
 BAD_MAPS = {
     "holds integers from 0 to 5, but this one goes from 7 to 7": (np.full((900, 900), 7), {}),
     "'mine' has 3 axes": (np.ones((3, 9, 9), int), {}),
-    "'mine' is rotated or sheared": (np.ones((9, 9), int), {"rotate": 5}),
     "holds no centre of a cell": (np.ones((9, 9), int), {"translate": (999, 0)}),
     "larger than a cell": (SMALL, {"shape_type": "polygon"}),
     "has the task 'x'": (SMALL, {"shape_type": "polygon", "features": {"task": ["x"]}}),

@@ -53,6 +53,9 @@ PLACES = {
         {"scale": (1.01, 0.6), "translate": (7, -2)},
     ),
     "flipped": ((100, 130), {}, {"scale": (-1, 1), "translate": (99.2, 0.1)}),
+    "turned": ((90, 120), {}, {"rotate": 20, "scale": (1.2, 0.9), "translate": (5.1, -3.3)}),
+    "sheared": ((100, 130), {}, {"shear": (0.4,), "translate": (2.2, 1.3)}),
+    "the image turned": ((100, 130), {"rotate": -35, "scale": (0.5, 0.5)}, {"translate": (0, 9)}),
     "both turned": (
         (33, 44),
         {"rotate": 30, "shear": (0.2,), "scale": (0.5, 0.5)},
@@ -85,10 +88,8 @@ def test_units_are_turned_into_each_other():
         np.testing.assert_array_equal(of_labels(labels, image), plain)
 
 
-def test_labels_of_a_turned_layer_are_refused():
+def test_labels_with_too_many_axes_are_refused():
     image = Image(np.zeros((100, 130), np.uint8))
-    with pytest.raises(demoe.AxesError, match="'mine' is rotated or sheared"):
-        of_labels(Labels(some_labels(100, 130), rotate=20, name="mine"), image)
     with pytest.raises(demoe.AxesError, match="'mine' has 3 axes"):
         of_labels(Labels(some_labels(2, 100, 130), name="mine"), image)
     with pytest.raises(demoe.AxesError, match="has 3 axes"):
@@ -106,6 +107,13 @@ def test_labels_of_a_stack_meet_its_planes():
     found = of_labels(part, image, "ZYX")
     assert found[0].max() == found[3].max() == 0
     np.testing.assert_array_equal(found[1], one[0])
+    # Turned in the plane, plane by plane.
+    turned = Labels(part.data, scale=(2, 1, 1), translate=(2, 8, -7), rotate=25)
+    found = of_labels(turned, image, "ZYX")
+    assert found[0].max() == found[3].max() == 0
+    for plane in (0, 1):
+        alone = Labels(part.data[plane], translate=(8, -7), rotate=turned.rotate[1:, 1:])
+        np.testing.assert_array_equal(found[plane + 1], seen(Image(image.data[0]), alone))
     # Other orders of axes, and colours.
     turned = Image(np.zeros((100, 130, 4), np.uint8), rgb=False)
     found = of_labels(Labels(np.moveaxis(np.stack([flat] * 4), 0, 2)), turned, "YXZ")
