@@ -19,7 +19,7 @@ import demoe
 from demoe.picture import psnr
 from demoe.training.commands import load_held_out
 from demoe.training.composites import Composite, composites
-from demoe.training.mixed import ONE_BLUR, SOME_BLUR
+from demoe.training.mixed import telling_cells
 
 SIDE, STEP = 640, 6
 """Pixels of a frame's side, and of the way from one to the next."""
@@ -50,7 +50,7 @@ def frames(picture: Composite, count: int, rng: np.random.Generator) -> list[Com
 
 def right_cells(view: Composite, found: np.ndarray, pitch: int) -> tuple[int, int]:
     """Return how many cells of one blur are called by it, and how many there are."""
-    telling = (view.cells(pitch).max(axis=0) >= ONE_BLUR) & (view.change(pitch) >= SOME_BLUR)
+    telling = telling_cells(view, pitch)
     return int((view.expert_map(pitch) == found)[telling].sum()), int(telling.sum())
 
 

@@ -209,8 +209,8 @@ def test_summaries() -> None:
     table = made_mixed().table()
     assert "| blurred | 21.00 dB | | | | |" in table
     assert "| one decision | 22.00 dB | +1.00 dB | | | 50 % |" in table
-    assert "| local routing | 22.20 dB | +1.20 dB | +0.20 dB | 1 of 2 pictures | 50 % |" in table
-    assert "| painted truth | 23.00 dB | +2.00 dB | +1.00 dB | 2 of 2 pictures | |" in table
+    assert "| +1.20 dB | +0.20 ± 0.30 dB | 1 of 2 pictures | 50 % |" in table
+    assert "| +2.00 dB | +1.00 ± 0.00 dB | 2 of 2 pictures | |" in table
     assert "10 of 16 cells hold one blur to tell" in table
     assert "right in 50 % of five, 80 % with motion as one." in table
     figures = json.loads(json.dumps(made_mixed().to_dict()))

@@ -300,6 +300,8 @@ def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
         {"crop": 8},
         {"rate": 0},
         {"crop": 128, "last_crop": 96},
+        {"mixed_share": 1.1},
+        {"mixed_share": float("nan")},
     ],
     ids=str,
 )

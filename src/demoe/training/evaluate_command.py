@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mixed", action="store_true", help="measure routing on pictures with several blurs"
     )
     parser.add_argument(
-        "--pictures", type=count, default=20, help="pictures with several blurs (default 20)"
+        "--pictures", type=count, default=60, help="pictures with several blurs (default 60)"
     )
     parser.add_argument(
         "--recipe", type=Path, help="JSON file of settings to measure routing with (--mixed)"

@@ -91,17 +91,21 @@ class MixedScores:
         return f"{markdown(head, rows)}\n\n{words}\n\n{confusion_table(found)}"
 
     def _row(self, name: str) -> tuple[str, ...]:
-        values, one = self.psnr[name], self.psnr[IMAGE]
         gain = against = better = ""
         if name != BLURRED:
             gain = f"{self.mean(name) - self.mean(BLURRED):+.2f} dB"
         if name not in (BLURRED, IMAGE):
-            against = f"{self.mean(name) - self.mean(IMAGE):+.2f} dB"
-            wins = sum(a > b for a, b in zip(values, one, strict=True))
-            better = f"{wins} of {len(one)} pictures"
+            more = np.subtract(self.psnr[name], self.psnr[IMAGE])
+            against = f"{more.mean():+.2f}{_standard_error(more)} dB"
+            better = f"{(more > 0).sum()} of {more.size} pictures"
         right = self.confusion.get(name)
         share = f"{100 * accuracy(right):.0f} %" if right else ""
         return name, f"{self.mean(name):.2f} dB", gain, against, better, share
+
+
+def _standard_error(values: NDArray[np.floating]) -> str:
+    """Return the standard error of a mean in words; nothing for a single value."""
+    return f" ± {values.std(ddof=1) / values.size**0.5:.2f}" if values.size > 1 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,12 @@ class Restored:
 
     pictures: dict[str, Pixels]
     maps: dict[str, ExpertMap]
+
+
+def telling_cells(picture: Composite, pitch: int) -> NDArray[np.bool_]:
+    """Say in which cells one blur, and enough of it, was at work: there a choice can be judged."""
+    one_blur = picture.cells(pitch).max(axis=0) >= ONE_BLUR
+    return np.asarray(one_blur & (picture.change(pitch) >= SOME_BLUR))
 
 
 def restore(model: Model, picture: Composite, recipe: Recipe) -> Restored:
@@ -163,9 +173,8 @@ def measure_mixed(
         results.append(result)
         for name, values in {BLURRED: picture.blurred, **result.pictures}.items():
             found.setdefault(name, []).append(psnr(values, picture.target))
-        telling = picture.cells(pitch).max(axis=0) >= ONE_BLUR
-        telling &= picture.change(pitch) >= SOME_BLUR
-        telling &= result.maps[LOCAL] > 0  # flat or failed cells are not decided
+        # Flat or failed cells are not decided.
+        telling = telling_cells(picture, pitch) & (result.maps[LOCAL] > 0)
         cells += telling.size
         true = picture.expert_map(pitch)[telling]
         for name, counts in confusion.items():
