@@ -69,14 +69,18 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `demoe.io.write_image` takes: experts, gates, confidence, provenance; or nothing.
+        What `demoe.io.write_image` takes: experts, gates, confidence, painted, provenance; or
+        nothing.
     """
     left = ours(meta)
     if "expert_map" not in left:
         return {}
+    cells = {
+        name: None if left.get(key) is None else image.of_cells(left[key], left["pitch"])
+        for name, key in (("experts", "expert_map"), ("confidence",) * 2, ("painted",) * 2)
+    }
     return {
-        "experts": image.of_cells(left["expert_map"], left["pitch"]),
-        "confidence": image.of_cells(left["confidence"], left["pitch"]),
+        **cells,
         "gates": da.from_array(left["gates"]),
         "provenance": dict(left["provenance"]),
     }

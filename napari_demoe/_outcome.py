@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from demoe.correction import wishes
 from napari_demoe._job import Finished, Job
 
 
@@ -37,12 +38,11 @@ class Outcome:
         layer : array of int, optional
             Cells of the layer that is chosen beside it; by default those of before count on.
         """
-        # The rest of the map is what the last result follows, which is no new wish.
-        new = shown != self.finished.expert_map
-        by_hand = np.where(new, shown, self.by_hand)
+        by_hand = wishes(shown, self.finished.expert_map, self.by_hand)
         if layer is not None:
             return by_hand, np.asarray(layer)
-        return by_hand, np.where(new & (shown == 0), 0, self.by_layer)
+        taken_back = (shown != self.finished.expert_map) & (shown == 0)
+        return by_hand, np.where(taken_back, 0, self.by_layer)
 
 
 def joined(by_hand: np.ndarray, by_layer: np.ndarray) -> np.ndarray:

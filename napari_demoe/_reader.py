@@ -94,20 +94,11 @@ def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
     return levels
 
 
-def maps_beside(path: Path) -> list[Path | None]:
-    """Return where the writer put the expert map and the confidence of an image, if it did."""
-    if path.is_dir():
-        places = [path / "labels" / "expert_map", path / "demoe" / "confidence"]
-    else:
-        stem = path.name.removesuffix(path.suffix).removesuffix(".ome")
-        places = [path.with_name(f"{stem}.{kind}.tif") for kind in ("experts", "confidence")]
-    return [place if place.exists() else None for place in places]
-
-
 def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:
     """Read the maps of an image; the expert map comes last, to lie over the other."""
     import demoe
     from demoe.axes import plane_axes
+    from demoe.io._names import places_beside
     from napari_demoe._maps import (
         cells_to_layer_order,
         confidence_kwargs,
@@ -116,7 +107,11 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
     )
 
     letters = plane_axes(image.axes) + "YX"
-    experts, confidence = (place and demoe.open_image(place) for place in maps_beside(path))
+    places = places_beside(path)
+    experts, confidence = (
+        demoe.open_image(places[kind]) if places[kind].exists() else None
+        for kind in ("experts", "confidence")
+    )
     if experts is None:
         return []
     down, across = (round(experts.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")

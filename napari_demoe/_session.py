@@ -512,6 +512,7 @@ class Session:
             "expert_map": done.expert_map,
             "gates": done.gates,
             "confidence": done.confidence,
+            "painted": done.result.painted,
             "pitch": tuple(done.pitch),
             "provenance": dict(done.provenance),
         }

@@ -98,6 +98,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--describe", metavar="SENTENCE", help="say what is wrong, for --routing")
     parser.add_argument("--axes", help="letters of TCZYXS, for example ZYX; else from the file")
     parser.add_argument("--expert-map", type=Path, help="painted map: 0 router, 1-5 an expert")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="OUTPUT",
+        help="finished output of this input: compute only what is painted on its map or --expert-map",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     where = parser.add_mutually_exclusive_group()
@@ -172,6 +178,9 @@ def _run(arguments: argparse.Namespace) -> int:
         painted = open_image(arguments.expert_map)
     output: Path = arguments.output
     many = not output.name.lower().endswith(tuple(SUFFIXES_OUT))
+    if arguments.earlier and many:
+        raise RecipeError("--earlier is for a single image; give the output a suffix.")
+    settings = None if arguments.earlier and recipe == Recipe() else recipe
     jobs = _folder_jobs(arguments.input, output) if many else [(arguments.input, output)]
     reports, code = [], DONE
     with _client(arguments.scheduler) as client:
@@ -184,9 +193,10 @@ def _run(arguments: argparse.Namespace) -> int:
                     report = run(
                         source,
                         target,
-                        recipe,
+                        settings,
                         axes=arguments.axes,
                         expert_map=painted,
+                        earlier=arguments.earlier,
                         resume=arguments.resume,
                         overwrite=arguments.overwrite,
                         workers=arguments.workers,

@@ -1,4 +1,4 @@
-"""Which tiles a person's corrections of the expert map change."""
+"""What a person's corrections of an expert map ask for, and which tiles they change."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from numpy.typing import NDArray
 
 from demoe.gates import PaintedMap, cells_around
 from demoe.tiling import TilePlan
+
+Cells = NDArray[np.integer]
+
+
+def wishes(shown: Cells, followed: Cells, painted: Cells) -> Cells:
+    """Return what a person wants of each cell, who changed an expert map; 0: let the router decide.
+
+    Parameters
+    ----------
+    shown : ndarray of int
+        The map as it is now, 0 to 5.
+    followed : ndarray of int
+        The map of the result; where nothing was changed, it is no wish.
+    painted : ndarray of int
+        What the result followed of a person's wishes so far, which holds there.
+    """
+    return np.where(shown != followed, shown, painted)
 
 
 def stale_tiles(

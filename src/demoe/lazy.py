@@ -26,7 +26,7 @@ from demoe.gates import PaintedMap
 from demoe.image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.planes import PlaneWork
+from demoe.planes import PlaneWork, touched
 from demoe.reading import Plane, half_will_do, make_runner
 from demoe.recipe import TASKS, Recipe
 from demoe.sizing import choose_tile
@@ -77,6 +77,12 @@ class Deblurred:
     plan: TilePlan
     work: PlaneWork = field(repr=False)
 
+    @property
+    def painted(self) -> NDArray[np.uint8] | None:
+        """What a person chose, 0 to 5, with the axes of the expert map; None without a map."""
+        painted = self.work.painted
+        return None if painted is None else np.broadcast_to(painted.cells, self.expert_map.shape)
+
     def as_image(self) -> LazyImage:
         """Return the restored pixels with the source's axes, scale, units and names."""
         return self.source.with_data(self.image, name=f"{self.source.name} deblurred")
@@ -87,7 +93,7 @@ class Deblurred:
         What this result found out already serves the new one, so that only its changed tiles cost
         anything: `changed_from` lists them.
         """
-        painted = _paint(self.source, expert_map, self.recipe.pitch)
+        painted = paint(self.source, expert_map, self.recipe.pitch)
         work = self.work.repainted(painted, _stale(self.work, painted))
         return _describe(work, load_model(self.recipe.model, self.recipe.device))
 
@@ -160,7 +166,7 @@ def deblur(
     loaded = load_model(recipe.model, recipe.device)
     runner = make_runner(loaded, recipe, source.dtype)
     plan = make_plan(source, recipe, runner)
-    painted = None if expert_map is None else _paint(source, expert_map, recipe.pitch)
+    painted = None if expert_map is None else paint(source, expert_map, recipe.pitch)
     routing = resolve_routing(recipe, plan)
     piece = choose_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
     return _describe(PlaneWork(source, recipe, plan, routing, painted, piece), loaded)
@@ -205,8 +211,8 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
     )
 
 
-def _paint(source: LazyImage, values: Any, pitch: int) -> PaintedMap:
-    """Lay a person's map over the cells of an image."""
+def paint(source: LazyImage, values: Any, pitch: int) -> PaintedMap:
+    """Lay a person's map over the cells of an image; see `deblur`."""
     if isinstance(values, str | os.PathLike):
         values = open_image(values)
     along, step = plane_axes(source.axes), None
@@ -300,12 +306,19 @@ def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     return from_canonical(block[None, None, None], work.image.axes)
 
 
-def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return cells of a restored block in which the network failed, by index in the expert map."""
+def tile_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the cells that a restored block touches, by index in the expert map."""
     index = dict(zip(work.image.axes, block_id, strict=True))
     along = tuple(index[letter] for letter in plane_axes(work.image.axes))
-    cells = work.failed_cells(_plane(index), index["Y"], index["X"])
-    return [(*along, *cell) for cell in cells]
+    rows, cols = touched(work.plan.tile_at(index["Y"], index["X"]).core, work.recipe.pitch)
+    return [(*along, row, col) for row in rows for col in cols]
+
+
+def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return cells of a restored block in which the network failed, by index in the expert map."""
+    plane = _plane(dict(zip(work.image.axes, block_id, strict=True)))
+    failed = work.failed_cells(plane)
+    return [cell for cell in tile_cells(work, block_id) if cell[-2:] in failed]
 
 
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:

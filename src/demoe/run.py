@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from dask import config as dask_config
 from dask.base import optimize
 from numpy.typing import NDArray
 
+from demoe.earlier import Correction, correct
 from demoe.engine import LANES
 from demoe.errors import Cancelled, OutputError, RecipeError
 from demoe.image import LazyImage
@@ -83,6 +85,7 @@ def run(
     *,
     axes: str | None = None,
     expert_map: Any = None,
+    earlier: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     workers: int = 1,
@@ -102,6 +105,10 @@ def run(
         As in `demoe.deblur`.
     output : path-like
         Its suffix decides the format: .ome.zarr, .ome.tif, .tif, .png, .jpg.
+    earlier : path-like, optional
+        A finished output of the same image: what ``expert_map`` corrects in it, or what was painted
+        on the map that is stored with it, is computed, and all other tiles are taken from it.
+        Settings are those that it was made with.
     resume : bool
         Go on with an interrupted run of the same image, recipe and network; without one, begin.
     overwrite : bool
@@ -126,8 +133,13 @@ def run(
     began = time.monotonic()
     if workers < 1:
         raise RecipeError(f"workers must be at least 1, not {workers}.")
-    result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
-    target = Path(output)
+    target, correction = Path(output), None
+    if earlier is None:
+        result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
+    else:
+        at_once = partial(_compute, client=client)
+        correction = correct(earlier, source, axes, recipe, expert_map, at_once, **fields)
+        result = correction.after
     check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
     folder = target.with_name(f".{target.name}.demoe-run")
     if folder.exists() and not (resume or overwrite):
@@ -137,9 +149,11 @@ def run(
         )
     open_store = TileStore.resume if resume else TileStore.create
     with _system_errors(target), open_store(folder, result.image) as store:
-        before = len(store.done)
         try:
             watch = _Watch(progress, cancel, "resume goes on from there")
+            if correction is not None:
+                _take_over(correction, store, watch)
+            before = len(store.done)
             _compute_tiles(result, store, workers, client, watch)
             experts = _finish(result, store, target, overwrite, watch, client)
             failed = len(store.failed)
@@ -218,6 +232,20 @@ class _Watch:
             self.progress(done, total, message)
         if self.cancel is not None and self.cancel.is_set():
             raise Cancelled(f"Stopped with {done} of {total} tiles done; {self.consequence}.")
+
+
+def _take_over(correction: Correction, store: TileStore, watch: _Watch) -> None:
+    """Put the tiles that a correction does not change into the store."""
+    total = math.prod(correction.after.image.numblocks)
+    for index, values, failed in correction.kept():
+        if index not in store.done:
+            store.put(index, values, failed)
+        watch(len(store.done), total, "taking over tiles")
+
+
+def _compute(lazy: da.Array, *, client: Any) -> Any:
+    """Compute an array here or on a cluster."""
+    return np.asarray(lazy) if client is None else client.compute(lazy).result()
 
 
 def _compute_tiles(
@@ -311,9 +339,13 @@ def _finish(
     if store.failed:
         expert_map = expert_map.copy()
         expert_map[tuple(np.transpose(list(store.failed)))] = 0
-    experts, sure = (
-        result.source.of_cells(da.from_array(cells, chunks=result.expert_map.chunks), result.pitch)
-        for cells in (expert_map, confidence)
+    experts, sure, painted = (
+        None
+        if cells is None
+        else result.source.of_cells(
+            da.from_array(cells, chunks=result.expert_map.chunks), result.pitch
+        )
+        for cells in (expert_map, confidence, result.painted)
     )
     # On this machine, even where a cluster is dask's default: the tiles lie here.
     with dask_config.set(scheduler="threads"):
@@ -323,6 +355,7 @@ def _finish(
             experts=experts,
             gates=gates,
             confidence=sure,
+            painted=painted,
             provenance=result.provenance,
             overwrite=overwrite,
             progress=tell,

@@ -12,6 +12,12 @@ ZARR = (".zarr",)
 
 SUFFIXES_IN = (*TIFF, *PHOTOS, *ZARR)
 SUFFIXES_OUT = (".tif", ".tiff", *PNG, *JPEG, *ZARR)
+_BESIDE = {
+    "experts": ("labels/expert_map", "experts.tif"),
+    "confidence": ("demoe/confidence", "confidence.tif"),
+    "painted": ("demoe/painted", "painted.tif"),
+    "record": ("zarr.json", "demoe.json"),
+}
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
@@ -33,3 +39,21 @@ def stem_of(path: Path) -> str:
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a zarr group or array."""
     return path.is_dir() and any((path / marker).is_file() for marker in ZARR_MARKERS)
+
+
+def places_beside(path: Path) -> dict[str, Path]:
+    """Return where an image's maps and record are written: within a zarr, else beside the file.
+
+    Parameters
+    ----------
+    path : Path
+        The image, which need not exist.
+
+    Returns
+    -------
+    dict of str to Path
+        Places of "experts", "confidence", "painted" and "record".
+    """
+    if path.is_dir() or suffix_of(path) in ZARR:
+        return {kind: path / inside for kind, (inside, _) in _BESIDE.items()}
+    return {k: path.with_name(f"{stem_of(path)}.{end}") for k, (_, end) in _BESIDE.items()}

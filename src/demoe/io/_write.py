@@ -14,7 +14,7 @@ from demoe.errors import OutputError
 from demoe.image import LazyImage
 from demoe.io._atomic import check_target, partial_output
 from demoe.io._bands import Progress, iter_bands
-from demoe.io._names import PHOTOS, SUFFIXES_OUT, ZARR, stem_of, suffix_of
+from demoe.io._names import PHOTOS, SUFFIXES_OUT, ZARR, places_beside, suffix_of
 from demoe.io._tiff_writer import check_tiff, write_tiff
 from demoe.io._zarr_writer import check_zarr, write_zarr
 from demoe.io.photos import check_photo, encode_photo
@@ -30,6 +30,7 @@ def write_image(
     experts: LazyImage | None = None,
     gates: LazyImage | da.Array | None = None,
     confidence: LazyImage | None = None,
+    painted: LazyImage | None = None,
     provenance: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -51,6 +52,9 @@ def write_image(
     confidence : LazyImage, optional
         How sure the choice of experts is, one value a routing cell. In zarr it becomes
         demoe/confidence, else the sibling NAME.confidence.tif.
+    painted : LazyImage, optional
+        A person's choices, one value a routing cell. In zarr they become demoe/painted, else the
+        sibling NAME.painted.tif.
     provenance : dict, optional
         What JSON can hold; the attribute "demoe" in zarr, else the sibling NAME.demoe.json.
     overwrite : bool, default False
@@ -76,7 +80,12 @@ def write_image(
     kind = suffix_of(target)
     # One text for the check and the file, so that nothing unserialisable is met half-way.
     record = None if provenance is None else json.dumps(provenance, indent=2)
-    beside = {} if kind in ZARR else _siblings(target, experts, confidence, record)
+    parts = {"experts": experts, "confidence": confidence, "painted": painted, "record": record}
+    beside = {
+        place: content
+        for name, place in places_beside(target).items()
+        if kind not in ZARR and (content := parts[name]) is not None
+    }
     for name in beside:
         check_target(name, overwrite=overwrite)
     with ExitStack() as stack:
@@ -89,6 +98,7 @@ def write_image(
                 experts=experts,
                 gates=gates.data if isinstance(gates, LazyImage) else gates,
                 confidence=confidence,
+                painted=painted,
                 provenance=provenance,
                 progress=progress,
             )
@@ -138,21 +148,9 @@ def check_output(
         )
     check = check_zarr if kind in ZARR else check_photo if kind in PHOTOS else check_tiff
     check(target, image)
-    beside = _sibling_names(target) if with_experts and kind not in ZARR else ()
+    beside = places_beside(target).values() if with_experts and kind not in ZARR else ()
     for name in (target, *beside):
         check_target(name, overwrite=overwrite)
-
-
-def _sibling_names(target: Path) -> tuple[Path, Path, Path]:
-    """Name the expert map, the confidence and the provenance of an image file."""
-    ends = ("experts.tif", "confidence.tif", "demoe.json")
-    experts, confidence, record = (target.with_name(f"{stem_of(target)}.{end}") for end in ends)
-    return experts, confidence, record
-
-
-def _siblings(target: Path, *contents: LazyImage | str | None) -> dict[Path, LazyImage | str]:
-    named = zip(_sibling_names(target), contents, strict=True)
-    return {name: content for name, content in named if content is not None}
 
 
 def _write_photo(target: Path, partial: Path, image: LazyImage, progress: Progress | None) -> None:

@@ -45,6 +45,7 @@ def write_zarr(
     experts: LazyImage | None,
     gates: da.Array | None,
     confidence: LazyImage | None,
+    painted: LazyImage | None,
     provenance: dict[str, Any] | None,
     progress: Progress | None,
 ) -> None:
@@ -63,13 +64,20 @@ def write_zarr(
         Expert weights, stored as they are in demoe/gates.
     confidence : LazyImage, optional
         How sure the choice of experts is, stored in demoe/confidence with the axes of the map.
+    painted : LazyImage, optional
+        A person's choices, stored in demoe/painted with the axes of the map.
     provenance : dict, optional
         What JSON can hold; stored in the attribute "demoe".
     progress : callable, optional
         Told about each block that was computed.
     """
     with _nothing_runs_on():
-        _write_root(target, image, experts, gates, confidence, provenance, progress)
+        root = _write_root(target, image, experts, provenance, progress)
+        if gates is not None:
+            _write_cells(root, "gates", gates, None)
+        for name, cells in (("confidence", confidence), ("painted", painted)):
+            if cells is not None:
+                _write_cells(root, name, cells.data, cells.axes)
 
 
 @contextmanager
@@ -95,11 +103,9 @@ def _write_root(
     target: Path,
     image: LazyImage,
     experts: LazyImage | None,
-    gates: da.Array | None,
-    confidence: LazyImage | None,
     provenance: dict[str, Any] | None,
     progress: Progress | None,
-) -> None:
+) -> zarr.Group:
     root = zarr.create_group(target, zarr_format=3)
     shapes = level_shapes(*image.plane_shape, largest=PYRAMID_TOP)
     arrays = [_create_level(root, image, level, shape) for level, shape in enumerate(shapes)]
@@ -117,10 +123,7 @@ def _write_root(
     root.attrs["demoe"] = {**(provenance or {}), "axes": image.axes}
     if experts is not None:
         _write_experts(root, image, experts, len(shapes))
-    if gates is not None:
-        _write_cells(root, "gates", gates, None)
-    if confidence is not None:
-        _write_cells(root, "confidence", confidence.data, confidence.axes)
+    return root
 
 
 def _stored_letters(image: LazyImage) -> str:

@@ -1,0 +1,32 @@
+"""What a result's file says of its making."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from demoe.errors import ImageError
+from demoe.io._names import places_beside
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the provenance that was written with a result, see `demoe.Deblurred`.
+
+    Raises
+    ------
+    ImageError
+        If there is none, or it cannot be read.
+    """
+    place = places_beside(path)["record"]
+    try:
+        text = json.loads(place.read_text(encoding="utf-8"))
+        found = text["attributes"]["demoe"] if place.parent == path else text
+    except (OSError, ValueError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise ImageError(
+            f"{path} has no record of how it was made ({place}); only a finished output of demoe "
+            "can be corrected."
+        )
+    return found
