@@ -86,6 +86,18 @@ def test_half_precision_is_near_and_keeps_the_pictures_own_digits(make, picture)
 
 
 @pytest.mark.parametrize("make", HALVES, ids=["torch", "openvino"])
+@pytest.mark.parametrize("together", [True, False])
+@torch.inference_mode()
+def test_features_are_near_in_half_precision(make, together, picture) -> None:
+    network = tiny_network()
+    two = torch.cat([picture, picture.flip(3)])
+    wanted = EagerBackend(network).features(two, together=together)
+    found = make(network).features(two, together=together)
+    assert found.dtype == torch.float32
+    assert 0 < (found - wanted).abs().max() < 0.02 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("make", HALVES, ids=["torch", "openvino"])
 @torch.inference_mode()
 def test_the_first_layer_sees_every_digit(make, picture) -> None:
     """Differences that bfloat16 does not hold reach the result."""
@@ -107,6 +119,8 @@ def test_numbers_too_large_for_half_precision_are_computed_again(picture) -> Non
     wanted, _ = EagerBackend(network).restore(picture, GATES, None)
     assert wanted.isfinite().all()
     torch.testing.assert_close(backend.restore(picture, GATES, None)[0], wanted)
+    features = EagerBackend(network).features(picture, together=False)
+    torch.testing.assert_close(backend.features(picture, together=False), features)
 
 
 def test_only_what_is_rounded_to_8_bits_is_computed_in_half_precision(model) -> None:
@@ -117,6 +131,12 @@ def test_only_what_is_rounded_to_8_bits_is_computed_in_half_precision(model) -> 
         for rounded in (False, True)
     )
     assert 0 < np.abs(coarse - exact).max() < 0.02
+    for decide in (
+        lambda runner: runner.survey([pixels]),
+        lambda runner: runner.route_windows(pixels, (32, 32), [(0, 0), (16, 32)]),
+    ):
+        exact, coarse = (decide(TileRunner(model, coarse=rounded)) for rounded in (False, True))
+        assert 0 < np.abs(coarse - exact).max() < 0.02
     found = {
         (dtype, precision): deblur(
             np.zeros((48, 64), dtype), "YX", model=model.path, precision=precision

@@ -89,7 +89,8 @@ class TileRunner:
         samples : sequence of ndarray
             (H, W, 1 or 3) in [0, 1], of one size: the plane, or places that stand for it together.
         """
-        return self._run(lambda x: (None, self.model.survey(x)), *samples)[1].numpy()
+        found = self._run(lambda x: (None, self.model.survey(x, coarse=self.coarse)), *samples)
+        return found[1].numpy()
 
     def attend(
         self,
@@ -143,7 +144,7 @@ class TileRunner:
 
         def work(x: Tensor) -> tuple[None, Tensor]:
             windows = [x[:, :, t : t + height, n : n + width] for t, n in corners]
-            return None, self.model.route(torch.cat(windows)).T
+            return None, self.model.route(torch.cat(windows), coarse=self.coarse).T
 
         return self._run(work, pixels)[1].numpy()
 

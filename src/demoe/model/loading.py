@@ -31,7 +31,7 @@ BACKEND_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02
 """The same for backends in half precision."""
 
-ROUTED_AT_ONCE = 8
+ROUTED_AT_ONCE = 4
 """Windows that are decided on together; it changes no decision."""
 
 
@@ -118,15 +118,18 @@ class Model:
         return self.coarse_backend if coarse else self.backend
 
     @torch.inference_mode()
-    def survey(self, x: Tensor) -> Tensor:
+    def survey(self, x: Tensor, *, coarse: bool = False) -> Tensor:
         """Return the router's one decision (E,) on a plane.
 
         Parameters
         ----------
         x : Tensor
             (N, 3, H, W) in [0, 1]: the plane, or samples that stand for it together.
+        coarse : bool
+            As for `restore`.
         """
-        features = self.backend.features(self.network.pad(x), together=True, recurring=True)
+        backend = self.backend_for(coarse)
+        features = backend.features(self.network.pad(x), together=True, recurring=True)
         return self.network.mlp_branch.together(features)
 
     @torch.inference_mode()
@@ -159,28 +162,30 @@ class Model:
             As for `restore`.
         """
         padded, router = self.network.pad(x), self.network.mlp_branch
+        backend = self.backend_for(coarse)
         if weights is None:
-            features = self.backend.features(padded, together=True, recurring=True)
+            features = backend.features(padded, together=True, recurring=True)
             gates = router(features) if each else router.together(features).expand(len(x), -1)
             weights = keep_top(gates, top_k)
         weights = _spatial(weights)
         wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
         # So little of an expert changes no number that matters, but makes it run in each sample.
         weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
-        return self.backend_for(coarse).restore(padded, weights, None, recurring=True)[1]
+        return backend.restore(padded, weights, None, recurring=True)[1]
 
     @torch.inference_mode()
-    def route(self, x: Tensor) -> Tensor:
-        """Return the router's decisions (N, E) on pictures (N, 3, H, W), each by itself."""
-        padded, found = self.network.pad(x), []
+    def route(self, x: Tensor, *, coarse: bool = False) -> Tensor:
+        """Return the router's decisions (N, E) on pictures, each by itself; see `survey`."""
+        backend, padded, found = self.backend_for(coarse), self.network.pad(x), []
         for part in padded.split(ROUTED_AT_ONCE):
             # Always as many, since the backend prepares for one size.
             missing = (ROUTED_AT_ONCE - len(part)) * (len(padded) > len(part))
             filled = torch.cat([part, part.new_zeros(missing, *part.shape[1:])])
             recurring = len(padded) >= ROUTED_AT_ONCE
-            features = self.backend.features(filled, together=False, recurring=recurring)
-            found.append(self.network.mlp_branch(features[: len(part)]))
-        return torch.cat(found)
+            features = backend.features(filled, together=False, recurring=recurring)
+            found.append(features[: len(part)])
+        decisions: Tensor = self.network.mlp_branch(torch.cat(found))
+        return decisions
 
     @torch.inference_mode()
     def restore(

@@ -37,7 +37,7 @@ class OpenVINOBackend:
     network : DeMoENet
         On the CPU, in evaluation mode.
     half : bool
-        Restore in bfloat16, for CPUs that multiply it; features alone stay in float32.
+        Compute in bfloat16, for CPUs that multiply it.
     """
 
     def __init__(self, network: DeMoENet, *, half: bool = False) -> None:
@@ -52,7 +52,7 @@ class OpenVINOBackend:
         """Return the deepest features, of samples pooled together or of pictures each by itself."""
         pooling = "together" if together else "apart"
         graph, _ = self._prepared((), pooling, padded, recurring)
-        found: Any = graph([padded.contiguous().numpy()])[0]
+        found: Any = graph([self._picture(padded)])[0]
         return torch.from_numpy(found.copy())  # without a copy the next run would overwrite it
 
     def restore(
@@ -69,7 +69,7 @@ class OpenVINOBackend:
         mixing = weights[:, list(experts)].expand(len(padded), -1, *cells)
         pooling = "together" if attention is None else "held"
         graph, blocks = self._prepared(experts, pooling, padded, recurring)
-        inputs: list[Any] = [_halves(padded) if self.half else padded.contiguous().numpy()]
+        inputs = [self._picture(padded)]
         if len(experts) > 1:
             inputs.append(mixing.contiguous().numpy())
         if attention is not None:
@@ -82,6 +82,10 @@ class OpenVINOBackend:
                 name: part.reshape(1, -1, 1, 1) for name, part in zip(blocks, parts, strict=True)
             }
         return outputs[0] + padded, attention
+
+    def _picture(self, padded: Tensor) -> Any:
+        """Return samples as the graphs take them."""
+        return _halves(padded) if self.half else padded.contiguous().numpy()
 
     def _prepared(
         self, experts: tuple[int, ...], pooling: str, padded: Tensor, recurring: bool
@@ -99,12 +103,11 @@ class OpenVINOBackend:
         self, experts: tuple[int, ...], pooling: str, shape: tuple[int, ...] | None
     ) -> tuple[Any, dict[str, int]]:
         """Compile a graph; see `_prepared`."""
-        half = self.half and bool(experts)
-        graph = _Graph(self.network, experts, pooling, half)
+        graph = _Graph(self.network, experts, pooling, self.half)
         model = graph.build()
         if shape is not None:
             model.reshape(graph.shapes(shape))
-        hint = "bf16" if half else "f32"
+        hint = "bf16" if self.half else "f32"
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         return self._core.compile_model(model, "CPU", settings), graph.blocks
 

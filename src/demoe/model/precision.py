@@ -42,6 +42,14 @@ class AutocastBackend(EagerBackend):
         self.dtype = dtype
         self.name = f"torch, {str(dtype).removeprefix('torch.')}"
 
+    def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
+        """Return the deepest features; in float32 where numbers get too large."""
+        with torch.autocast(padded.device.type, self.dtype):
+            found = super().features(padded, together=together, recurring=recurring)
+        if found.isfinite().all():
+            return found.float()
+        return super().features(padded, together=together, recurring=recurring)
+
     def restore(
         self,
         padded: Tensor,
