@@ -102,7 +102,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--earlier",
         type=Path,
         metavar="OUTPUT",
-        help="finished output of this input: compute only what is painted on its map or --expert-map",
+        help="finished output of this input: compute only what its map or --expert-map corrects",
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
