@@ -36,6 +36,9 @@ class Job:
         expert; planes first, then rows and columns of routing cells.
     earlier : Finished, optional
         A result of the same job with another expert map; only what differs is computed.
+    reopened : str
+        The file of a result whose map `expert_map` is, if it was opened; if it was made from the
+        same image with the same settings, only what was painted on it is computed.
     download : bool
         Whether the recipe's network may be downloaded, because the person agreed to it.
     """
@@ -47,6 +50,7 @@ class Job:
     region: tuple[slice, ...]
     expert_map: Any = None
     earlier: Finished | None = None
+    reopened: str = ""
     download: bool = False
 
 

@@ -123,7 +123,9 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
         values = cells.data.transpose([cells.axes.index(a) for a in letters]).compute()
         shown = cells_to_layer_order(values, image.axes)
         if cells is experts:
-            layers.append((shown, experts_kwargs(*place, expert_shares(values)), "labels"))
+            shares = expert_shares(values)
+            mine = {"metadata": {"demoe": {"result": str(path)}}}
+            layers.append((shown, {**experts_kwargs(*place, shares), **mine}, "labels"))
         else:
             layers.append((shown, confidence_kwargs(*place), "image"))
     return layers

@@ -17,6 +17,7 @@ import numpy as np
 from psygnal import Signal
 
 from demoe.axes import plane_axes
+from demoe.correction import wishes
 from demoe.errors import DemoeError
 from demoe.recipe import Recipe
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
@@ -26,6 +27,7 @@ from napari_demoe._layers import (
     is_result,
     is_shapes,
     layer_axes,
+    ours,
     result_kwargs,
     shifted,
 )
@@ -300,6 +302,8 @@ class Session:
         if self.painted is not None and self.painted is not self.overlay:
             pitch, region = last.job.recipe.pitch, _all(self.result)
             layer = cells_of_layer(self.painted, self.result, axes, region, pitch, self.brush)
+            if _file_of(self.painted):  # the map of a result: what is followed is no wish
+                layer = wishes(layer, last.finished.expert_map, last.by_layer)
         return last.wishes(shown, layer)
 
     def _begin(self, job: Job, meta: Mapping[str, Any], preview: bool) -> None:
@@ -322,11 +326,13 @@ class Session:
         shape = finest(layer).shape
         axes = layer_axes(len(shape), meta)
         region = _region(axes, shape, focus) if preview else _all(layer)
-        cells = None
+        cells, reopened = None, ""
         if painted:
             pitch = recipe.pitch
             cells = cells_of_layer(self.painted, layer, axes, region, pitch, self.brush)
-        return Job(data, meta, recipe, focus, region, cells, download=download)
+            if not preview:
+                reopened = _file_of(self.painted)
+        return Job(data, meta, recipe, focus, region, cells, reopened=reopened, download=download)
 
     def cancel(self) -> None:
         """Stop after the tile in work; the unfinished layer is removed."""
@@ -599,6 +605,11 @@ class Session:
         point[list(dims.displayed)] = center
         place = [float(v) for v in layer.world_to_data(point)]
         return tuple(v if math.isfinite(v) else 0.0 for v in place)
+
+
+def _file_of(layer: Labels | Shapes) -> str:
+    """Return the file of a result whose map a layer is, if it was opened from one."""
+    return str(ours({"metadata": layer.metadata}).get("result", ""))
 
 
 def _all(layer: Image) -> tuple[slice, ...]:

@@ -13,16 +13,20 @@ import tempfile
 import weakref
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demoe.errors import DemoeError
+from demoe.errors import DemoeError, ImageError, RecipeError
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
 
 if TYPE_CHECKING:
     import dask.array as da
+
+    from demoe.earlier import Correction
+    from demoe.image import LazyImage
 
 MEMORY_BYTES = 2**30
 """Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
@@ -90,9 +94,15 @@ def _steps(job: Job) -> Generator[object, None, None]:
         image = image.with_data(image.data[job.region])
         if job.download:
             yield from _download(job.recipe.model)
-        out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
-        changed, shown = None, None
-        maps = {name: np.zeros(a.shape, a.dtype) for name in MAPS for a in [getattr(out, name)]}
+        correction = _correction(job, image)
+        if correction is not None:
+            out, shown = correction.after, correction.pixels
+            changed = out.changed_from(correction.before)
+            maps = {name: _compute(getattr(out, name)) for name in MAPS}
+        else:
+            out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
+            changed, shown = None, None
+            maps = {name: np.zeros(a.shape, a.dtype) for name in MAPS for a in [getattr(out, name)]}
     axes = out.source.axes
     focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
     boxes = sorted_boxes(out.image.chunks, axes, focus, changed)
@@ -100,7 +110,7 @@ def _steps(job: Job) -> Generator[object, None, None]:
     planned = Planned(pixels, axes, out.source.channel_names, len(boxes))
     if shown is not None:
         for box in sorted_boxes(out.image.chunks, axes, focus):
-            pixels[box] = shown[box]
+            pixels[box] = np.asarray(shown[box])
             yield TilesDone(0)
         yield planned
     done = 0
@@ -120,6 +130,22 @@ def _steps(job: Job) -> Generator[object, None, None]:
         for name, values in maps.items():
             values[plane] = _compute(getattr(out, name)[plane])
     yield Finished(**maps, pitch=out.pitch, provenance=out.provenance, pixels=pixels, result=out)
+
+
+def _correction(job: Job, image: LazyImage) -> Correction | None:
+    """Return what was painted on a result that was opened, if it was made from this image."""
+    from demoe.earlier import correct
+
+    if not job.reopened:
+        return None
+    try:
+        # A painted map takes the place of the routing; all else has to be as it was.
+        settings = {k: v for k, v in asdict(job.recipe).items() if k != "routing"}
+        found = correct(job.reopened, image, None, None, job.expert_map, _compute, **settings)
+        found.check()
+    except (ImageError, RecipeError):
+        return None  # of something else, or nothing was painted: all of the map is followed
+    return found
 
 
 def sorted_boxes(

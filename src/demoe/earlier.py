@@ -23,7 +23,7 @@ from demoe.errors import ImageError, RecipeError
 from demoe.io import open_image
 from demoe.io._names import places_beside
 from demoe.io.record import read_record
-from demoe.lazy import Deblurred, deblur, paint, tile_cells
+from demoe.lazy import Deblurred, deblur, failed_cells, note_failed, paint
 from demoe.recipe import Recipe
 
 Index = tuple[int, ...]
@@ -39,43 +39,40 @@ class Correction:
         The output.
     pixels : dask.array.Array
         What it holds, with the axes of its source.
-    failed : ndarray of bool
-        Cells in which it kept its source; axes of the expert map.
     before, after : Deblurred
         What was computed for it, and what is to be.
     """
 
     path: Path
     pixels: da.Array
-    failed: NDArray[np.bool_]
     before: Deblurred
     after: Deblurred
 
-    def kept(self) -> Iterator[tuple[Index, NDArray[Any], list[Index]]]:
-        """Give the blocks that do not change, and the cells that failed in them.
+    def check(self) -> None:
+        """Compute a tile that does not change, and compare.
 
         Raises
         ------
         ImageError
-            If a tile is not what the source gives.
+            If it is not what the output holds.
         """
-        image, checked = self.after.image, False
-        changed = set(self.after.changed_from(self.before))
-        blocks = self.pixels.rechunk(image.chunks).blocks
-        for index in itertools.product(*map(range, image.numblocks)):
-            if index in changed:
-                continue
-            values = blocks[index].compute()
-            if not checked and np.ptp(values):
-                checked = True
-                if not np.array_equal(values, image.blocks[index].compute()):
+        for index, before, _ in self.kept():
+            if np.ptp(before):  # an empty one would say nothing
+                if not np.array_equal(before, self.after.image.blocks[index].compute()):
                     raise ImageError(
                         f"{self.path} does not hold what {self.before.source.name} gives here: it "
                         "was made from another image, on another kind of processor, or was changed "
                         "since; run without it."
                     )
-            cells = tile_cells(self.after.work, index)
-            yield index, values, [cell for cell in cells if self.failed[cell]]
+                return
+
+    def kept(self) -> Iterator[tuple[Index, NDArray[Any], list[Index]]]:
+        """Give the blocks that do not change, and the cells that failed in them."""
+        changed = set(self.after.changed_from(self.before))
+        blocks = self.pixels.rechunk(self.after.image.chunks).blocks
+        for index in itertools.product(*map(range, self.after.image.numblocks)):
+            if index not in changed:
+                yield index, blocks[index].compute(), failed_cells(self.after.work, index)
 
 
 def correct(
@@ -143,13 +140,15 @@ def correct(
     stored = paint(source, open_image(places["experts"]), made.pitch).cells
     shown = stored if expert_map is None else paint(source, expert_map, made.pitch).cells
     wished = np.zeros_like(followed) if before.painted is None else before.painted
+    failed = np.argwhere((stored == 0) & (followed != 0))
+    note_failed(before.work, map(tuple, failed.tolist()))
     after = before.corrected(wishes(shown, followed, wished))
     if not after.changed_from(before):
         raise RecipeError(
             f"The expert map says what {path} follows already; paint what is to be corrected."
         )
     pixels = image.data.transpose([image.axes.index(letter) for letter in source.axes])
-    return Correction(path, pixels, (stored == 0) & (followed != 0), before, after)
+    return Correction(path, pixels, before, after)
 
 
 def _description(record: dict[str, Any]) -> dict[str, str]:

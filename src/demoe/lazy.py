@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -26,7 +26,7 @@ from demoe.gates import PaintedMap
 from demoe.image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.planes import PlaneWork, touched
+from demoe.planes import PlaneWork
 from demoe.reading import Plane, half_will_do, make_runner
 from demoe.recipe import TASKS, Recipe
 from demoe.sizing import choose_tile
@@ -306,19 +306,19 @@ def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     return from_canonical(block[None, None, None], work.image.axes)
 
 
-def tile_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the cells that a restored block touches, by index in the expert map."""
-    index = dict(zip(work.image.axes, block_id, strict=True))
-    along = tuple(index[letter] for letter in plane_axes(work.image.axes))
-    rows, cols = touched(work.plan.tile_at(index["Y"], index["X"]).core, work.recipe.pitch)
-    return [(*along, row, col) for row in rows for col in cols]
-
-
 def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return cells of a restored block in which the network failed, by index in the expert map."""
-    plane = _plane(dict(zip(work.image.axes, block_id, strict=True)))
-    failed = work.failed_cells(plane)
-    return [cell for cell in tile_cells(work, block_id) if cell[-2:] in failed]
+    index = dict(zip(work.image.axes, block_id, strict=True))
+    along = tuple(index[letter] for letter in plane_axes(work.image.axes))
+    cells = work.failed_cells(_plane(index), index["Y"], index["X"])
+    return [(*along, *cell) for cell in cells]
+
+
+def note_failed(work: PlaneWork, cells: Iterable[tuple[int, ...]]) -> None:
+    """Remember cells, by index in the expert map, that a run before found to have failed."""
+    for *along, row, col in cells:
+        plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+        work.note_failed(plane, (row, col))
 
 
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:

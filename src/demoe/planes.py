@@ -75,9 +75,15 @@ class PlaneWork(PlaneRouter):
             out[box.within(tile.core)] = self._restore_window(plane, box)
         return out
 
-    def failed_cells(self, plane: Plane) -> frozenset[tuple[int, int]]:
-        """Return cells (row, column) of computed tiles whose restoration was not plausible."""
-        return frozenset(self._failed(plane))
+    def failed_cells(self, plane: Plane, row: int, col: int) -> list[tuple[int, int]]:
+        """Return cells (row, column) in a computed tile whose restoration was not plausible."""
+        core, pitch = self.plan.tile_at(row, col).core, self.recipe.pitch
+        rows, cols = touched(core, pitch)
+        return sorted(cell for cell in self._failed(plane) if cell[0] in rows and cell[1] in cols)
+
+    def note_failed(self, plane: Plane, cell: tuple[int, int]) -> None:
+        """Remember that the restoration of a cell was not plausible."""
+        self._failed(plane).add(cell)
 
     def _active(self, plane: Plane, core: Box) -> list[Box]:
         """Return the boxes of a core in which there is something to restore, of a tile at most."""
@@ -123,7 +129,7 @@ class PlaneWork(PlaneRouter):
         kept = values[inner]
         done = self.scale.restore(restored[inner], self.image.dtype)
         for cell, part in self._implausible(plane, core, read, pixels, restored):
-            self._failed(plane).add(cell)
+            self.note_failed(plane, cell)
             done[part] = kept[part][..., :samples]
         return np.concatenate([done, kept[..., samples:]], axis=2)
 

@@ -8,6 +8,9 @@ import pytest
 import demoe
 from demoe.planes import PlaneWork
 from napari_demoe import _worker
+from napari_demoe._reader import read
+from napari_demoe._session import PAINTED
+from napari_demoe._writer import write_layers
 
 
 @pytest.fixture
@@ -279,3 +282,67 @@ def test_words_name_a_task_or_change_nothing(session):
         assert session.understand(sentence) is None
         assert said in session.said
     assert session.state == "idle"
+
+
+def open_again(viewer, path):
+    """Add the layers of a saved result; return its map."""
+    return [viewer._add_layer_from_data(*layer) for layer in read(str(path))][-1][0]
+
+
+@pytest.fixture
+def saved(ran, tmp_path):
+    """A file of the last result, and the map that it follows."""
+    layers = [layer.as_layer_data_tuple() for layer in (ran.result, ran.overlay)]
+    write_layers(str(tmp_path / "out.ome.tif"), layers)
+    return tmp_path / "out.ome.tif", np.array(ran.overlay.data)
+
+
+@pytest.fixture
+def later(saved, session, viewer, worker, picture):
+    """The viewer on another day: the photo, and the result opened from its file."""
+    viewer.layers.clear()
+    viewer.add_image(picture, name="photo", scale=(0.5, 0.25))
+    session.painted = open_again(viewer, saved[0])
+    session.choices.routing = PAINTED
+    session.source = viewer.layers["photo"]
+    return session
+
+
+def test_a_result_that_is_opened_again_is_corrected(later, saved, viewer, worker, computed):
+    cells = later.painted.data
+    one = int(cells[0, 0]) % 5 + 1
+    cells[0, 0] = one
+    computed.clear()
+    later.start()
+    worker.finish()
+    assert later.error == ""
+    assert 0 < later.total < 24
+    assert len(computed) == later.total + 1  # one to be sure that the file is of this image
+    wished = np.zeros((4, 6), np.uint8)
+    wished[0, 0] = one
+    assert later._last.finished.result.recipe.routing == "image"
+    assert_equals_a_full_run(later, wished)
+    # The map says nothing new now, but can go on to.
+    later.correct()
+    assert "Nothing to apply" in later.status
+    cells[3, 5] = wished[3, 5] = int(cells[3, 5]) % 5 + 1
+    computed.clear()
+    later.correct()
+    worker.finish()
+    assert 0 < len(computed) == later.total < 24
+    assert_equals_a_full_run(later, wished)
+
+
+@pytest.mark.parametrize("what", ["nothing is painted", "another image", "other settings"])
+def test_else_all_of_an_opened_map_is_followed(later, saved, viewer, worker, picture, what):
+    if what == "another image":
+        viewer.layers["photo"].data = picture[::-1].copy()
+    elif what == "other settings":
+        later.choices.top_k = 2
+    if what != "nothing is painted":
+        later.painted.data[0, 0] = later.painted.data[0, 0] % 5 + 1
+    later.start()
+    worker.finish()
+    assert later.error == ""
+    assert later.total == 24
+    assert_equals_a_full_run(later, np.array(later.painted.data))
