@@ -32,6 +32,22 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int, int], int, int]]:
+    """The tiles that are computed from now on: plane, row and column of each."""
+    from demoe.planes import PlaneWork
+
+    tiles = []
+    restore = PlaneWork.restore_tile
+
+    def noting(work, plane, row, col):
+        tiles.append((plane, row, col))
+        return restore(work, plane, row, col)
+
+    monkeypatch.setattr(PlaneWork, "restore_tile", noting)
+    return tiles
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """On a busy machine the threads of one small operation wait for each other for seconds."""

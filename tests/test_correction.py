@@ -9,17 +9,12 @@ import dask.array
 import numpy as np
 import pytest
 import tifffile
-from tiny import tiny_network
+from tiny import SHALLOW, tiny_weights
 
 import demoe
 from demoe.engine import TileRunner
 from demoe.io import open_image, write_image
-from demoe.model.checkpoint import write_weights
-from demoe.model.config import NetworkConfig
-from demoe.planes import PlaneWork
 
-# Two levels: a halo of 24 pixels on a grid of 4 keeps tiles small and yet exact.
-SHALLOW = NetworkConfig(4, (1, 1), 1, (1, 1), 5, 16, 8)
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu", "intensity": "full"}
 
 
@@ -31,23 +26,7 @@ def _in_this_thread():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    write_weights(path, tiny_network(config=SHALLOW).state_dict(), {})
-    return path
-
-
-@pytest.fixture
-def computed(monkeypatch) -> list:
-    """The tiles that are computed, one entry each."""
-    tiles = []
-    restore = PlaneWork.restore_tile
-
-    def noting(work, plane, row, col):
-        tiles.append((plane, row, col))
-        return restore(work, plane, row, col)
-
-    monkeypatch.setattr(PlaneWork, "restore_tile", noting)
-    return tiles
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", config=SHALLOW)
 
 
 def noise(*shape: int) -> np.ndarray:

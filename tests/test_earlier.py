@@ -11,16 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from tiny import tiny_network
+from tiny import SHALLOW, tiny_weights
 
 import demoe
 from demoe.cli import main
 from demoe.io import write_image
-from demoe.model.checkpoint import write_weights
-from demoe.model.config import NetworkConfig
-from demoe.planes import PlaneWork
 
-SHALLOW = NetworkConfig(4, (1, 1), 1, (1, 1), 5, 16, 8)
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu", "intensity": "full"}
 PIXELS = np.random.default_rng(0).integers(0, 255, (2, 200, 264), np.uint8)
 TILES = 2 * 4 * 5
@@ -34,9 +30,7 @@ def _in_this_thread():
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    write_weights(path, tiny_network(config=SHALLOW).state_dict(), {})
-    return path
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", config=SHALLOW)
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +45,6 @@ def finished(request, source, weights, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("finished") / f"out.ome.{request.param}"
     demoe.run(source, path, model=weights, routing="local", **SMALL)
     return path
-
-
-@pytest.fixture
-def computed(monkeypatch) -> list:
-    """The tiles that are computed, one entry each."""
-    tiles = []
-    restore = PlaneWork.restore_tile
-
-    def noting(work, plane, row, col):
-        tiles.append((plane, row, col))
-        return restore(work, plane, row, col)
-
-    monkeypatch.setattr(PlaneWork, "restore_tile", noting)
-    return tiles
 
 
 def map_of(path: Path) -> np.ndarray:

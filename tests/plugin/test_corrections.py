@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import demoe
-from demoe.planes import PlaneWork
 from napari_demoe import _worker
 from napari_demoe._reader import read
 from napari_demoe._session import PAINTED
@@ -16,20 +15,6 @@ from napari_demoe._writer import write_layers
 @pytest.fixture
 def picture():
     return np.random.default_rng(0).integers(0, 255, (200, 330), np.uint8)
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """The tiles that are computed."""
-    tiles = []
-    restore = PlaneWork.restore_tile
-
-    def noting(work, plane, row, col):
-        tiles.append((*plane, row, col))
-        return restore(work, plane, row, col)
-
-    monkeypatch.setattr(PlaneWork, "restore_tile", noting)
-    return tiles
 
 
 @pytest.fixture
@@ -114,7 +99,7 @@ def test_planes_that_are_not_painted_are_not_computed(session, viewer, worker, p
     computed.clear()
     session.correct()
     worker.finish()
-    assert {tile[2] for tile in computed} == {1}
+    assert {plane[2] for plane, _, _ in computed} == {1}
     painted = np.zeros((3, 2, 2), np.uint8)
     painted[1, 0, 0] = wanted
     assert_equals_a_full_run(session, painted)
