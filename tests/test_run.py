@@ -199,6 +199,13 @@ def test_a_cluster_computes_tiles_and_this_machine_writes_them(
         Client(cluster) as client,
     ):
         report = demoe.run(source, target, recipe, client=client)
+        edited = np.array(demoe.open_image(target / "labels" / "expert_map").data)
+        edited[0, 0, 0] = edited[0, 0, 0] % 5 + 1
+        correction = {"earlier": target, "expert_map": edited}
+        there = demoe.run(source, tmp_path / "there.tif", client=client, **correction)
+    here = demoe.run(source, tmp_path / "here.tif", **correction)
+    assert 0 < there.computed == here.computed < TILES
+    np.testing.assert_array_equal(*(demoe.open_image(done.output).data for done in (there, here)))
     assert report.computed == TILES
     np.testing.assert_array_equal(demoe.open_image(target).data, expected)
     result = demoe.deblur(source, recipe=recipe)
