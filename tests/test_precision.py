@@ -79,6 +79,10 @@ def test_half_precision_is_near_and_keeps_the_pictures_own_digits(make, picture)
             assert 0 < (found - wanted).abs().max() < 0.02
             assert used.keys() == attention.keys()
             assert all(value.dtype == torch.float32 for value in used.values())
+        alone = make(network).attend(picture, gates)
+        assert alone.keys() == attention.keys()
+        for name, value in attention.items():
+            torch.testing.assert_close(alone[name], value, atol=0.02, rtol=0.02)
     torch.nn.init.zeros_(network.ending.weight)
     torch.nn.init.zeros_(network.ending.bias)
     same, _ = make(network).restore(picture, GATES, None)

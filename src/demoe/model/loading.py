@@ -171,7 +171,7 @@ class Model:
         wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
         # So little of an expert changes no number that matters, but makes it run in each sample.
         weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
-        return backend.restore(padded, weights, None, recurring=True)[1]
+        return backend.attend(padded, weights)
 
     @torch.inference_mode()
     def route(self, x: Tensor, *, coarse: bool = False) -> Tensor:

@@ -63,11 +63,28 @@ class OpenVINOBackend:
         recurring: bool = False,
     ) -> tuple[Tensor, Attention]:
         """Return the restored samples and the attention of all blocks that ran."""
+        pooling = "together" if attention is None else "held"
+        (restored, *found), blocks = self._run(pooling, padded, weights, attention, recurring)
+        return restored + padded, attention or _attention(found[0], blocks)
+
+    def attend(self, padded: Tensor, weights: Tensor) -> Attention:
+        """Return the attention of all blocks that run; what only the picture needs is left out."""
+        (found,), blocks = self._run("attended", padded, weights, None, recurring=True)
+        return _attention(found, blocks)
+
+    def _run(
+        self,
+        pooling: str,
+        padded: Tensor,
+        weights: Tensor,
+        attention: Attention | None,
+        recurring: bool,
+    ) -> tuple[list[Tensor], dict[str, int]]:
+        """Run the graph of the experts that have weight; return its outputs and its blocks."""
         experts = tuple(weights.amax(dim=(0, 2, 3)).nonzero()[:, 0].tolist())
         m = self.network.config.multiple
         cells = (padded.shape[2] // m, padded.shape[3] // m)
         mixing = weights[:, list(experts)].expand(len(padded), -1, *cells)
-        pooling = "together" if attention is None else "held"
         graph, blocks = self._prepared(experts, pooling, padded, recurring)
         inputs = [self._picture(padded)]
         if len(experts) > 1:
@@ -75,13 +92,7 @@ class OpenVINOBackend:
         if attention is not None:
             inputs.append(torch.cat([attention[name].flatten() for name in blocks]).numpy())
         # Without a copy they would be overwritten by the next run.
-        outputs = [torch.from_numpy(array.copy()) for array in graph(inputs).values()]
-        if attention is None:
-            parts = outputs[1].split(list(blocks.values()))
-            attention = {
-                name: part.reshape(1, -1, 1, 1) for name, part in zip(blocks, parts, strict=True)
-            }
-        return outputs[0] + padded, attention
+        return [torch.from_numpy(array.copy()) for array in graph(inputs).values()], blocks
 
     def _picture(self, padded: Tensor) -> Any:
         """Return samples as the graphs take them."""
@@ -116,8 +127,8 @@ class _Graph:
     """Builds the graph of a network for some experts; nodes are NCHW as in PyTorch.
 
     Pooling is "held" at an attention that is an input; or it is over all pictures "together", and
-    the attention of a restored one is an output; or "apart" over each of them. In half precision,
-    pictures come as `_halves`.
+    the attention of a restored one is an output, or "attended", and that is the only one; or it is
+    "apart" over each of them. In half precision, pictures come as `_halves`.
     """
 
     def __init__(
@@ -166,8 +177,8 @@ class _Graph:
                 features = self._chain(decoder, ops.add(features, skips.pop()))
                 features = self._mix(level, features)
             features = _convolve(features, network.ending)
-        results = [features]
-        if self.pooling == "together" and self.experts:
+        results = [] if self.pooling == "attended" else [features]
+        if self.pooling in ("together", "attended") and self.experts:
             found = dict(named_blocks(network))
             flat = [ops.reshape(self.attention[found[name]], [-1], False) for name in self.blocks]
             results.append(ops.concat(flat, 0))
@@ -224,6 +235,12 @@ class _Graph:
         normal = _normalise(x, block.norm2.eps)
         y = _gate(_convolve(normal, block.conv4, norm=block.norm2, part=half) for half in _HALVES)
         return ops.add(x, _convolve(y, block.conv5, scale=block.gamma))
+
+
+def _attention(found: Tensor, blocks: dict[str, int]) -> Attention:
+    """Part what a graph found by blocks, whose channels are given."""
+    parts = found.split(list(blocks.values()))
+    return {name: part.reshape(1, -1, 1, 1) for name, part in zip(blocks, parts, strict=True)}
 
 
 def _runs(name: str, experts: tuple[int, ...]) -> bool:

@@ -46,6 +46,9 @@ class Backend(Protocol):
         ``config.multiple`` pixels.
         """
 
+    def attend(self, padded: Tensor, weights: Tensor) -> Attention:
+        """Return the attention of all blocks that run on samples of one size that recurs."""
+
 
 class EagerBackend:
     """Runs a network as PyTorch does, operation by operation, on its device."""
@@ -72,6 +75,10 @@ class EagerBackend:
         features, skips = self.network.encode(padded, run)
         size = (padded.shape[2], padded.shape[3])
         return self.network.decode(features, skips, weights, size, run) + padded, used
+
+    def attend(self, padded: Tensor, weights: Tensor) -> Attention:
+        """Return the attention of all blocks that run."""
+        return self.restore(padded, weights, None)[1]
 
 
 def named_blocks(network: DeMoENet) -> list[tuple[str, NAFBlock]]:
