@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from demoe.lazy import Deblurred, deblur, failed_cells, note_failed, paint
 from demoe.recipe import Recipe
 
 Index = tuple[int, ...]
+Kept = tuple[Index, NDArray[Any], list[Index]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +67,12 @@ class Correction:
                     )
                 return
 
-    def kept(self) -> Iterator[tuple[Index, NDArray[Any], list[Index]]]:
-        """Give the blocks that do not change, and the cells that failed in them."""
-        changed = set(self.after.changed_from(self.before))
+    def kept(self, but: Set[Index] = frozenset()) -> Iterator[Kept]:
+        """Give the blocks that do not change, but for some, and the cells that failed in them."""
+        left_out = but | set(self.after.changed_from(self.before))
         blocks = self.pixels.rechunk(self.after.image.chunks).blocks
         for index in itertools.product(*map(range, self.after.image.numblocks)):
-            if index not in changed:
+            if index not in left_out:
                 yield index, blocks[index].compute(), failed_cells(self.after.work, index)
 
 

@@ -238,9 +238,8 @@ def _take_over(correction: Correction, store: TileStore, watch: _Watch) -> None:
     """Put the tiles that a correction does not change into the store."""
     total = math.prod(correction.after.image.numblocks)
     correction.check()
-    for index, values, failed in correction.kept():
-        if index not in store.done:
-            store.put(index, values, failed)
+    for index, values, failed in correction.kept(but=frozenset(store.done)):
+        store.put(index, values, failed)
         watch(len(store.done), total, "taking over tiles")
 
 
