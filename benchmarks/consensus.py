@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 import demoe
-from demoe.picture import psnr
-from demoe.training.commands import load_held_out
-from demoe.training.composites import Composite, composites
-from demoe.training.mixed import telling_cells
+from demoe.samples.picture import psnr
+from demoe.training.blur.composites import Composite, composites
+from demoe.training.data.images import load_held_out
+from demoe.training.evaluate.mixed import telling_cells
 
 SIDE, STEP = 640, 6
 """Pixels of a frame's side, and of the way from one to the next."""

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from demoe.model.config import NetworkConfig
-from demoe.model.flops import flops_per_pixel
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.flops import flops_per_pixel
 from demoe.model.loading import choose_device
-from demoe.training.commands import load_images
-from demoe.training.evaluation import evaluate
-from demoe.training.loop import TrainingPlan, fresh_network, steps_done, train
+from demoe.training.data.images import load_images
+from demoe.training.evaluate.evaluation import evaluate
+from demoe.training.fit.loop import TrainingPlan, fresh_network, steps_done, train
 
 DESIGNS = {
     "shipped": NetworkConfig(16, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True),

@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import demoe
-from demoe.bench_peers import WHOLE_BYTES
-from demoe.measure import free_memory, give_memory_back
-from demoe.model.blocks import NAFBlock, RunBlock, as_it_is
+from demoe.bench.measure import free_memory, give_memory_back
+from demoe.bench.peers import WHOLE_BYTES
+from demoe.model.demoe.blocks import NAFBlock, RunBlock, as_it_is
 from demoe.model.loading import Model, load_model
 from demoe.recipe import TASKS, Recipe
-from demoe.training.degradations import MARGIN, degrade
+from demoe.training.blur.degradations import MARGIN, degrade
 from demoe.training.random import Draw
 
 Picture = NDArray[np.float32]

@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from demoe.recipe import TASKS
-from demoe.sample_images import load_sample
-from demoe.training import degradations
-from demoe.training.degradations import MARGIN, degrade
+from demoe.samples.images import load_sample
+from demoe.training.blur import degradations
+from demoe.training.blur.degradations import MARGIN, degrade
 from demoe.training.random import Draw
 
 PICTURE = Path(__file__).parent / "images" / "degradations.jpg"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demoe.errors import AxesError
-from demoe.image import SCALED_AXES, LazyImage
-from demoe.intensity import resolve_intensity
+from demoe.image.intensity import resolve_intensity
+from demoe.image.lazy_image import SCALED_AXES, LazyImage
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -120,8 +120,8 @@ def to_lazy(data: Any, meta: Mapping[str, Any]) -> LazyImage:
 def image_kwargs(image: LazyImage) -> dict[str, Any]:
     """Describe a lazy image from a file as keyword arguments of an image layer.
 
-    The contrast limits come from a sparse sample of the pixels (see `demoe.intensity`), because
-    without them the viewer would read whole planes to find its own.
+    The contrast limits come from a sparse sample of the pixels (see `demoe.image.intensity`),
+    because without them the viewer would read whole planes to find its own.
 
     Parameters
     ----------

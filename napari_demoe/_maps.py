@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from demoe.axes import plane_axes
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import OutputError
-from demoe.image import LazyImage
+from demoe.image.axes import plane_axes
+from demoe.image.lazy_image import LazyImage
 from demoe.recipe import TASKS
 from napari_demoe._layers import GEOMETRY, ours, shifted
 

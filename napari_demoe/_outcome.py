@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from demoe.correction import wishes
+from demoe.routing.correction import wishes
 from napari_demoe._job import Finished, Job
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import dask.array as da
 
-    from demoe.image import LazyImage
+    from demoe.image.lazy_image import LazyImage
 
 LARGE = 4096
 """Planes longer than this are shown from the pyramid that is stored with them, if there is one."""
@@ -97,8 +97,8 @@ def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
 def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:
     """Read the maps of an image; the expert map comes last, to lie over the other."""
     import demoe
-    from demoe.axes import plane_axes
-    from demoe.io._names import places_beside
+    from demoe.image.axes import plane_axes
+    from demoe.io.names import places_beside
     from napari_demoe._maps import (
         cells_to_layer_order,
         confidence_kwargs,

@@ -14,14 +14,14 @@ def layers(name: str) -> list[LayerTuple]:
     Parameters
     ----------
     name : str
-        One of `demoe.sample_images.sample_names`.
+        One of `demoe.samples.images.sample_names`.
 
     Returns
     -------
     list of layer data tuple
         The sharp picture, hidden, where one is known; then the blurred one.
     """
-    from demoe.sample_images import load_sample
+    from demoe.samples.images import load_sample
     from napari_demoe._layers import image_kwargs
 
     sample = load_sample(name)

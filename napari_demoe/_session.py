@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from demoe.axes import plane_axes
-from demoe.correction import wishes
 from demoe.errors import DemoeError
+from demoe.image.axes import plane_axes
 from demoe.recipe import Recipe
+from demoe.routing.correction import wishes
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import (
     is_image,
@@ -383,7 +383,7 @@ class Session:
 
     def understand(self, sentence: str) -> str | None:
         """Return the task that a sentence names, or None; `said` tells what came of it."""
-        from demoe.words import UNCLEAR, task_from_text
+        from demoe.routing.words.classifier import UNCLEAR, task_from_text
 
         task = None
         try:

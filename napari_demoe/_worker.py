@@ -25,8 +25,8 @@ from napari_demoe._layers import to_lazy
 if TYPE_CHECKING:
     import dask.array as da
 
-    from demoe.earlier import Correction
-    from demoe.image import LazyImage
+    from demoe.execution.earlier import Correction
+    from demoe.image.lazy_image import LazyImage
 
 MEMORY_BYTES = 2**30
 """Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
@@ -134,7 +134,7 @@ def _steps(job: Job) -> Generator[object, None, None]:
 
 def _correction(job: Job, image: LazyImage) -> Correction | None:
     """Return what was painted on a result that was opened, if it was made from this image."""
-    from demoe.earlier import correct
+    from demoe.execution.earlier import correct
 
     if not job.reopened:
         return None

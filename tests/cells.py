@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 
 
 def build(pixels: np.ndarray, axes: str, chunks: object = "auto") -> LazyImage:

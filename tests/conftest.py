@@ -35,7 +35,7 @@ def root() -> Path:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int, int], int, int]]:
     """The tiles that are computed from now on: plane, row and column of each."""
-    from demoe.planes import PlaneWork
+    from demoe.engine.restorer import PlaneWork
 
     tiles = []
     restore = PlaneWork.restore_tile

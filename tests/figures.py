@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demoe.recipe import TASKS
-from demoe.training.scores import PeerScore, Scores, TaskScore
+from demoe.training.evaluate.scores import PeerScore, Scores, TaskScore
 
 
 def made_scores() -> Scores:

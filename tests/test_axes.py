@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demoe.axes import (
+from demoe.errors import AxesError
+from demoe.image.axes import (
     CANONICAL,
     check_axes,
     from_canonical,
@@ -14,7 +15,6 @@ from demoe.axes import (
     plane_axes,
     to_canonical,
 )
-from demoe.errors import AxesError
 
 
 @st.composite

@@ -13,10 +13,10 @@ from tiny import CONFIG, tiny_network, tiny_weights
 
 import demoe
 from demoe.errors import DeviceError
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.eager import EagerBackend
+from demoe.model.demoe.graph import OpenVINOBackend
 from demoe.model.loading import choose_backend, load_model
-from demoe.model.openvino import OpenVINOBackend
-from demoe.model.pooling import EagerBackend
 
 CPU = torch.device("cpu")
 
@@ -97,7 +97,7 @@ def test_results_are_the_same_with_and_without(tmp_path: Path, monkeypatch) -> N
 
 
 def test_without_the_package_torch_does_the_work(monkeypatch) -> None:
-    monkeypatch.delitem(sys.modules, "demoe.model.openvino")
+    monkeypatch.delitem(sys.modules, "demoe.model.demoe.graph")
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert choose_backend(tiny_network(), CPU).name == "torch"
 

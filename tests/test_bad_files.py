@@ -18,7 +18,7 @@ import zarr
 from zarr.storage import LocalStore
 
 from demoe.errors import AxesError, Cancelled, ImageError, OutputError
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image, write_image
 
 RNG = np.random.default_rng(11)

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from demoe import bench, bench_full, bench_peers, bench_rows, measure
-from demoe.bench_table import table
+from demoe.bench import large, measure, peers, rows
+from demoe.bench.table import table
+from demoe.cli import bench
 from demoe.errors import OutputError, WeightsError
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
-from demoe.model.config import NetworkConfig
-from demoe.model.flops import flops_per_pixel
-from demoe.model.network import DeMoENet
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.flops import flops_per_pixel
+from demoe.model.demoe.network import DeMoENet
 
 CPU = torch.device("cpu")
 SIZE, REPEATS = 128, 3
@@ -110,9 +111,9 @@ def test_counted_operations_are_those_that_convolutions_do(config):
 
 def test_every_row_is_measured_as_often_as_asked(result):
     assert [row["name"] for row in result["rows"]] == [
-        bench_rows.BARE,
-        bench_rows.MONAI,
-        bench_rows.BARE_KEEPING,
+        rows.BARE,
+        rows.MONAI,
+        rows.BARE_KEEPING,
         "demoe, array to array, one expert",
         "demoe, array to array, routed",
         "demoe, TIFF to OME-Zarr, one expert",
@@ -210,7 +211,7 @@ def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):
     ],
 )
 def test_the_bare_network_gets_the_largest_picture_that_fits(size, free, side):
-    found, note = bench_peers.whole_side(size, 32, free)
+    found, note = peers.whole_side(size, 32, free)
     assert found == side
     assert (note == "") == (side == size)
     if note:
@@ -220,9 +221,9 @@ def test_the_bare_network_gets_the_largest_picture_that_fits(size, free, side):
 def test_rows_that_memory_does_not_allow_are_left_out_and_say_so(
     weights, small_matrices, monkeypatch
 ):
-    monkeypatch.setattr(bench_rows, "free_memory", lambda device: 1_000_000)
-    monkeypatch.setattr(bench_rows, "has_monai", lambda: False)
-    result = bench_rows.measure_all(bench_rows.expert_recipe(str(weights), "auto", "cpu"), 64, 1)
+    monkeypatch.setattr(rows, "free_memory", lambda device: 1_000_000)
+    monkeypatch.setattr(rows, "has_monai", lambda: False)
+    result = rows.measure_all(rows.expert_recipe(str(weights), "auto", "cpu"), 64, 1)
     bare, monai, keeping, *tiled = result["rows"]
     for row in (bare, keeping):
         assert row["seconds"] is None
@@ -237,8 +238,8 @@ def test_rows_that_memory_does_not_allow_are_left_out_and_say_so(
 
 
 def test_a_process_that_the_system_ends_gives_no_figures():
-    assert bench_peers.in_own_process(os._exit, 9) is None
-    row = bench_rows.figures("x", 64, None, 1e3, (1.0, 1.0), "ended")
+    assert peers.in_own_process(os._exit, 9) is None
+    row = rows.figures("x", 64, None, 1e3, (1.0, 1.0), "ended")
     assert row["seconds"] is None
     assert row["note"] == "ended"
 
@@ -248,10 +249,10 @@ def test_a_process_that_the_system_ends_gives_no_figures():
 
 @pytest.fixture(scope="module")
 def full(weights) -> dict:
-    recipe = bench_rows.expert_recipe(str(weights), 64, "cpu").replace(halo=64)
+    recipe = rows.expert_recipe(str(weights), 64, "cpu").replace(halo=64)
     with pytest.MonkeyPatch.context() as patch:  # processes of their own take seconds each
-        patch.setattr(bench_full, "in_own_process", lambda function, *given: function(*given))
-        return bench_full.measure_full(recipe, 1.0, 2, planes=(0.03e6, 0.06e6), lazy_side=100_000)
+        patch.setattr(large, "in_own_process", lambda function, *given: function(*given))
+        return large.measure_full(recipe, 1.0, 2, planes=(0.03e6, 0.06e6), lazy_side=100_000)
 
 
 def test_planes_of_whole_tiles_are_run_by_the_network_and_by_a_tiny_one(full, weights):
@@ -269,10 +270,10 @@ def test_planes_of_whole_tiles_are_run_by_the_network_and_by_a_tiny_one(full, we
 def test_a_slow_network_gets_a_quarter_of_the_plane(weights, monkeypatch):
     runs = []
     monkeypatch.setattr(
-        bench_full, "in_own_process", lambda function, *arguments: runs.append(arguments)
+        large, "in_own_process", lambda function, *arguments: runs.append(arguments)
     )
-    recipe = bench_rows.expert_recipe(str(weights), 64, "cpu")
-    full = bench_full.measure_full(recipe, 1e-4, 1, planes=(0.04e6, 0.04e6))
+    recipe = rows.expert_recipe(str(weights), 64, "cpu")
+    full = large.measure_full(recipe, 1e-4, 1, planes=(0.04e6, 0.04e6))
     assert [row["shape"] for row in full["planes"]] == [[128, 128], [256, 192], [256, 192]]
     assert len(runs) == 4
     # Nothing came back, as when the system ends a process.
@@ -304,7 +305,7 @@ def test_the_table_of_a_full_run_shows_planes_and_the_lazy_array(result, full):
 
 @pytest.mark.parametrize(("pixels", "shape"), [(1, (64, 64)), (64 * 64 + 1, (128, 64))])
 def test_planes_have_no_cut_tiles(pixels, shape):
-    assert bench_full.whole_tiles(pixels, 64) == shape
+    assert large.whole_tiles(pixels, 64) == shape
 
 
 def test_the_full_run_follows_the_rows(weights, small_matrices, monkeypatch, capsys):
@@ -314,8 +315,8 @@ def test_the_full_run_follows_the_rows(weights, small_matrices, monkeypatch, cap
         asked.append((recipe, speed, repeats))
         return {"planes": [], "lazy": None}
 
-    monkeypatch.setattr(bench_full, "measure_full", measure)
-    monkeypatch.setattr(bench_rows, "in_own_process", lambda *given: None)
+    monkeypatch.setattr(large, "measure_full", measure)
+    monkeypatch.setattr(rows, "in_own_process", lambda *given: None)
     words = ("--size", "64", "--repeats", "1", "--model", str(weights), "--device", "cpu")
     assert bench.main(parse(*words, "--full")) == 0
     ((recipe, speed, repeats),) = asked
@@ -329,8 +330,8 @@ def test_the_full_run_follows_the_rows(weights, small_matrices, monkeypatch, cap
 
 def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
     network = build_network(read_state_dict(weights)[0])
-    picture = bench_peers.photo(64)
-    restored, gates = bench_peers.bare_work(network, picture, CPU)()
+    picture = peers.photo(64)
+    restored, gates = peers.bare_work(network, picture, CPU)()
     assert gates.tolist() == [[1, 0, 0, 0, 0]]
     x = torch.from_numpy(picture / np.float32(255)).permute(2, 0, 1)[None]
     assert torch.allclose(restored, network(x, gates.clone())[0], atol=1e-5)
@@ -338,19 +339,19 @@ def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
 
 def test_the_monai_row_gives_what_its_windows_give(weights):
     network = build_network(read_state_dict(weights)[0])
-    picture = bench_peers.photo(448)
-    restored = bench_peers.monai_work(network, picture, CPU)()
+    picture = peers.photo(448)
+    restored = peers.monai_work(network, picture, CPU)()
     assert restored.shape == (1, 3, 448, 448)
     # A corner belongs to one window of 256 pixels alone, whose neighbours begin 192 further.
-    corner, _ = bench_peers.bare_work(network, picture[:256, :256], CPU)()
+    corner, _ = peers.bare_work(network, picture[:256, :256], CPU)()
     assert torch.allclose(restored[:, :, :192, :192], corner[:, :, :192, :192], atol=1e-5)
-    whole, _ = bench_peers.bare_work(network, picture, CPU)()
+    whole, _ = peers.bare_work(network, picture, CPU)()
     assert not torch.allclose(restored, whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("side", [64, 640, 1504])
 def test_the_photo_has_any_size_and_no_flat_parts(side):
-    picture = bench_peers.photo(side)
+    picture = peers.photo(side)
     assert picture.shape == (side, side, 3)
     assert picture.dtype == np.uint8
     corners = [picture[:64, :64], picture[-64:, -64:], picture[:64, -64:], picture[-64:, :64]]

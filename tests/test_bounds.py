@@ -14,9 +14,9 @@ from tiny import tiny_weights
 
 import demoe
 from demoe.errors import DeviceError, RecipeError
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.receptive_field import exact_halo
 from demoe.model.loading import Model
-from demoe.model.receptive_field import exact_halo
 
 CONFIG = NetworkConfig(4, (1, 0), 1, (0, 1), router_width=16, router_hidden=8)
 HALO = 32

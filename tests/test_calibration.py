@@ -14,10 +14,10 @@ from tiny import CONFIG, tiny_network, tiny_weights
 
 import demoe
 from demoe.cli import main
+from demoe.engine.guard import Bound, Bounds
 from demoe.errors import OutputError, WeightsError
-from demoe.guard import Bound, Bounds
 from demoe.model import calibration
-from demoe.model.calibration import (
+from demoe.model.calibration.measuring import (
     LEAST,
     METADATA_KEY,
     PRECISIONS,
@@ -29,13 +29,13 @@ from demoe.model.calibration import (
     calibration_metadata,
     calibration_of,
 )
-from demoe.model.calibration_pictures import pictures
+from demoe.model.calibration.pictures import pictures
 from demoe.model.checkpoint import read_state_dict, write_weights
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.receptive_field import exact_halo
 from demoe.model.loading import Model, load_model
-from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import cache_dir
-from demoe.sample_images import load_sample
+from demoe.samples.images import load_sample
 
 SMALL = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=16, router_hidden=8)
 

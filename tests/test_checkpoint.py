@@ -20,9 +20,9 @@ from torch import Tensor
 
 from demoe.errors import OutputError, WeightsError
 from demoe.model.checkpoint import build_network, read_state_dict, write_weights
-from demoe.model.config import NetworkConfig, detect_config
+from demoe.model.demoe.config import NetworkConfig, detect_config
+from demoe.model.demoe.network import DeMoENet
 from demoe.model.download import sha256_of
-from demoe.model.network import DeMoENet
 
 SMALL = NetworkConfig(2, (1, 0), 1, (0, 1), 5, 6, 4)
 

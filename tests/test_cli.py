@@ -19,8 +19,9 @@ from tiny import tiny_weights
 import demoe
 from demoe.cli import main
 from demoe.errors import Cancelled
-from demoe.store import TileStore
-from demoe.training import commands
+from demoe.execution.store import TileStore
+from demoe.training.data import images
+from demoe.training.fit import whole
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -352,7 +353,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_demo_shows_every_sample(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from demoe.sample_images import sample_names
+    from demoe.samples.images import sample_names
 
     out = tmp_path / "demo"
     assert call("demo", "--out", out, "--model", weights, "--quiet", "--device", "cpu") == DONE
@@ -420,9 +421,9 @@ def test_models_are_listed_imported_and_found(
 
 @pytest.fixture
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "PROCEDURAL", 12)
-    monkeypatch.setattr(commands, "PROCEDURAL_HELD_OUT", 10)
-    monkeypatch.setattr(commands, "ROUTER_SAMPLES", (24, 24))
+    monkeypatch.setattr(images, "PROCEDURAL", 12)
+    monkeypatch.setattr(images, "PROCEDURAL_HELD_OUT", 10)
+    monkeypatch.setattr(whole, "ROUTER_SAMPLES", (24, 24))
 
 
 @pytest.mark.usefixtures("_few_images")
@@ -471,7 +472,7 @@ def test_train_then_resume_then_evaluate(
 def test_an_interrupted_training_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from demoe.training import loop
+    from demoe.training.fit import loop
 
     out = tmp_path / "training"
     steps = 0

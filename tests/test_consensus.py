@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tiny import tiny_weights
 
 import demoe
-from demoe.consensus import agree, sharpen, smooth
 from demoe.errors import RecipeError
-from demoe.gates import confidence, expert_map, fill, one_hot
+from demoe.routing.consensus import agree, sharpen, smooth
+from demoe.routing.gates import confidence, expert_map, fill, one_hot
 
 
 def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ import tifffile
 from tiny import SHALLOW, tiny_weights
 
 import demoe
-from demoe.engine import TileRunner
+from demoe.engine.runner import TileRunner
 from demoe.io import open_image, write_image
 
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu", "intensity": "full"}

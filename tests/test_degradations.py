@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from demoe.recipe import TASKS
-from demoe.training import degradations as blur
-from demoe.training import kernels
-from demoe.training.degradations import KERNEL, MARGIN, degrade, to_display, to_linear
-from demoe.training.jpeg import compress
+from demoe.training.blur import degradations as blur
+from demoe.training.blur import kernels
+from demoe.training.blur.degradations import KERNEL, MARGIN, degrade, to_display, to_linear
+from demoe.training.blur.jpeg import compress
 from demoe.training.random import Draw
 
 SIZE = 25

@@ -12,12 +12,12 @@ import pytest
 import torch
 from tiny import tiny_weights
 
-from demoe import engine
-from demoe.allocator import keep_freed_memory, share_one_heap
-from demoe.engine import TileRunner
+from demoe.engine import runner as engine
+from demoe.engine.runner import TileRunner
 from demoe.errors import DeviceError
-from demoe.gates import fill, one_hot
+from demoe.model.backends.allocator import keep_freed_memory, share_one_heap
 from demoe.model.loading import Model, load_model
+from demoe.routing.gates import fill, one_hot
 
 
 @pytest.fixture(scope="module")

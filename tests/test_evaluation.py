@@ -19,20 +19,22 @@ from tiny import tiny_weights
 from demoe.cli import main
 from demoe.errors import OutputError
 from demoe.model import zoo
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.network import DeMoENet
 from demoe.model.download import RemoteFile
-from demoe.model.network import DeMoENet
 from demoe.recipe import TASKS
-from demoe.training import commands, degradations, kernels, metrics
-from demoe.training.data import SharpImages
-from demoe.training.degradations import Psf, to_display, to_linear
-from demoe.training.evaluation import evaluate
-from demoe.training.grid import Panel, check_picture, draw_grid, to_pixels
-from demoe.training.metrics import find_measures, psnr, ssim
-from demoe.training.peers import PEERS, richardson_lucy, wiener
-from demoe.training.procedural import procedural_images
-from demoe.training.scores import compare
-from demoe.training.sheet import COLUMNS, SIDE, evaluation_sheet
+from demoe.training.blur import degradations, kernels
+from demoe.training.blur.degradations import Psf, to_display, to_linear
+from demoe.training.data import images as pictures
+from demoe.training.data.crops import SharpImages
+from demoe.training.data.procedural import procedural_images
+from demoe.training.evaluate import metrics
+from demoe.training.evaluate.evaluation import evaluate
+from demoe.training.evaluate.grid import Panel, check_picture, draw_grid, to_pixels
+from demoe.training.evaluate.metrics import find_measures, psnr, ssim
+from demoe.training.evaluate.peers import PEERS, richardson_lucy, wiener
+from demoe.training.evaluate.scores import compare
+from demoe.training.evaluate.sheet import COLUMNS, SIDE, evaluation_sheet
 
 CONFIG = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=32, router_hidden=16)
 CPU = torch.device("cpu")
@@ -339,7 +341,7 @@ def call(*arguments: object) -> int:
 @pytest.fixture
 def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A command line for a tiny network on few images."""
-    monkeypatch.setattr(commands, "PROCEDURAL_HELD_OUT", 10)
+    monkeypatch.setattr(pictures, "PROCEDURAL_HELD_OUT", 10)
     weights = tiny_weights(tmp_path / "tiny.safetensors")
     small = ["--device", "cpu", "--per-task", 1, "--crop", 32]
     return ["evaluate", "--model", weights, *small]

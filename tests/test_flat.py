@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 import demoe
-from demoe.flat import MARGIN, active_boxes, active_parts, flat_cells, flat_read
-from demoe.image import LazyImage
-from demoe.intensity import resolve_intensity
-from demoe.sample_blur import convolve, disc_kernel, gaussian_kernel
-from demoe.sample_images import load_sample, sample_names
-from demoe.tiling import Box, TilePlan
+from demoe.engine.flat import MARGIN, active_boxes, active_parts, flat_cells, flat_read
+from demoe.image.intensity import resolve_intensity
+from demoe.image.lazy_image import LazyImage
+from demoe.plan.tiling import Box, TilePlan
+from demoe.samples.blur import convolve, disc_kernel, gaussian_kernel
+from demoe.samples.images import load_sample, sample_names
 
 PITCH = 64
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from demoe.errors import AxesError, ImageError
-from demoe.gates import (
+from demoe.recipe import TASKS
+from demoe.routing.gates import (
     PaintedMap,
     confidence,
     decide_where_needed,
@@ -25,7 +26,6 @@ from demoe.gates import (
     windows,
     windows_near,
 )
-from demoe.recipe import TASKS
 
 
 def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:

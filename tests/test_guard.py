@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import tiny_weights
 
 import demoe
-from demoe.guard import (
+from demoe.engine.guard import (
     STATISTICS,
     Bound,
     Bounds,
@@ -19,10 +19,11 @@ from demoe.guard import (
     measure_changes,
     shares,
 )
-from demoe.model.calibration import calibrate
+from demoe.model.calibration.measuring import calibrate
 from demoe.model.loading import Model, load_model
-from demoe.training.data import SharpImages
-from demoe.training.guard_check import (
+from demoe.training.data.crops import SharpImages
+from demoe.training.data.procedural import procedural_images
+from demoe.training.evaluate.guard_check import (
     DAMAGE,
     check,
     damaged,
@@ -30,7 +31,6 @@ from demoe.training.guard_check import (
     strange_pictures,
     strange_table,
 )
-from demoe.training.procedural import procedural_images
 
 BOUNDS = Bounds(peak=Bound(0.1, 1.0), rms=Bound(0.05, 1.0), shift=Bound(0.03, 0.5))
 

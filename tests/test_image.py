@@ -9,7 +9,7 @@ import zarr
 from dask.base import tokenize
 
 from demoe.errors import AxesError, ImageError
-from demoe.image import LazyImage, unit_name
+from demoe.image.lazy_image import LazyImage, unit_name
 
 
 def test_numpy_dask_and_zarr_hold_the_same_pixels(tmp_path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from demoe.errors import RecipeError
-from demoe.image import LazyImage
-from demoe.intensity import IntensityScale, needs_sample, resolve_intensity
+from demoe.image.intensity import IntensityScale, needs_sample, resolve_intensity
+from demoe.image.lazy_image import LazyImage
 
 
 def make_image(array: np.ndarray, axes: str | None = None) -> LazyImage:

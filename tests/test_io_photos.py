@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from demoe.errors import AxesError, ImageError, OutputError
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 from demoe.io import SUFFIXES_IN, SUFFIXES_OUT, is_readable, open_image, write_image
 
 RNG = np.random.default_rng(7)

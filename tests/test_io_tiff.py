@@ -11,7 +11,7 @@ import tifffile
 from cells import build
 
 from demoe.errors import AxesError, ImageError
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image, write_image
 from demoe.io._source import FileSource
 

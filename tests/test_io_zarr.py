@@ -14,7 +14,7 @@ from cells import build
 
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import AxesError, ImageError, OutputError
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image, write_image
 
 RNG = np.random.default_rng(5)

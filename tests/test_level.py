@@ -1,6 +1,5 @@
 """Brightness is kept: by a network that is made for it, and of any network on request."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +8,12 @@ import torch
 from tiny import tiny_network
 
 import demoe
-from demoe.engine import TileRunner
+from demoe.engine.runner import TileRunner
 from demoe.model.checkpoint import build_network, write_weights
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
 from demoe.model.level import keep_level
 from demoe.model.loading import load_model
-from demoe.training import commands
+from demoe.training.fit.whole import starting_network
 
 KEEPING = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=16, router_hidden=8, keeps_level=True)
 
@@ -80,14 +79,14 @@ def test_training_makes_networks_that_keep_levels(tmp_path: Path) -> None:
     before = tiny_network()
     path = tmp_path / "free.safetensors"
     write_weights(path, before.state_dict(), {})
-    begun = commands._network(Namespace(init=path, width=4))
+    begun = starting_network(path, 4)
     assert begun.config.keeps_level
     assert not before.config.keeps_level
     assert all(
         torch.equal(begun.state_dict()[name], tensor)
         for name, tensor in before.state_dict().items()
     )
-    fresh = commands._network(Namespace(init=None, width=4)).eval()
+    fresh = starting_network(None, 4).eval()
     picture = torch.rand(1, 3, 32, 48)
     torch.testing.assert_close(fresh(picture)[0], picture)
     assert fresh.config.keeps_level

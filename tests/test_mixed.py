@@ -17,13 +17,15 @@ from demoe.cli import main
 from demoe.colours import EXPERT_COLOURS
 from demoe.model.loading import Model
 from demoe.recipe import TASKS, Recipe
-from demoe.training import commands, composites, mixed
-from demoe.training.composites import LOCAL, Composite, composite
-from demoe.training.data import SharpImages
-from demoe.training.degradations import MARGIN, Blurred
-from demoe.training.mixed import MixedScores, Restored, measure_mixed, restore
-from demoe.training.mixed_sheet import COLUMNS, SIDE, mixed_sheet
-from demoe.training.procedural import procedural_images
+from demoe.training.blur import composites
+from demoe.training.blur.composites import LOCAL, Composite, composite
+from demoe.training.blur.degradations import MARGIN, Blurred
+from demoe.training.data import images as pictures
+from demoe.training.data.crops import SharpImages
+from demoe.training.data.procedural import procedural_images
+from demoe.training.evaluate import mixed
+from demoe.training.evaluate.mixed import MixedScores, Restored, measure_mixed, restore
+from demoe.training.evaluate.mixed_sheet import COLUMNS, SIDE, mixed_sheet
 from demoe.training.random import Draw
 
 SMALL = 160
@@ -240,7 +242,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commands, "PROCEDURAL_HELD_OUT", 10)
+    monkeypatch.setattr(pictures, "PROCEDURAL_HELD_OUT", 10)
     weights = tiny_weights(tmp_path / "tiny.safetensors")
     figures, sheet = tmp_path / "figures.json", tmp_path / "sheet.png"
     line = ["evaluate", "--mixed", "--model", str(weights), "--device", "cpu", "--crop", "160"]

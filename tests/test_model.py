@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from demoe.errors import DeviceError, WeightsError
 from demoe.model import load_model
-from demoe.model.blocks import ExpertMixture, NAFBlock
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.blocks import ExpertMixture, NAFBlock
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.network import DeMoENet, keep_top, spread_gates
+from demoe.model.demoe.receptive_field import encoder_reach, exact_halo, reach
 from demoe.model.loading import Model, choose_device
-from demoe.model.network import DeMoENet, keep_top, spread_gates
-from demoe.model.receptive_field import encoder_reach, exact_halo, reach
 from demoe.recipe import TASKS
 
 DATA = Path(__file__).parent / "data"

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from demoe.errors import ImageError
-from demoe.training import sources as source_table
-from demoe.training.pack import (
+from demoe.training.data import sources as source_table
+from demoe.training.data.pack import (
     PackSource,
     SourceFile,
     held_out,
@@ -25,7 +25,7 @@ from demoe.training.pack import (
     make_pack,
     sharpness,
 )
-from demoe.training.sources import CUTOUTS, SOURCES, PackageFile, collect_sources
+from demoe.training.data.sources import CUTOUTS, SOURCES, PackageFile, collect_sources
 
 CROP = 64
 
@@ -311,6 +311,9 @@ def test_a_failing_package_manager_is_reported_in_one_sentence(
 
 
 def test_importing_the_pack_loads_no_torch() -> None:
-    code = "import sys, demoe.training.pack, demoe.training.sources; print('torch' in sys.modules)"
+    code = (
+        "import sys, demoe.training.data.pack, demoe.training.data.sources;"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

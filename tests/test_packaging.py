@@ -85,7 +85,7 @@ def test_bundled_data_has_its_papers(root):
     package = root / "src" / "demoe"
     assert (package / "weights" / "default.safetensors").is_file()
     assert "license" in (package / "weights" / "default.md").read_text().lower()
-    samples = package / "samples"
+    samples = package / "samples" / "data"
     papers = (samples / "LICENSES.md").read_text()
     images = list(filter(is_readable, samples.iterdir()))
     assert images

@@ -13,8 +13,8 @@ from PIL import Image
 
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import ImageError, OutputError
-from demoe.picture import SheetRow, contact_sheet, draw_sheet, most_changed, psnr
 from demoe.recipe import TASKS
+from demoe.samples.picture import SheetRow, contact_sheet, draw_sheet, most_changed, psnr
 
 
 def row(height: int = 256, width: int = 256, **changes: object) -> SheetRow:
@@ -171,7 +171,7 @@ def test_bad_targets_are_refused_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_drawing_loads_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, demoe.picture, demoe.colours;"
+        "import sys, demoe.samples.picture, demoe.colours;"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

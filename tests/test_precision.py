@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny import tiny_network, tiny_weights
 
-from demoe.engine import TileRunner
-from demoe.gates import one_hot
+from demoe.engine.runner import TileRunner
 from demoe.lazy import deblur
 from demoe.model import loading
+from demoe.model.backends.half import AutocastBackend, half_error
+from demoe.model.demoe.eager import EagerBackend
+from demoe.model.demoe.graph import OpenVINOBackend
 from demoe.model.loading import Model, load_model
-from demoe.model.openvino import OpenVINOBackend
-from demoe.model.pooling import EagerBackend
-from demoe.model.precision import AutocastBackend, half_error
+from demoe.routing.gates import one_hot
 
 
 @pytest.fixture

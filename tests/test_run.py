@@ -22,7 +22,7 @@ from zarr.storage import LocalStore
 
 import demoe
 from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
-from demoe.store import TileStore
+from demoe.execution.store import TileStore
 
 SHAPE = (2, 96, 130)
 TILES = 2 * 2 * 3

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from demoe.errors import ImageError
-from demoe.sample_blur import (
+from demoe.samples.blur import (
     apply_recipe,
     convolve,
     disc_kernel,
     gaussian_kernel,
     line_kernel,
 )
-from demoe.sample_images import load_sample, sample_names, sample_titles
+from demoe.samples.images import load_sample, sample_names, sample_titles
 
 FOLDER = resources.files("demoe") / "samples"
 
@@ -90,7 +90,7 @@ def test_every_bundled_file_has_a_licence_and_the_bundle_is_small() -> None:
 
 def test_loading_a_sample_loads_no_torch() -> None:
     code = (
-        "import sys; from demoe.sample_images import load_sample; load_sample('pollen');"
+        "import sys; from demoe.samples.images import load_sample; load_sample('pollen');"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

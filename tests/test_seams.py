@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import tiny_weights
 
 import demoe
-from demoe.bench_peers import photo
+from demoe.bench.peers import photo
 from demoe.model.loading import load_model
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from demoe.errors import OutputError
-from demoe.store import TileStore
+from demoe.execution.store import TileStore
 
 VALUES = np.arange(6 * 10, dtype=np.uint16).reshape(6, 10)
 INDICES = [(row, col) for row in range(2) for col in range(3)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demoe.tiling import Box, TilePlan
+from demoe.plan.tiling import Box, TilePlan
 
 LARGEST = 10**6
 

@@ -22,21 +22,21 @@ from tiny import tiny_network
 import demoe
 from demoe.errors import ImageError, OutputError, RecipeError, WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
-from demoe.model.config import NetworkConfig
-from demoe.model.network import DeMoENet
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.network import DeMoENet
 from demoe.recipe import TASKS
-from demoe.training import loop
-from demoe.training.card import model_card
-from demoe.training.data import SharpImages
-from demoe.training.degradations import MARGIN, degrade
-from demoe.training.evaluation import evaluate
-from demoe.training.loop import TrainingPlan, learning_rate, restoration_loss, train
-from demoe.training.pack import PackSource, SourceFile, make_pack
-from demoe.training.plot import plot_metrics
-from demoe.training.procedural import procedural_images
+from demoe.training.blur.degradations import MARGIN, degrade
+from demoe.training.data.crops import SharpImages
+from demoe.training.data.pack import PackSource, SourceFile, make_pack
+from demoe.training.data.procedural import procedural_images
+from demoe.training.evaluate.evaluation import evaluate
+from demoe.training.evaluate.scores import Scores
+from demoe.training.fit import loop
+from demoe.training.fit.card import model_card
+from demoe.training.fit.loop import TrainingPlan, learning_rate, restoration_loss, train
+from demoe.training.fit.plot import plot_metrics
+from demoe.training.fit.router import fit_router
 from demoe.training.random import Draw
-from demoe.training.router_fit import fit_router
-from demoe.training.scores import Scores
 
 CONFIG = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=32, router_hidden=16)
 SIDE = 80

@@ -13,8 +13,8 @@ GUI = QT | {"magicgui", "napari", "napari_demoe", "npe2", "superqt", "vispy"}
 TORCH = {"torch"}
 
 PLANS = (
-    "import demoe.axes, demoe.recipe, demoe.tiling, demoe.image, demoe.intensity,"
-    "demoe.flat, demoe.io, demoe.model.zoo"
+    "import demoe.image.axes, demoe.image.lazy_image, demoe.image.intensity, demoe.recipe,"
+    "demoe.plan.tiling, demoe.engine.flat, demoe.io, demoe.model.zoo"
 )
 EVERYTHING = """
 import importlib, pkgutil, demoe
@@ -57,6 +57,9 @@ def test_an_import_brings_no_more_than_it_may(code, never):
     assert not loaded & never
 
 
-def test_the_function_run_is_not_hidden_by_the_module_run():
-    code = "import demoe.run, demoe; from demoe import run; assert demoe.run is run; run.__call__"
+def test_no_module_hides_a_public_name():
+    code = f"{EVERYTHING}\nimport types"
+    code += (
+        "\nassert not [n for n in dir(demoe) if isinstance(getattr(demoe, n), types.ModuleType)]"
+    )
     assert "demoe" in loaded_by(code)

@@ -17,11 +17,18 @@ from tiny import tiny_weights
 import demoe
 from demoe.cli import main
 from demoe.errors import RecipeError
-from demoe.phrases import Lexicon, features, tokens
 from demoe.recipe import TASKS, Recipe
-from demoe.training import words as training
-from demoe.training.sentences import FOREIGN, Writer, examples, read_examples, read_lines
-from demoe.words import CLEAR_FROM, OUTPUTS, SENTENCES, UNCLEAR, WEIGHTS, classifier
+from demoe.routing.words.classifier import (
+    CLEAR_FROM,
+    OUTPUTS,
+    SENTENCES,
+    UNCLEAR,
+    WEIGHTS,
+    classifier,
+)
+from demoe.routing.words.phrases import Lexicon, features, tokens
+from demoe.training.words import learning as training
+from demoe.training.words.sentences import FOREIGN, Writer, examples, read_examples, read_lines
 
 HELD_OUT = sorted((Path(__file__).parent / "data").glob("words_held_out*.txt"))
 TEXT = SENTENCES.read_text(encoding="utf-8")
@@ -255,7 +262,7 @@ def test_the_command_writes_weights_again(tmp_path, monkeypatch, capsys):
         assert training.main(["--out", str(path)]) == 0
     assert f"2-fold cross-validation over {len(few)} lines" in capsys.readouterr().out
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    monkeypatch.setattr("demoe.words.WEIGHTS", paths[0])
+    monkeypatch.setattr("demoe.routing.words.classifier.WEIGHTS", paths[0])
     classifier.cache_clear()
     try:
         learnt = [(example.kinds, example.sentence) for example in examples(TEXT, few)]

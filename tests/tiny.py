@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from demoe.model.checkpoint import write_weights
-from demoe.model.config import NetworkConfig
-from demoe.model.network import DeMoENet
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.network import DeMoENet
 
 CONFIG = NetworkConfig(4, (1, 1, 1, 1), 1, (1, 1, 1, 1), router_width=16, router_hidden=8)
 

@@ -17,8 +17,8 @@ DATA = (
     "demoe/weights/default.md",
     "demoe/weights/words.npz",
     "demoe/weights/words.txt",
-    "demoe/samples/LICENSES.md",
-    "demoe/samples/samples.json",
+    "demoe/samples/data/LICENSES.md",
+    "demoe/samples/data/samples.json",
     "napari_demoe/napari.yaml",
 )
 

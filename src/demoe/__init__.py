@@ -6,8 +6,6 @@ is quick and loads no torch.
 
 from importlib import import_module
 from importlib.metadata import version
-from sys import modules
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,18 +17,18 @@ if TYPE_CHECKING:
     from demoe.errors import OutputError as OutputError
     from demoe.errors import RecipeError as RecipeError
     from demoe.errors import WeightsError as WeightsError
-    from demoe.image import LazyImage as LazyImage
+    from demoe.execution.run import Report as Report
+    from demoe.execution.run import run as run
+    from demoe.execution.run import save as save
+    from demoe.image.lazy_image import LazyImage as LazyImage
     from demoe.io import open_image as open_image
     from demoe.lazy import Deblurred as Deblurred
     from demoe.lazy import deblur as deblur
     from demoe.model import load_model as load_model
     from demoe.recipe import TASKS as TASKS
     from demoe.recipe import Recipe as Recipe
-    from demoe.run import Report as Report
-    from demoe.run import run as run
-    from demoe.run import save as save
-    from demoe.words import TextGates as TextGates
-    from demoe.words import task_from_text as task_from_text
+    from demoe.routing.words.classifier import TextGates as TextGates
+    from demoe.routing.words.classifier import task_from_text as task_from_text
 
     __version__: str
 
@@ -41,20 +39,20 @@ _HOME = {
     "DemoeError": "errors",
     "DeviceError": "errors",
     "ImageError": "errors",
-    "LazyImage": "image",
+    "LazyImage": "image.lazy_image",
     "OutputError": "errors",
     "Recipe": "recipe",
     "RecipeError": "errors",
-    "Report": "run",
+    "Report": "execution.run",
     "TASKS": "recipe",
-    "TextGates": "words",
+    "TextGates": "routing.words.classifier",
     "WeightsError": "errors",
     "deblur": "lazy",
     "load_model": "model",
     "open_image": "io",
-    "run": "run",
-    "save": "run",
-    "task_from_text": "words",
+    "run": "execution.run",
+    "save": "execution.run",
+    "task_from_text": "routing.words.classifier",
 }
 
 
@@ -71,14 +69,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*_HOME, "__version__"])
-
-
-class _Package(ModuleType):
-    """Keeps the function ``demoe.run``: importing the module of that name must not hide it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-modules[__name__].__class__ = _Package

@@ -18,19 +18,19 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from demoe.axes import from_canonical, plane_axes
-from demoe.correction import stale_tiles
-from demoe.engine import TileRunner
+from demoe.engine.reader import Plane, half_will_do, make_runner
+from demoe.engine.restorer import PlaneWork
+from demoe.engine.runner import TileRunner
 from demoe.errors import RecipeError
-from demoe.gates import PaintedMap
-from demoe.image import LazyImage
+from demoe.image.axes import from_canonical, plane_axes
+from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.planes import PlaneWork
-from demoe.reading import Plane, half_will_do, make_runner
+from demoe.plan.sizing import choose_tile
+from demoe.plan.tiling import TilePlan
 from demoe.recipe import TASKS, Recipe
-from demoe.sizing import choose_tile
-from demoe.tiling import TilePlan
+from demoe.routing.correction import stale_tiles
+from demoe.routing.gates import PaintedMap
 
 SKIPPING_TILE = 2048
 """Side in pixels of an automatic tile of which only parts are computed."""
@@ -136,7 +136,8 @@ def deblur(
         Pixels: a numpy, dask or zarr array of integers or floats with at least rows and columns,
         or a file or folder that `demoe.open_image` reads.
     axes : str, optional
-        Letters of TCZYXS for each dimension; see `demoe.axes.guess_axes` for the rules without.
+        Letters of TCZYXS for each dimension; the rules without are those of
+        `demoe.image.axes.guess_axes`.
     recipe : Recipe, optional
         Settings.
     expert_map : array, LazyImage or path, optional

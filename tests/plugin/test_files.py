@@ -12,7 +12,7 @@ from npe2 import PluginManifest
 
 import demoe
 from demoe.io import write_image
-from demoe.sample_images import sample_names, sample_titles
+from demoe.samples.images import sample_names, sample_titles
 from napari_demoe import _sample_data
 from napari_demoe._layers import to_lazy
 from napari_demoe._reader import get_reader, read

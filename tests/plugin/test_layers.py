@@ -10,7 +10,7 @@ import zarr
 from napari.layers import Image, Labels
 
 from demoe.errors import AxesError, ImageError
-from demoe.image import LazyImage
+from demoe.image.lazy_image import LazyImage
 from napari_demoe._layers import image_kwargs, result_kwargs, to_lazy
 from napari_demoe._maps import EXPERT_WORDS, cells_to_layer_order, experts_kwargs
 

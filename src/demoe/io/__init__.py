@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demoe.errors import ImageError
-from demoe.image import LazyImage
-from demoe.io._names import (
+from demoe.image.lazy_image import LazyImage
+from demoe.io.names import (
     PHOTOS,
     SUFFIXES_IN,
     SUFFIXES_OUT,

@@ -13,12 +13,12 @@ import dask.array as da
 import numpy as np
 from dask.base import optimize
 
-from demoe.axes import plane_axes
+from demoe.image.axes import plane_axes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from demoe.image import LazyImage
+    from demoe.image.lazy_image import LazyImage
 
 Progress = Callable[[int, int, str], None]
 PYRAMID_TOP = 512

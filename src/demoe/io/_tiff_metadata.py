@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from demoe.errors import AxesError
-from demoe.image import SCALED_AXES, LazyImage, unit_name
+from demoe.image.lazy_image import SCALED_AXES, LazyImage, unit_name
 
 # Micrometres in one ResolutionUnit; 1 means "no unit", so it is left out.
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}

@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from demoe.axes import plane_axes
 from demoe.errors import OutputError
-from demoe.image import LazyImage
+from demoe.image.axes import plane_axes
+from demoe.image.lazy_image import LazyImage
 from demoe.io._bands import Band, Progress, coarsen, iter_bands, level_shapes
 from demoe.io._tiff_metadata import ome_metadata
 

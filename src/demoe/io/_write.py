@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demoe.errors import OutputError
-from demoe.image import LazyImage
-from demoe.io._atomic import check_target, partial_output
+from demoe.image.lazy_image import LazyImage
 from demoe.io._bands import Progress, iter_bands
-from demoe.io._names import PHOTOS, SUFFIXES_OUT, ZARR, places_beside, suffix_of
 from demoe.io._tiff_writer import check_tiff, write_tiff
 from demoe.io._zarr_writer import check_zarr, write_zarr
+from demoe.io.atomic import check_target, partial_output
+from demoe.io.names import PHOTOS, SUFFIXES_OUT, ZARR, places_beside, suffix_of
 from demoe.io.photos import check_photo, encode_photo
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
-from demoe.axes import CANONICAL, plane_axes
 from demoe.colours import EXPERT_COLOURS
 from demoe.errors import OutputError
-from demoe.image import LazyImage
+from demoe.image.axes import CANONICAL, plane_axes
+from demoe.image.lazy_image import LazyImage
 from demoe.io._bands import PYRAMID_TOP, Band, Progress, coarsen, iter_bands, level_shapes
 from demoe.recipe import TASKS
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import dask.array as da
 
 from demoe.errors import ImageError
-from demoe.image import LazyImage
-from demoe.io._names import PHOTOS, TIFF, suffix_of
+from demoe.image.lazy_image import LazyImage
 from demoe.io._source import pass_errors_on
+from demoe.io.names import PHOTOS, TIFF, suffix_of
 from demoe.io.photos import open_photo
 from demoe.io.tiff import open_tiff
 

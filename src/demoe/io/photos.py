@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from demoe.errors import ImageError, OutputError
-from demoe.image import LazyImage
-from demoe.io._names import PNG, suffix_of
+from demoe.image.lazy_image import LazyImage
 from demoe.io._source import FileSource, decoded, file_state
+from demoe.io.names import PNG, suffix_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

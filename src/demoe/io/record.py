@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from demoe.errors import ImageError
-from demoe.io._names import places_beside
+from demoe.io.names import places_beside
 
 
 def read_record(path: Path) -> dict[str, Any]:

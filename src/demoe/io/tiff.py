@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from demoe.errors import ImageError
-from demoe.image import BLOCK_SIDE, LazyImage
+from demoe.image.lazy_image import BLOCK_SIDE, LazyImage
 from demoe.io._source import file_state, unreadable
 from demoe.io._tiff_metadata import name_axes, read_metadata
 from demoe.io._tiff_pixels import TiffSource, page_dims, segment_count

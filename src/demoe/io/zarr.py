@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from demoe.axes import CANONICAL, guess_axes, to_canonical
 from demoe.errors import AxesError, ImageError
-from demoe.image import SCALED_AXES, LazyImage, block_shape
-from demoe.io._names import ZARR_MARKERS
+from demoe.image.axes import CANONICAL, guess_axes, to_canonical
+from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape
 from demoe.io._source import FileSource, file_state
+from demoe.io.names import ZARR_MARKERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

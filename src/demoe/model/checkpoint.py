@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from demoe.errors import OutputError, WeightsError
-from demoe.model.config import detect_config
-from demoe.model.network import DeMoENet
+from demoe.model.demoe.config import detect_config
+from demoe.model.demoe.network import DeMoENet
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _LISTED = 4

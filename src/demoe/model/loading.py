@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demoe.allocator import keep_freed_memory, share_one_heap
 from demoe.errors import DeviceError, WeightsError
-from demoe.model.calibration import Calibration, calibration_of
+from demoe.model.backends.allocator import keep_freed_memory, share_one_heap
+from demoe.model.backends.half import HALVES, NEAR, AutocastBackend, half_error, multiplies_bfloat16
+from demoe.model.calibration.measuring import Calibration, calibration_of
 from demoe.model.checkpoint import build_network, read_state_dict
-from demoe.model.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.eager import Attention, Backend, EagerBackend
+from demoe.model.demoe.network import DeMoENet, keep_top
+from demoe.model.demoe.receptive_field import exact_halo
 from demoe.model.download import sha256_of
-from demoe.model.network import DeMoENet, keep_top
-from demoe.model.pooling import Attention, Backend, EagerBackend
-from demoe.model.precision import HALVES, NEAR, AutocastBackend, half_error, multiplies_bfloat16
-from demoe.model.receptive_field import exact_halo
 from demoe.model.zoo import weights_path
 from demoe.recipe import TASKS
 
@@ -241,7 +241,7 @@ def choose_backend(network: DeMoENet, device: torch.device) -> Backend:
     if device.type != "cpu" or wanted == "torch":
         return _eager(network)
     try:
-        from demoe.model.openvino import OpenVINOBackend
+        from demoe.model.demoe.graph import OpenVINOBackend
     except ImportError:
         return _eager(network)
     fast = OpenVINOBackend(network)
@@ -254,7 +254,7 @@ def _half_graph(exact: Backend, half: AutocastBackend) -> Backend:
 
     Where two ways round at different places they differ by about as much as from the exact result.
     """
-    from demoe.model.openvino import OpenVINOBackend
+    from demoe.model.demoe.graph import OpenVINOBackend
 
     fast = OpenVINOBackend(half.network, half=True)
     return fast if _difference(half, fast, (True,)) < HALF_TOLERANCE else exact

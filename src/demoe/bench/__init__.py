@@ -1,0 +1,1 @@
+"""Seconds and memory, beside the bare network and other people's tiling."""

@@ -1,0 +1,7 @@
+"""``python -m demoe.cli``."""
+
+import sys
+
+from demoe.cli import main
+
+sys.exit(main())

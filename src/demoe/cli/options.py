@@ -1,0 +1,69 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from demoe.errors import RecipeError
+from demoe.recipe import PHOTOMETRY, POOLINGS, PRECISIONS, ROUTINGS, Recipe
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each recipe field that people set; unset ones stay as in the recipe."""
+    parser.add_argument("--recipe", type=Path, help="JSON file of settings; options below win")
+    parser.add_argument("--model", help="name or path of weights (default: default)")
+    parser.add_argument("--routing", choices=ROUTINGS, help="who decides, and per what")
+    parser.add_argument("--top-k", type=int, help="experts mixed at each place, 1 to 5")
+    parser.add_argument("--temperature", type=float, help="above 1 the router is less sure")
+    parser.add_argument("--smoothing", type=int, help="cells around that have a say in each")
+    parser.add_argument("--agreement", type=int, help="planes beside that have a say, along Z or T")
+    parser.add_argument("--tile", type=_auto_or_int, help="tile side in pixels, or auto")
+    parser.add_argument("--halo", type=_auto_or_int, help="pixels read around a tile, or auto")
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--intensity", help="auto, full, percentile, or LOW,HIGH")
+    parser.add_argument("--pooling", choices=POOLINGS, help="what the network's attention sees")
+    parser.add_argument(
+        "--skip-flat", action="store_true", default=None, help="pass flat background by"
+    )
+    parser.add_argument("--photometry", choices=PHOTOMETRY, help="preserve keeps the local mean")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="full: float32 also where the result has 8 bits"
+    )
+
+
+def recipe_from(arguments: argparse.Namespace) -> Recipe:
+    """Return the recipe of a command line."""
+    recipe = read_recipe(arguments.recipe)
+    names = (
+        *("model", "routing", "top_k", "tile", "halo", "device"),
+        *("temperature", "smoothing", "agreement", "pooling", "skip_flat", "photometry"),
+        "precision",
+    )
+    given = {n: v for n in names if (v := getattr(arguments, n)) is not None}
+    if arguments.intensity is not None:
+        limits = arguments.intensity.split(",")
+        given["intensity"] = limits if len(limits) == 2 else arguments.intensity
+    return recipe.replace(**given)
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Return the recipe in a JSON file; without one, the usual recipe."""
+    if path is None:
+        return Recipe()
+    try:
+        return Recipe.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read: {error}.") from None
+
+
+def _auto_or_int(text: str) -> str | int:
+    return text if text == "auto" else int(text)
+
+
+def count(text: str) -> int:
+    """Read a number of at least 1 from the command line."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

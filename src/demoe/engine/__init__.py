@@ -1,0 +1,1 @@
+"""One tile in, one restored tile out."""

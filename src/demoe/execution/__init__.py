@@ -1,0 +1,1 @@
+"""Runs out of core: tiles on disk, resume, progress, cancel, cluster."""

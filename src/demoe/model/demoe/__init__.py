@@ -1,0 +1,1 @@
+"""The DeMoE network (arXiv 2508.06228)."""

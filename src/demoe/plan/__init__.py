@@ -1,0 +1,1 @@
+"""How planes are cut: integers only."""

@@ -1,0 +1,1 @@
+"""Which expert works where: gates of routing cells, from the network and from people."""

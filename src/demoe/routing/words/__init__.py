@@ -1,0 +1,1 @@
+"""What a sentence says is wrong with an image."""

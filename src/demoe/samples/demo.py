@@ -1,0 +1,78 @@
+"""The main job on the bundled samples: numbers, a picture, and the files that a user would get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from demoe.errors import OutputError
+from demoe.execution.run import Progress, save
+from demoe.io import open_image
+from demoe.lazy import deblur
+from demoe.recipe import TASKS, Recipe
+from demoe.samples.images import load_sample, sample_names
+from demoe.samples.picture import SheetRow, contact_sheet, psnr
+
+
+def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) -> str:
+    """Deblur every sample, write the results and ``demo.png``, and return a table.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if needed; files of an earlier demo are replaced.
+    recipe : Recipe
+        Settings for all samples.
+    progress : callable, optional
+        ``progress(done, total, message)``, in samples.
+
+    Returns
+    -------
+    str
+        For each sample where it was routed, and its PSNR before and after where the sharp picture
+        is known.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made ({error.strerror}).") from None
+    names = sample_names()
+    rows, lines = [], [f"{'sample':<16}{'blurred':>10}{'deblurred':>11}{'gain':>10}  routed to"]
+    for number, name in enumerate(names):
+        if progress is not None:
+            progress(number, len(names), name)
+        sample = load_sample(name)
+        result = deblur(sample.blurred, recipe=recipe)
+        path = save(result, folder / f"{name}.ome.tif", overwrite=True)
+        restored = np.asarray(open_image(path).data)  # what is in the file, and computed once
+        experts = np.asarray(result.expert_map)
+        blurred = np.asarray(sample.blurred.data)
+        sharp = None if sample.sharp is None else np.asarray(sample.sharp.data)
+        counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)[1:]
+        order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+        routed = ", ".join(f"{TASKS[i]} {counts[i] / counts.sum():.0%}" for i in order)
+        if sharp is None:
+            figures = f"{'the sharp picture is not known':>31}"
+        else:
+            before, after = psnr(blurred, sharp), psnr(restored, sharp)
+            figures = f"{before:7.2f} dB{after:8.2f} dB{after - before:+7.2f} dB"
+        lines.append(f"{name:<16}{figures}  {routed}")
+        # Of a stack, the picture shows the middle plane.
+        middle = tuple(n // 2 for n in experts.shape[:-2])
+        rows.append(
+            SheetRow(
+                title=sample.title,
+                blurred=blurred[middle],
+                restored=restored[middle],
+                expert_map=experts[middle],
+                sharp=None if sharp is None else sharp[middle],
+                pitch=result.pitch,
+                note=sample.note,
+            )
+        )
+        lines[-1] += f"  -> {path.name}"
+    picture = contact_sheet(rows, folder / "demo.png")
+    if progress is not None:
+        progress(len(names), len(names), "")
+    return "\n".join([*lines, "", f"Picture: {picture}"])

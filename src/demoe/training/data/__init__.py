@@ -1,0 +1,1 @@
+"""Sharp pictures to train from."""

@@ -1,0 +1,104 @@
+"""The model card: what a network was made from, how, how good it is, and where it ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from demoe.model.demoe.config import NetworkConfig
+from demoe.training.evaluate.scores import Scores
+from demoe.training.fit.loop import TrainingPlan
+
+
+def model_card(
+    config: NetworkConfig,
+    plan: TrainingPlan,
+    steps: int,
+    scores: Scores,
+    pack: Path | None,
+    init: Path | None = None,
+) -> str:
+    """Return a model card in Markdown.
+
+    Parameters
+    ----------
+    config, plan, steps, scores
+        Architecture, schedule, number of steps and figures of the network.
+    pack : Path or None
+        The data pack that it was trained on; its sources and their licences are listed.
+    init : Path, optional
+        The weights that training began from.
+    """
+    lines = [
+        "# DeMoE network",
+        "",
+        "A deblurring network of the DeMoE family (arXiv 2508.06228), trained with `demoe train`.",
+        "It keeps exposure: low-light images are restored at the brightness that they have.",
+        "",
+        "## Design",
+        "",
+        f"Width {config.width}; encoder blocks {_numbers(config.encoder_blocks)}, middle "
+        f"{config.middle_blocks}, decoder {_numbers(config.decoder_blocks)}; {config.experts} "
+        "experts, one used at each place. Stored as 16-bit floats, run in 32 bits."
+        + (
+            " The restored picture has the local mean of the blurred one (`demoe.model.level`)."
+            if config.keeps_level
+            else ""
+        ),
+        "",
+        "## Training",
+        "",
+        f"{steps:,} steps in a schedule of {plan.minutes:g} minutes on one machine, batches of "
+        f"{plan.batch} crops of {plan.crop} px"
+        + (f", {plan.last_crop} px at last" if plan.last_crop else "")
+        + (f", {plan.mixed_share:.0%} of them with two blurs" if plan.mixed_share else "")
+        + ", "
+        f"AdamW with a cosine from {plan.rate:g}, smoothed weights (decay {plan.ema}), then "
+        "the router alone to convergence on features of the finished encoder.",
+        *([f"Training began from the weights {init.name}."] if init else []),
+        "Blur is synthesised as it is needed (`demoe.training.blur`): disks, polygons, "
+        "Gaussian and Airy spots of 1 to 7 px radius, microscopes out of focus; camera paths of 3 "
+        "to 28 px in linear light; objects moving 4 to 28 px; frames averaged over 2.5 to 28 px; "
+        "motion or defocus at 1/4 to 1/16 exposure with shot and read noise. Some of each is "
+        "computed on display values, and some images are compressed as JPEG.",
+        "",
+        "## Figures",
+        "",
+        "PSNR on images held out of training, blurred by the same generators with "
+        "another seed (`demoe evaluate`):",
+        "",
+        scores.table(),
+        "",
+        "## Limits",
+        "",
+        "Compact and trained on synthetic blur alone: expect moderate sharpening, not "
+        "the recovery of strong blur. Blur wider than about 28 px, strong compression and other "
+        "modalities than photographs, text, histology and fluorescence-like images were not in "
+        "training. "
+        "Do not measure intensities in deblurred images without checking them against the "
+        "original.",
+        "",
+        "## Data",
+        "",
+        *_sources(pack),
+        "Drawn images: dead leaves, text, cells, filaments, beads (`demoe.training.data`).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return "-".join(map(str, values))
+
+
+def _sources(pack: Path | None) -> list[str]:
+    if pack is None:
+        return []
+    from demoe.training.data.pack import load_pack
+
+    content = load_pack(pack)
+    rows = [
+        f"| {s.name} | {s.package} | {s.licence} | {s.author} | "
+        f"{'held out' if index in content.held_out_sources else 'trained on'} |"
+        for index, s in enumerate(content.sources)
+    ]
+    return ["| file | from | licence | author | use |", "|---|---|---|---|---|", *rows, ""]

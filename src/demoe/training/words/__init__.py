@@ -1,0 +1,1 @@
+"""What teaches the classifier of sentences."""
