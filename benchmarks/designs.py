@@ -17,10 +17,11 @@ import torch
 
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.flops import flops_per_pixel
-from demoe.model.loading import choose_device
+from demoe.model.demoe.tenant import untrained
+from demoe.model.devices import choose_device
 from demoe.training.data.images import load_images
 from demoe.training.evaluate.evaluation import evaluate
-from demoe.training.fit.loop import TrainingPlan, fresh_network, steps_done, train
+from demoe.training.fit.loop import TrainingPlan, steps_done, train
 
 DESIGNS = {
     "shipped": NetworkConfig(16, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True),
@@ -43,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
     for name in given.only:
         config = DESIGNS[name]
         torch.manual_seed(0)
-        network = fresh_network(config)
+        network = untrained(config)
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             trained = train(network.to(images.images.device), images, plan, place, report=_say)

@@ -30,10 +30,10 @@ from torch.nn import functional as F
 
 import demoe
 from demoe.bench.measure import free_memory, give_memory_back
-from demoe.bench.peers import WHOLE_BYTES
+from demoe.choices import TASKS
 from demoe.model.demoe.blocks import NAFBlock, RunBlock, as_it_is
 from demoe.model.loading import Model, load_model
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.training.blur.degradations import MARGIN, degrade
 from demoe.training.random import Draw
 
@@ -138,7 +138,7 @@ def restored_each_way(model: Model, blurred: Picture, blur: str) -> Iterator[Way
     pixels = blurred.shape[0] * blurred.shape[1]
     give_memory_back(model.device)
     free = free_memory(model.device)
-    needed = WHOLE_BYTES * model.config.width * pixels / (0.75 * (free or math.inf))
+    needed = model.tenant.bare_bytes * pixels / (0.75 * (free or math.inf))
     whole = untiled(model, blurred, blur, as_it_is) if needed <= 1 else None
     for name, fields in TILED.items():
         result = demoe.deblur(blurred, "YXS", recipe=recipe.replace(**fields))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.samples.images import load_sample
 from demoe.training.blur import degradations
 from demoe.training.blur.degradations import MARGIN, degrade

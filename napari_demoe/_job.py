@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from demoe.choices import Choice
 from demoe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Job:
     region : tuple of slice
         The part of the data to deblur.
     expert_map : ndarray or dask array, optional
-        Painted by a person for the region: 0 leaves the choice to the network, 1 to 5 forces an
+        Painted by a person for the region: 0 leaves the choice to the network, more forces an
         expert; planes first, then rows and columns of routing cells.
     earlier : Finished, optional
         A result of the same job with another expert map; only what differs is computed.
@@ -76,12 +77,15 @@ class Planned:
         Names along axis C, or none.
     total : int
         Number of tiles.
+    choices : tuple of Choice
+        Those of the network.
     """
 
     pixels: Any
     axes: str
     channel_names: tuple[str, ...]
     total: int
+    choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,10 @@ class Finished:
     Attributes
     ----------
     expert_map : ndarray of uint8
-        Values 0 to 5, one a routing cell: plane axes of the image, then rows and columns.
+        0 or the number of a choice, one a routing cell: plane axes of the image, then rows and
+        columns.
     gates : ndarray of float32
-        Expert weights: plane axes, 5 experts, rows and columns.
+        Expert weights: plane axes, experts, rows and columns.
     confidence : ndarray of float32
         0 to 1, axes of the expert map; see `demoe.Deblurred`.
     pitch : (int, int)

@@ -8,27 +8,14 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
-from demoe.colours import EXPERT_COLOURS
+from demoe.choices import Choice, words_of
 from demoe.errors import OutputError
 from demoe.image.axes import plane_axes
 from demoe.image.lazy_image import LazyImage
-from demoe.recipe import TASKS
 from napari_demoe._layers import GEOMETRY, ours, shifted
 
 if TYPE_CHECKING:
     from napari.layers import Labels
-
-TASK_WORDS = {
-    "defocus": "defocus",
-    "global_motion": "global motion",
-    "local_motion": "local motion",
-    "synth_global_motion": "synthetic motion",
-    "low_light": "low light",
-}
-"""The five blur types in words, in the published order."""
-
-EXPERT_WORDS = ("not decided", *(TASK_WORDS[task] for task in TASKS))
-"""What the values 0 to 5 of an expert map mean."""
 
 
 def cells_to_layer_order(cells: np.ndarray, axes: str) -> np.ndarray:
@@ -69,8 +56,8 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `demoe.io.write_image` takes: experts, gates, confidence, painted, provenance; or
-        nothing.
+        What `demoe.io.write_image` takes: experts, gates, confidence, painted, choices and
+        provenance; or nothing.
     """
     left = ours(meta)
     if "expert_map" not in left:
@@ -82,6 +69,7 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **cells,
         "gates": da.from_array(left["gates"]),
+        "choices": left["choices"],
         "provenance": dict(left["provenance"]),
     }
 
@@ -112,23 +100,28 @@ def is_confidence(meta: Mapping[str, Any]) -> bool:
     return ours(meta).get("map") == "confidence"
 
 
-def expert_shares(expert_map: np.ndarray) -> list[float]:
-    """Return the part of all cells that has each value, 0 to 5."""
-    counts = np.bincount(expert_map.ravel(), minlength=len(EXPERT_WORDS))
+def expert_shares(expert_map: np.ndarray, count: int) -> list[float]:
+    """Return the part of all cells that has each value, 0 to the number of choices."""
+    counts = np.bincount(expert_map.ravel(), minlength=count + 1)
     return [float(n) / expert_map.size for n in counts]
 
 
-def expert_features(shares: Sequence[float]) -> dict[str, list[Any]]:
+def expert_features(shares: Sequence[float], choices: Sequence[Choice]) -> dict[str, list[Any]]:
     """Say what each value of an expert map means, and which part of all cells has it."""
+    words = words_of(choices)
     return {
-        "index": list(range(len(EXPERT_WORDS))),
-        "blur": list(EXPERT_WORDS),
+        "index": list(range(len(words))),
+        "blur": list(words),
         "share": [f"{share:.0%}" for share in shares],
     }
 
 
 def experts_kwargs(
-    source: Mapping[str, Any], axes: str, pitch: tuple[int, int], shares: Sequence[float]
+    source: Mapping[str, Any],
+    axes: str,
+    pitch: tuple[int, int],
+    shares: Sequence[float],
+    choices: Sequence[Choice],
 ) -> dict[str, Any]:
     """Describe an expert map as keyword arguments of a labels layer that overlays its image.
 
@@ -136,8 +129,10 @@ def experts_kwargs(
     ----------
     source, axes, pitch
         As for `cells_kwargs`.
-    shares : sequence of 6 float
+    shares : sequence of float
         Part of all cells that has each value, 0 to 1.
+    choices : sequence of Choice
+        What the values 1, 2 ... mean.
 
     Returns
     -------
@@ -147,12 +142,12 @@ def experts_kwargs(
     from napari.utils.colormaps import DirectLabelColormap
 
     colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
-    colours |= {value: np.array(rgb) / 255 for value, rgb in EXPERT_COLOURS.items()}
+    colours |= {n: np.array(choice.colour) / 255 for n, choice in enumerate(choices, start=1)}
     return {
         **cells_kwargs(source, axes, pitch),
         "name": f"{source['name']} experts",
         "colormap": DirectLabelColormap(color_dict=colours),
-        "features": expert_features(shares),
+        "features": expert_features(shares, choices),
         "opacity": 0.25,
     }
 

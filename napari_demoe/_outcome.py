@@ -20,7 +20,8 @@ class Outcome:
     job, finished : Job, Finished
         What was asked for, and what came of it.
     by_hand, by_layer : ndarray of int
-        Cells, 0 to 5, painted on the expert map itself and taken from another layer.
+        Cells, 0 or the number of an expert, painted on the expert map itself and taken from
+        another layer.
     """
 
     job: Job

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import dask.array as da
 import numpy as np
 
+from demoe.choices import Choice, words_of
 from demoe.errors import AxesError, ImageError, RecipeError
-from demoe.recipe import TASKS
 from napari_demoe._layers import is_shapes
-from napari_demoe._maps import EXPERT_WORDS, cells_to_image_order
+from napari_demoe._maps import cells_to_image_order
 from napari_demoe._words import finest
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def cells_of_layer(
     region: Sequence[slice],
     pitch: int,
     expert: int,
+    choices: Sequence[Choice],
 ) -> Any:
     """Return what labels or shapes say about an image's routing cells.
 
@@ -44,7 +45,7 @@ def cells_of_layer(
     tells of a layer that is painted, but not on the centre of any cell.
     """
     if is_shapes(layer):
-        cells = cells_of_shapes(layer, image, axes, region, pitch, expert)
+        cells = cells_of_shapes(layer, image, axes, region, pitch, expert, choices)
         painted = layer.nshapes > 0
     else:
         cells = cells_of_labels(layer, image, axes, region, pitch)
@@ -110,19 +111,27 @@ def cells_of_labels(
 
 
 def cells_of_shapes(
-    shapes: Shapes, image: Image, axes: str, region: Sequence[slice], pitch: int, expert: int
+    shapes: Shapes,
+    image: Image,
+    axes: str,
+    region: Sequence[slice],
+    pitch: int,
+    expert: int,
+    choices: Sequence[Choice],
 ) -> np.ndarray:
     """Draw regions into an image's routing cells; a cell is in if its centre is.
 
     Parameters
     ----------
     shapes : Shapes
-        Drawn anywhere in the world. Their feature "task" names an expert by its task, its words or
-        1 to 5. Shapes that lack an axis of the image count all along it.
+        Drawn anywhere in the world. Their feature "task" names an expert by its name, its words or
+        its number. Shapes that lack an axis of the image count all along it.
     image, axes, region, pitch
         As for `cells_of_labels`.
     expert : int
-        1 to 5, for shapes without a task.
+        Its number, for shapes without a task.
+    choices : sequence of Choice
+        Those of the network.
 
     Returns
     -------
@@ -143,7 +152,7 @@ def cells_of_shapes(
     matrix, origin = _between(shapes, image)
     parts = dict(zip(spatial, region, strict=False))
     cells = np.zeros([len(_centres(a, part, pitch)) for a, part in parts.items()], np.uint8)
-    tasks = _tasks(shapes, expert)
+    tasks = _tasks(shapes, expert, choices)
     drawn: dict[tuple[int | None, ...], list[int]] = {}  # which shapes lie in which planes
     outlines = []
     for number, vertices in enumerate(shapes.data):
@@ -172,33 +181,34 @@ def cells_of_shapes(
     return shown
 
 
-def name_regions(shapes: Shapes, expert: int, before: int) -> None:
+def name_regions(shapes: Shapes, expert: int, before: int, choices: Sequence[Choice]) -> None:
     """Give the shapes that are drawn next, and those that are selected, an expert.
 
     Shapes drawn so far keep what they had: without a task, the expert that was chosen `before`.
     """
+    words = words_of(choices)
     if TASK not in shapes.features:
-        shapes.features = shapes.features.assign(**{TASK: EXPERT_WORDS[before]})
+        shapes.features = shapes.features.assign(**{TASK: words[before]})
     shapes.current_properties = {
         **shapes.current_properties,
-        TASK: np.array([EXPERT_WORDS[expert]]),
+        TASK: np.array([words[expert]]),
     }
 
 
-def _tasks(shapes: Shapes, expert: int) -> list[int]:
-    """Return the expert, 1 to 5, of each shape."""
+def _tasks(shapes: Shapes, expert: int, choices: Sequence[Choice]) -> list[int]:
+    """Return the number of each shape's expert."""
     if TASK not in shapes.features:
         return [expert] * shapes.nshapes
     known: dict[str, int] = {}
-    for number, words in enumerate(EXPERT_WORDS[1:], start=1):
-        known |= {words: number, TASKS[number - 1]: number, str(number): number}
+    for number, choice in enumerate(choices, start=1):
+        known |= {choice.words: number, choice.name: number, str(number): number}
     tasks = []
     for number, given in enumerate(shapes.features[TASK]):
         text = str(given).strip().lower().removesuffix(".0")
         if text not in known and text not in ("", "nan", "none", "0"):
             raise RecipeError(
                 f"Shape {number} of {shapes.name!r} has the task {given!r}; use one of "
-                f"{', '.join(TASKS)}, or leave it empty."
+                f"{', '.join(choice.name for choice in choices)}, or leave it empty."
             )
         tasks.append(known.get(text, expert))
     return tasks

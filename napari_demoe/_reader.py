@@ -99,6 +99,7 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
     import demoe
     from demoe.image.axes import plane_axes
     from demoe.io.names import places_beside
+    from demoe.io.record import choices_of
     from napari_demoe._maps import (
         cells_to_layer_order,
         confidence_kwargs,
@@ -123,9 +124,11 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
         values = cells.data.transpose([cells.axes.index(a) for a in letters]).compute()
         shown = cells_to_layer_order(values, image.axes)
         if cells is experts:
-            shares = expert_shares(values)
+            choices = choices_of(path)
+            shares = expert_shares(values, len(choices))
             mine = {"metadata": {"demoe": {"result": str(path)}}}
-            layers.append((shown, {**experts_kwargs(*place, shares), **mine}, "labels"))
+            experts_are = experts_kwargs(*place, shares, choices)
+            layers.append((shown, {**experts_are, **mine}, "labels"))
         else:
             layers.append((shown, confidence_kwargs(*place), "image"))
     return layers

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from demoe.choices import BLURS, Choice, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
 from demoe.recipe import Recipe
@@ -32,8 +33,6 @@ from napari_demoe._layers import (
     shifted,
 )
 from napari_demoe._maps import (
-    EXPERT_WORDS,
-    TASK_WORDS,
     cells_to_image_order,
     cells_to_layer_order,
     confidence_kwargs,
@@ -114,14 +113,17 @@ class Session:
         The sentence of the last failure, empty after a good start.
     done, total : int
         Tiles; total is 0 until the tiles are known.
-    shares : list of 6 float
-        Part of the last result's cells that each expert got, empty before one.
+    experts : tuple of Choice
+        What the chosen network offers; see `choose_network`.
+    shares : list of float
+        Part of the last result's cells that each of its experts got, from "not decided" on; empty
+        without a result of such experts.
     result, overlay, confidence : Image, Labels and Image, or None
         The last result, its expert map and its confidence.
     painted : Labels, Shapes or None
         The expert map to follow if the routing is `PAINTED`, and to correct the last result by.
     brush : int
-        The expert, 1 to 5, that is painted with, and that shapes without a task stand for.
+        The number of the expert that is painted with, and that shapes without a task stand for.
     said : str
         What came of the last sentence, see `understand`.
     """
@@ -133,6 +135,7 @@ class Session:
         self.state = "idle"
         self.error = ""
         self.done = self.total = 0
+        self.experts: tuple[Choice, ...] = BLURS
         self.shares: list[float] = []
         self.result: Image | None = None
         self.overlay: Labels | None = None
@@ -225,6 +228,21 @@ class Session:
         """Whether a worker runs."""
         return self._handle is not None
 
+    def choose_network(self, model: str) -> None:
+        """Take another network, by name or path, and with it the experts that it offers."""
+        from demoe.model.zoo import choices_of
+
+        self.choices.model = model
+        found = choices_of(model)  # of PyTorch's own files, known once they are loaded
+        if found is not None:
+            self._offer(found)
+        self.changed.emit()
+
+    def _offer(self, experts: tuple[Choice, ...]) -> None:
+        if experts != self.experts:
+            self.experts, self.shares = experts, []
+            self.brush = min(self.brush, len(experts))
+
     def missing_network(self) -> ModelInfo | None:
         """Return the chosen network if it would have to be downloaded first."""
         from demoe.model.zoo import list_models
@@ -301,7 +319,15 @@ class Session:
         layer = None
         if self.painted is not None and self.painted is not self.overlay:
             pitch, region = last.job.recipe.pitch, _all(self.result)
-            layer = cells_of_layer(self.painted, self.result, axes, region, pitch, self.brush)
+            layer = cells_of_layer(
+                self.painted,
+                self.result,
+                axes,
+                region,
+                pitch,
+                self.brush,
+                last.finished.result.choices,
+            )
             if _file_of(self.painted):  # the map of a result: what is followed is no wish
                 layer = wishes(layer, last.finished.expert_map, last.by_layer)
         return last.wishes(shown, layer)
@@ -329,7 +355,9 @@ class Session:
         cells, reopened = None, ""
         if painted:
             pitch = recipe.pitch
-            cells = cells_of_layer(self.painted, layer, axes, region, pitch, self.brush)
+            cells = cells_of_layer(
+                self.painted, layer, axes, region, pitch, self.brush, self.experts
+            )
             if not preview:
                 reopened = _file_of(self.painted)
         return Job(data, meta, recipe, focus, region, cells, reopened=reopened, download=download)
@@ -392,26 +420,30 @@ class Session:
             self.said = str(error)
         else:
             sure = f"({found.confidence:.0%} sure)"
+            known = dict(zip(names_of(self.experts), self.experts, strict=True))
             if found.task == UNCLEAR:
                 self.said = f"Unclear {sure}: this names no kind of blur, so nothing was changed."
+            elif found.task not in known:
+                words = found.task.replace("_", " ")
+                self.said = f"Understood: {words} {sure}; the chosen network has no expert for it."
             else:
                 task = found.task
-                self.said = f"Understood: {TASK_WORDS[task]} {sure}."
+                self.said = f"Understood: {known[task].words} {sure}."
         self.changed.emit()
         return task
 
     def choose_brush(self, expert: int) -> None:
-        """Paint with an expert, 1 to 5, from now on."""
+        """Paint with an expert, by its number, from now on."""
         before, self.brush = self.brush, expert
         if is_shapes(self.painted):
-            name_regions(self.painted, expert, before)
+            name_regions(self.painted, expert, before, self.experts)
         elif self.painted is not None:
             self.painted.selected_label = expert
         self.changed.emit()
 
     def _label_selected(self, event: object = None) -> None:
         label = self.overlay.selected_label if self.overlay is not None else 0
-        if 1 <= label < len(EXPERT_WORDS) and label != self.brush:
+        if 1 <= label <= len(self.experts) and label != self.brush:
             self.brush = label
             self.changed.emit()
 
@@ -424,18 +456,19 @@ class Session:
         layer = self.overlay
         if layer is None or not layer.visible:
             return ""
-        value = layer.get_value(position, world=True)
-        if value is None or value >= len(EXPERT_WORDS):  # a person may paint anything
-            return ""
         left = layer.metadata["demoe"]
+        words = words_of(left["choices"])
+        value = layer.get_value(position, world=True)
+        if value is None or value >= len(words):  # a person may paint anything
+            return ""
         cell = tuple(np.rint(layer.world_to_data(position)).astype(int))
         at = dict(zip(left["axes"], cell, strict=False))
         place = tuple(at[letter] for letter in plane_axes(left["axes"]) + "YX")
         if value != left["expert_map"][place]:
-            return f"{EXPERT_WORDS[value] if value else 'the network decides'}, to be applied"
+            return f"{words[value] if value else 'the network decides'}, to be applied"
         if not value:
-            return EXPERT_WORDS[0]
-        return f"{EXPERT_WORDS[value]} {left['confidence'][place]:.2f}"
+            return words[0]
+        return f"{words[value]} {left['confidence'][place]:.2f}"
 
     # -- reports of the worker, on the main thread ---------------------------------------------
 
@@ -471,6 +504,7 @@ class Session:
 
     def _show_working(self, plan: Planned) -> None:
         self.total, self._planned_at = plan.total, time.monotonic()
+        self._offer(plan.choices)
         if self._correcting:  # the earlier result stays on show until all is done
             return
         kwargs = result_kwargs(self._meta, plan.channel_names)
@@ -519,6 +553,7 @@ class Session:
             "gates": done.gates,
             "confidence": done.confidence,
             "painted": done.result.painted,
+            "choices": done.result.choices,
             "pitch": tuple(done.pitch),
             "provenance": dict(done.provenance),
         }
@@ -526,7 +561,7 @@ class Session:
     def _add(self, layer: Image, done: Finished) -> None:
         """Turn the layer on show into a result, and add its maps."""
         self._working = None
-        self.shares = expert_shares(done.expert_map)
+        self.shares = expert_shares(done.expert_map, len(done.result.choices))
         left = self._left(layer, done)
         layer.metadata = {**layer.metadata, "demoe": left}
         layer.name = layer.name.replace(" (running)", "")
@@ -540,7 +575,7 @@ class Session:
         # Copied, because it can be painted on.
         overlay = self._viewer.add_labels(
             cells_to_layer_order(done.expert_map.copy(), self._axes),
-            **experts_kwargs(*place, self.shares),
+            **experts_kwargs(*place, self.shares, done.result.choices),
             metadata={"demoe": left},
         )
         self.overlay = overlay
@@ -558,13 +593,13 @@ class Session:
     def _renew(self, done: Finished) -> None:
         """Put what was corrected into the last result and its maps."""
         layer, overlay, confidence = self.result, self.overlay, self.confidence
-        self.shares = expert_shares(done.expert_map)
+        self.shares = expert_shares(done.expert_map, len(done.result.choices))
         left = self._left(layer, done)
         layer.data = done.pixels
         layer.metadata = {**layer.metadata, "demoe": left}
         overlay.metadata = {**overlay.metadata, "demoe": left}
         overlay.data[...] = cells_to_layer_order(done.expert_map, self._axes)  # undo goes on
-        overlay.features = expert_features(self.shares)
+        overlay.features = expert_features(self.shares, done.result.choices)
         overlay.refresh()
         if confidence is not None:
             confidence.data = cells_to_layer_order(done.confidence, self._axes)

@@ -30,11 +30,8 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 from superqt.utils import signals_blocked
 
-from demoe.colours import EXPERT_COLOURS
 from demoe.model.zoo import list_models
-from demoe.recipe import TASKS
 from napari_demoe import _settings
-from napari_demoe._maps import EXPERT_WORDS, TASK_WORDS
 from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
 from napari_demoe._words import script
 from napari_demoe._worker import launch
@@ -49,13 +46,14 @@ if TYPE_CHECKING:
 
 FROM_FILE = "file"
 MODEL_WORDS = {"default": "Bundled network", "demoe": "Released DeMoE network"}
-ROUTINGS = {
+DECISIONS = {
     "auto": "Automatic",
     "local": "Decide place by place",
     "image": "One decision for the image",
-    **{task: f"Only {TASK_WORDS[task]}" for task in TASKS},
-    PAINTED: "As painted or drawn in a layer",
 }
+"""What the network decides by itself; its own choices follow, and then the painted map."""
+
+PAINTED_WORDS = "As painted or drawn in a layer"
 POOLINGS = {"plane": "Over the whole plane", "tile": "In each tile by itself"}
 DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
 TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048)}}
@@ -67,7 +65,7 @@ TOOLTIPS = {
     "(downloaded once, after asking), imported ones, or a file.",
     "routing": "Who decides which kind of blur is removed: the network, for each place or once\n"
     "for each plane, or you, by naming the blur or by painting it.",
-    "painted": "The map of a result, or any layer of labels (1 to 5, in the order of the list\n"
+    "painted": "The map of a result, or any layer of labels (1, 2 ... in the order of the list\n"
     "below; 0 leaves the choice to the network) or of shapes (their feature 'task', or the\n"
     "expert that is chosen below). It counts where it lies on the image.",
     "sentence": "Say in English what went wrong, for example 'my sample moved', and press Enter:\n"
@@ -119,10 +117,9 @@ class DeblurWidget(QWidget):
     def _build(self) -> None:
         self.image, self.painted = QComboBox(), QComboBox()
         models = {model.name: MODEL_WORDS.get(model.name, model.name) for model in list_models()}
-        choices = ({**models, FROM_FILE: "From a file …"}, ROUTINGS, DEVICES, TILES, POOLINGS)
+        choices = ({**models, FROM_FILE: "From a file …"}, {}, DEVICES, TILES, POOLINGS)
         self.model, self.routing, self.device, self.tile, self.pooling = map(_combo, choices)
         self.top_k = QSpinBox()
-        self.top_k.setRange(1, len(TASKS))
         self.brightness = QCheckBox("Keep local brightness")
         self.flat = QCheckBox("Skip flat background")
         self.run = QPushButton("Run")
@@ -183,7 +180,10 @@ class DeblurWidget(QWidget):
         layout.addWidget(self.error)
         layout.addWidget(self.progress)
         layout.addWidget(_rule())
-        layout.addLayout(self._legend())
+        layout.addWidget(QLabel("Which expert worked where"))
+        self._legend_place = QVBoxLayout()
+        layout.addLayout(self._legend_place)
+        self._offer()
         shown = QHBoxLayout()
         for part in (QLabel("Show"), self.overlay, self.confidence):
             shown.addWidget(part)
@@ -198,17 +198,37 @@ class DeblurWidget(QWidget):
         layout.addStretch(1)
         self.setMinimumWidth(280)
 
-    def _legend(self) -> QGridLayout:
-        grid = QGridLayout()
+    def _offer(self) -> None:
+        """List the experts of the chosen network: in the menu of blurs, and in the legend."""
+        self._offered = experts = self.session.experts
+        before = self.routing.currentData()
+        with signals_blocked(self.routing):
+            self.routing.clear()
+            for value, words in DECISIONS.items():
+                self.routing.addItem(words, value)
+            for expert in experts:
+                self.routing.addItem(f"Only {expert.words}", expert.name)
+            self.routing.addItem(PAINTED_WORDS, PAINTED)
+            self.routing.setCurrentIndex(max(0, self.routing.findData(before)))
+        self.top_k.setRange(1, len(experts))
+        while self._legend_place.count():
+            self._legend_place.takeAt(0).widget().deleteLater()
+        self._legend_place.addWidget(self._legend())
+
+    def _legend(self) -> QWidget:
+        legend = QWidget()
+        grid = QGridLayout(legend)
+        grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(8)
         grid.setVerticalSpacing(3)
         grid.setColumnStretch(1, 1)
-        grid.addWidget(QLabel("Which expert worked where"), 0, 0, 1, 4)
-        self.brushes = QButtonGroup(self)
+        self.brushes = QButtonGroup(legend)
+        self.brushes.idClicked.connect(self.session.choose_brush)
         self.shares: list[QLabel] = []
         self._bars: list[QProgressBar] = []
-        for row, words in enumerate(EXPERT_WORDS[1:], start=1):
-            colour = f"background-color: rgb{EXPERT_COLOURS[row]}; border-radius: 3px"
+        for row, expert in enumerate(self.session.experts, start=1):
+            words = expert.words
+            colour = f"background-color: rgb{expert.colour}; border-radius: 3px"
             swatch = QLabel()
             swatch.setFixedSize(14, 14)
             swatch.setStyleSheet(colour)
@@ -230,7 +250,7 @@ class DeblurWidget(QWidget):
                 grid.addWidget(part, row, column)
             self.shares.append(number)
             self._bars.append(bar)
-        return grid
+        return legend
 
     # -- widgets -> session -------------------------------------------------------------------
 
@@ -246,7 +266,6 @@ class DeblurWidget(QWidget):
         self.script.clicked.connect(self.copy_script)
         self.cancel.clicked.connect(self.session.cancel)
         self.sentence.returnPressed.connect(self._understand)
-        self.brushes.idClicked.connect(self.session.choose_brush)
         self.correct.clicked.connect(self.session.correct)
         self.overlay.toggled.connect(self._toggle_overlay)
         self.confidence.toggled.connect(self._toggle_confidence)
@@ -297,6 +316,7 @@ class DeblurWidget(QWidget):
 
     def _choose_model(self, index: int) -> None:
         if self.model.itemData(index) != FROM_FILE:
+            self.session.choose_network(self.model.itemData(index))
             return
         path, _ = QFileDialog.getOpenFileName(
             self, "Network weights", "", "Weights (*.safetensors *.pt *.pth)"
@@ -311,6 +331,7 @@ class DeblurWidget(QWidget):
             self.model.insertItem(index, Path(model).name, model)
             self.model.setItemData(index, model, Qt.ItemDataRole.ToolTipRole)
         self.model.setCurrentIndex(index)
+        self.session.choose_network(model)
 
     def _toggle_overlay(self, visible: bool) -> None:
         if self.session.overlay is not None:
@@ -343,6 +364,8 @@ class DeblurWidget(QWidget):
 
     def _show(self) -> None:
         session = self.session
+        if session.experts != self._offered:
+            self._offer()
         _list_layers(self.image, session.sources, session.source)
         _list_layers(self.painted, session.maps, session.painted)
         self._show_map_row()

@@ -107,7 +107,7 @@ def _steps(job: Job) -> Generator[object, None, None]:
     focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
     boxes = sorted_boxes(out.image.chunks, axes, focus, changed)
     pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
-    planned = Planned(pixels, axes, out.source.channel_names, len(boxes))
+    planned = Planned(pixels, axes, out.source.channel_names, len(boxes), out.choices)
     if shown is not None:
         for box in sorted_boxes(out.image.chunks, axes, focus):
             pixels[box] = np.asarray(shown[box])
@@ -228,7 +228,7 @@ def _download(name: str) -> Generator[Downloading, None, None]:
 
     def progress(done: int, total: int, message: str) -> None:
         if state["stopped"]:
-            raise Cancelled(f"The download of {name} was stopped; it goes on where it is.")
+            raise Cancelled(f"The download of {name} was stopped.")
         state["at"] = Downloading(done, total)
 
     # A thread of its own, so that this generator can go on reporting and be stopped.

@@ -35,16 +35,16 @@ def root() -> Path:
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[int, int, int], int, int]]:
     """The tiles that are computed from now on: plane, row and column of each."""
-    from demoe.engine.restorer import PlaneWork
+    from demoe.engine.restorer import Restorer
 
     tiles = []
-    restore = PlaneWork.restore_tile
+    restore = Restorer.tile
 
     def noting(work, plane, row, col):
         tiles.append((plane, row, col))
         return restore(work, plane, row, col)
 
-    monkeypatch.setattr(PlaneWork, "restore_tile", noting)
+    monkeypatch.setattr(Restorer, "tile", noting)
     return tiles
 
 
@@ -70,7 +70,10 @@ def _own_surroundings(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEMOE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         patch.setenv("DEMOE_BACKEND", "torch")
-        patch.delenv("DEMOE_MIRROR", raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "1")  # in processes that the tests start
+        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "hub"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", os.environ["HF_HUB_CACHE"])
         yield
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.training.evaluate.scores import PeerScore, Scores, TaskScore
 
 

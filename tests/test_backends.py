@@ -16,7 +16,8 @@ from demoe.errors import DeviceError
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.eager import EagerBackend
 from demoe.model.demoe.graph import OpenVINOBackend
-from demoe.model.loading import choose_backend, load_model
+from demoe.model.demoe.tenant import settle
+from demoe.model.loading import load_model
 
 CPU = torch.device("cpu")
 
@@ -47,7 +48,7 @@ def test_both_back_ends_give_the_same(config: NetworkConfig, held: bool) -> None
         wanted, _ = eager.restore(picture, weights, given)
         found, used = fast.restore(picture, weights, given)
         torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
-        for same in (used, fast.attend(picture, weights)):
+        for same in (used, fast.survey(picture, weights)):
             assert set(same) == set(attention)
             for name, value in attention.items():
                 torch.testing.assert_close(same[name], value, atol=2e-5, rtol=2e-4)
@@ -69,13 +70,13 @@ def test_both_back_ends_find_the_same_features(together: bool) -> None:
 def test_samples_are_pooled_together(tmp_path: Path, monkeypatch) -> None:
     samples = torch.rand(3, 3, 32, 48)
     fast = load_model(tiny_weights(tmp_path / "a.safetensors"))
-    assert fast.backend.name == "openvino"
+    assert fast.tenant.backend_name(False) == "openvino"
     monkeypatch.setenv("DEMOE_BACKEND", "torch")
     eager = load_model(tiny_weights(tmp_path / "b.safetensors"))
-    for fields in ({}, {"each": True}, {"each": True, "every": True, "top_k": 2}):
-        wanted = eager.attend(samples, None, **fields)
-        found = fast.attend(samples, None, **fields)
-        assert eager.backend.name == "torch"
+    for fields in ({}, {"every": True, "top_k": 2}):
+        wanted = eager.tenant.survey(samples, None, **fields)
+        found = fast.tenant.survey(samples, None, **fields)
+        assert eager.tenant.backend_name(False) == "torch"
         assert set(found) == set(wanted)
         for name, value in wanted.items():
             torch.testing.assert_close(found[name], value, atol=2e-5, rtol=2e-4)
@@ -86,7 +87,7 @@ def test_results_are_the_same_with_and_without(tmp_path: Path, monkeypatch) -> N
     image = np.random.default_rng(0).random((100, 150, 3), dtype=np.float32)
     fields = {"axes": "YXS", "tile": 64, "halo": 64, "pitch": 16, "window": 32}
     fast = demoe.deblur(image, model=path, routing="local", **fields)
-    assert load_model(path).backend.name == "openvino"
+    assert load_model(path).tenant.backend_name(False) == "openvino"
     assert fast.provenance["backend"] == "openvino"
     with_it = np.asarray(fast.image)
     monkeypatch.setenv("DEMOE_BACKEND", "torch")
@@ -96,10 +97,15 @@ def test_results_are_the_same_with_and_without(tmp_path: Path, monkeypatch) -> N
     np.testing.assert_allclose(with_it, np.asarray(without.image), atol=1e-4)
 
 
+def chosen(network) -> str:
+    """Return what runs a network in full precision."""
+    return settle(network, CPU, lambda: 0.0).backend_name(False)
+
+
 def test_without_the_package_torch_does_the_work(monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, "demoe.model.demoe.graph")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert choose_backend(tiny_network(), CPU).name == "torch"
+    assert chosen(tiny_network()) == "torch"
 
 
 def test_a_back_end_that_differs_is_not_chosen(monkeypatch) -> None:
@@ -110,12 +116,12 @@ def test_a_back_end_that_differs_is_not_chosen(monkeypatch) -> None:
         return restored + 1e-3, used
 
     network = tiny_network()
-    assert choose_backend(network, CPU).name == "openvino"
+    assert chosen(network) == "openvino"
     monkeypatch.setattr(OpenVINOBackend, "restore", off)
-    assert choose_backend(network, CPU).name == "torch"
+    assert chosen(network) == "torch"
 
 
 def test_an_unknown_back_end_is_an_error(monkeypatch) -> None:
     monkeypatch.setenv("DEMOE_BACKEND", "abacus")
     with pytest.raises(DeviceError, match="must be auto or torch, not 'abacus'"):
-        choose_backend(tiny_network(), CPU)
+        chosen(tiny_network())

@@ -17,7 +17,8 @@ from demoe.bench import large, measure, peers, rows
 from demoe.bench.table import table
 from demoe.cli import bench
 from demoe.errors import OutputError, WeightsError
-from demoe.model.checkpoint import build_network, read_state_dict, write_weights
+from demoe.model.architectures import build
+from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.flops import flops_per_pixel
 from demoe.model.demoe.network import DeMoENet
@@ -211,7 +212,7 @@ def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):
     ],
 )
 def test_the_bare_network_gets_the_largest_picture_that_fits(size, free, side):
-    found, note = peers.whole_side(size, 32, free)
+    found, note = peers.whole_side(size, 32 * 76, free)
     assert found == side
     assert (note == "") == (side == size)
     if note:
@@ -329,7 +330,7 @@ def test_the_full_run_follows_the_rows(weights, small_matrices, monkeypatch, cap
 
 
 def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
-    network = build_network(read_state_dict(weights)[0])
+    network = build(*read_state_dict(weights))[1]
     picture = peers.photo(64)
     restored, gates = peers.bare_work(network, picture, CPU)()
     assert gates.tolist() == [[1, 0, 0, 0, 0]]
@@ -338,7 +339,7 @@ def test_the_bare_row_runs_one_expert_on_the_whole_picture(weights):
 
 
 def test_the_monai_row_gives_what_its_windows_give(weights):
-    network = build_network(read_state_dict(weights)[0])
+    network = build(*read_state_dict(weights))[1]
     picture = peers.photo(448)
     restored = peers.monai_work(network, picture, CPU)()
     assert restored.shape == (1, 3, 448, 448)

@@ -16,7 +16,7 @@ import demoe
 from demoe.errors import DeviceError, RecipeError
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.receptive_field import exact_halo
-from demoe.model.loading import Model
+from demoe.model.demoe.tenant import DeMoE
 
 CONFIG = NetworkConfig(4, (1, 0), 1, (0, 1), router_width=16, router_hidden=8)
 HALO = 32
@@ -50,13 +50,13 @@ class Small:
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
         self.refused = 0
-        self.restore = Model.restore
+        self.restore = DeMoE.restore
 
-    def __call__(self, model: Model, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+    def __call__(self, tenant: DeMoE, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
         if x.shape[2] * x.shape[3] > self.pixels:
             self.refused += 1
             raise torch.OutOfMemoryError("out of memory")
-        return self.restore(model, x, *args, **named)
+        return self.restore(tenant, x, *args, **named)
 
 
 @pytest.mark.parametrize("routing", ["local", "image", "defocus"])
@@ -65,7 +65,7 @@ def test_where_memory_is_short_tiles_are_halved_with_the_same_result(
 ) -> None:
     wanted = np.asarray(deblurred(picture, weights, routing=routing).image)
     device = Small(140 * 200)
-    monkeypatch.setattr(Model, "restore", lambda *args, **named: device(*args, **named))
+    monkeypatch.setattr(DeMoE, "restore", lambda *args, **named: device(*args, **named))
     out = deblurred(picture, weights, routing=routing)
     with caplog.at_level(logging.WARNING, "demoe"):
         found = out.image.compute(scheduler="synchronous")
@@ -78,14 +78,14 @@ def test_where_memory_is_short_tiles_are_halved_with_the_same_result(
 
 def test_a_picture_of_one_tile_that_does_not_fit_is_an_error(weights, picture, monkeypatch) -> None:
     device = Small(100)
-    monkeypatch.setattr(Model, "restore", lambda *args, **named: device(*args, **named))
+    monkeypatch.setattr(DeMoE, "restore", lambda *args, **named: device(*args, **named))
     with pytest.raises(DeviceError, match="340 x 300 pixels; choose a smaller tile"):
         np.asarray(deblurred(picture, weights, tile=512).image)
 
 
 def test_a_device_too_small_for_any_tile_is_an_error(weights, picture, monkeypatch) -> None:
     device = Small(100)
-    monkeypatch.setattr(Model, "restore", lambda *args, **named: device(*args, **named))
+    monkeypatch.setattr(DeMoE, "restore", lambda *args, **named: device(*args, **named))
     with pytest.raises(DeviceError, match="too little memory for a tile of"):
         deblurred(picture, weights).image.compute(scheduler="synchronous")
 
@@ -94,12 +94,12 @@ def test_a_device_too_small_for_any_tile_is_an_error(weights, picture, monkeypat
 
 
 def failing(value: float) -> Any:
-    """Return a `Model.restore` that fails where the picture is marked by blue alone."""
-    restore = Model.restore
+    """Return a `DeMoE.restore` that fails where the picture is marked by blue alone."""
+    restore = DeMoE.restore
 
-    def fail(model: Model, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+    def fail(tenant: DeMoE, x: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
         marked = (x[:, :1] == 0) & (x[:, 1:2] == 0) & (x[:, 2:] == 1)
-        return torch.where(marked, value, restore(model, x, *args, **named))
+        return torch.where(marked, value, restore(tenant, x, *args, **named))
 
     return fail
 
@@ -113,7 +113,7 @@ def test_where_the_network_fails_the_source_stays(
     image[70:90, 100:120] = (0, 0, 1)  # on four cells of 32 pixels
     image[299, 339] = (0, 0, 1)
     wanted = np.asarray(deblurred(image, weights, tile=tile, routing="defocus").image)
-    monkeypatch.setattr(Model, "restore", failing(value))
+    monkeypatch.setattr(DeMoE, "restore", failing(value))
     out = deblurred(image, weights, tile=tile, routing="defocus")
     found = out.image.compute(scheduler="synchronous")
     cells = np.zeros((10, 11), bool)
@@ -130,7 +130,7 @@ def test_failures_are_counted_and_survive_an_interruption(
 ) -> None:
     image = (picture * 255).astype(np.uint8)
     image[70:90, 100:120] = (0, 0, 255)
-    monkeypatch.setattr(Model, "restore", failing(float("nan")))
+    monkeypatch.setattr(DeMoE, "restore", failing(float("nan")))
     target = tmp_path / f"out{suffix}"
     recipe = demoe.Recipe(model=str(weights), routing="defocus", **FIELDS)
 

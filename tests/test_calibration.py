@@ -16,7 +16,7 @@ import demoe
 from demoe.cli import main
 from demoe.engine.guard import Bound, Bounds
 from demoe.errors import OutputError, WeightsError
-from demoe.model import calibration
+from demoe.model.calibration import measuring as calibration
 from demoe.model.calibration.measuring import (
     LEAST,
     METADATA_KEY,
@@ -33,6 +33,7 @@ from demoe.model.calibration.pictures import pictures
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.receptive_field import exact_halo
+from demoe.model.demoe.tenant import plain
 from demoe.model.loading import Model, load_model
 from demoe.model.zoo import cache_dir
 from demoe.samples.images import load_sample
@@ -42,7 +43,7 @@ SMALL = NetworkConfig(4, (1, 1), 1, (1, 1), router_width=16, router_hidden=8)
 
 @pytest.fixture(scope="module")
 def measured() -> Calibration:
-    return calibrate(tiny_network())
+    return calibrate(plain(tiny_network()))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_a_network_that_looks_near_needs_little() -> None:
     for name, parameter in network.named_parameters():
         if name.endswith("beta"):
             parameter.zero_()
-    found = calibrate(network)
+    found = calibrate(plain(network))
     assert found.halos == {"8-bit": 32, "16-bit": 32, "float": exact_halo(CONFIG)}
 
 
@@ -123,7 +124,7 @@ def test_a_network_that_does_nothing_needs_nothing() -> None:
     network = tiny_network(config=SMALL)
     for parameter in network.ending.parameters():
         parameter.zero_()
-    found = calibrate(network)
+    found = calibrate(plain(network))
     assert found.halos == {"8-bit": 0, "16-bit": 0, "float": exact_halo(SMALL)}
     assert found.guard == Bounds(LEAST, LEAST, LEAST)
 
@@ -131,15 +132,15 @@ def test_a_network_that_does_nothing_needs_nothing() -> None:
 def test_a_broken_network_gets_the_exact_halo() -> None:
     network = tiny_network(config=SMALL)
     network.ending.bias[0] = torch.nan
-    found = calibrate(network)
+    found = calibrate(plain(network))
     assert set(found.halos.values()) == {exact_halo(SMALL)}
-    assert Calibration.from_json(found.to_json(), SMALL) is None  # never kept
+    assert Calibration.from_json(found.to_json(), plain(network)) is None  # never kept
 
 
 def test_measuring_leaves_the_network_alone_and_gives_the_same_again() -> None:
     network = tiny_network(config=SMALL).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert calibrate(network) == calibrate(network)
+    assert calibrate(plain(network)) == calibrate(plain(network))
     assert network.training
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -217,7 +218,7 @@ def cache(monkeypatch, tmp_path) -> Path:
 
 
 def test_json_is_read_back_equal(measured: Calibration) -> None:
-    assert Calibration.from_json(measured.to_json(), CONFIG) == measured
+    assert Calibration.from_json(measured.to_json(), plain(tiny_network())) == measured
 
 
 def changed(**changes) -> str:
@@ -247,38 +248,38 @@ DAMAGED = [
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_what_is_damaged_is_not_believed(text: str) -> None:
-    config = NetworkConfig(4, (1, 1), 1, (1, 1))
-    assert Calibration.from_json(example().to_json(), config) == example()
-    assert Calibration.from_json(text, config) is None
+    tenant = plain(tiny_network(config=SMALL))
+    assert Calibration.from_json(example().to_json(), tenant) == example()
+    assert Calibration.from_json(text, tenant) is None
 
 
 @pytest.mark.parametrize("text", [None, *DAMAGED, '{"sha256": "b", "calibration": "{}"}'])
 def test_it_is_measured_once_and_again_when_the_cache_is_damaged(counted, cache, text) -> None:
     network = tiny_network(config=SMALL)
     for _ in range(2):
-        assert calibration_of(network, "a", {}) == example()
+        assert calibration_of(plain(network), lambda: plain(network), "a", {}) == example()
     assert len(counted) == 1
     assert [file.name for file in cache.iterdir()] == ["a.json"]
     if text is not None:
         (cache / "a.json").write_text(text)
-        assert calibration_of(network, "a", {}) == example()
+        assert calibration_of(plain(network), lambda: plain(network), "a", {}) == example()
         assert len(counted) == 2
-        assert calibration_of(network, "a", {}) == example()
+        assert calibration_of(plain(network), lambda: plain(network), "a", {}) == example()
         assert len(counted) == 2
 
 
 def test_what_was_measured_on_other_weights_is_not_taken(counted, cache) -> None:
     network = tiny_network(config=SMALL)
-    calibration_of(network, "a", {})
+    calibration_of(plain(network), lambda: plain(network), "a", {})
     (cache / "b.json").write_bytes((cache / "a.json").read_bytes())
-    calibration_of(network, "b", {})
+    calibration_of(plain(network), lambda: plain(network), "b", {})
     assert len(counted) == 2
 
 
 def test_bytes_that_are_no_text_are_measured_again(counted, cache) -> None:
     cache.mkdir(parents=True)
     (cache / "a.json").write_bytes(b"\xff\xfe\x00")
-    assert calibration_of(tiny_network(config=SMALL), "a", {}) == example()
+    assert calibration_of(plain(tiny_network(config=SMALL)), lambda: None, "a", {}) == example()
     assert len(counted) == 1
 
 
@@ -296,7 +297,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
         monkeypatch.setattr(os, "replace", full)
     for _ in range(2):
-        assert calibration_of(tiny_network(config=SMALL), "a", {}) == example()
+        assert calibration_of(plain(tiny_network(config=SMALL)), lambda: None, "a", {}) == example()
     assert len(counted) == 2
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -304,10 +305,10 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 def test_metadata_saves_measuring(counted, cache) -> None:
     network = tiny_network(config=SMALL)
     known = {METADATA_KEY: example().to_json()}
-    assert calibration_of(network, "a", known) == example()
+    assert calibration_of(plain(network), lambda: plain(network), "a", known) == example()
     assert not counted
     assert not cache.exists()
-    assert calibration_metadata(network) == known
+    assert calibration_metadata(plain(network)) == known
 
 
 def test_a_loaded_model_is_measured_when_asked_and_once(counted, cache, tmp_path) -> None:

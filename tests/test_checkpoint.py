@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demoe.errors import OutputError, WeightsError
-from demoe.model.checkpoint import build_network, read_state_dict, write_weights
+from demoe.model.architectures import build
+from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.demoe.config import NetworkConfig, detect_config
 from demoe.model.demoe.network import DeMoENet
-from demoe.model.download import sha256_of
+from demoe.model.zoo import sha256_of
 
 SMALL = NetworkConfig(2, (1, 0), 1, (0, 1), 5, 6, 4)
 
@@ -43,7 +44,7 @@ def good(tmp_path: Path, state: dict[str, Tensor]) -> Path:
 def refused(path: Path, pattern: str | None = None) -> str:
     """Read what must be refused, in one sentence that names the file."""
     with pytest.raises(WeightsError, match=pattern) as caught:
-        build_network(read_state_dict(path)[0], name=str(path))
+        build(*read_state_dict(path), str(path))
     message = str(caught.value)
     assert "\n" not in message
     assert message.endswith(".")
@@ -85,7 +86,7 @@ def test_every_architecture_comes_back_from_its_file(tmp_path: Path, config: Net
     network = DeMoENet(config).eval()
     path = tmp_path / "a.safetensors"
     write_weights(path, network.state_dict(), {})
-    again = build_network(read_state_dict(path)[0])
+    again = build(*read_state_dict(path))[1]
     assert again.config == config
     x = torch.rand(1, 3, 20, 20)
     gates = torch.full((1, config.experts), 1 / config.experts)
@@ -133,7 +134,7 @@ def test_half_files_come_back_as_float32(tmp_path: Path, state, good: Path) -> N
     write_weights(path, large, {}, half=True)
     assert path.stat().st_size < 0.8 * good.stat().st_size
     tensors, _ = read_state_dict(path)
-    build_network(tensors)
+    build(tensors, {})
     for key, value in large.items():
         assert tensors[key].dtype == value.dtype
         torch.testing.assert_close(tensors[key], value, rtol=1e-3, atol=1e-6)
@@ -195,7 +196,7 @@ def test_pytorch_files_come_in_many_wrappings(tmp_path: Path, state, wrap, zippe
     for key, value in state.items():
         assert tensors[key].dtype == value.dtype
         torch.testing.assert_close(tensors[key].detach(), value)
-    assert build_network(tensors).config == SMALL
+    assert build(tensors, {})[1].config == SMALL
 
 
 def test_the_content_decides_and_not_the_suffix(tmp_path: Path, state, good: Path) -> None:
@@ -258,7 +259,7 @@ def test_keys_that_do_not_fit_are_listed(tmp_path: Path, state) -> None:
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     write_weights(path, torch.nn.Linear(3, 3).state_dict(), {})
-    refused(path, "not of the DeMoE family: .*intro.weight")
+    refused(path, "of no known architecture .*DeMoE")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_weights
+from tiny import alone, tiny_weights
 
 import demoe
 from demoe.errors import RecipeError
 from demoe.routing.consensus import agree, sharpen, smooth
-from demoe.routing.gates import confidence, expert_map, fill, one_hot
+from demoe.routing.gates import confidence, expert_map, fill
 
 
 def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:
@@ -39,27 +39,27 @@ def test_temperature_changes_how_sure_but_not_what() -> None:
     assert (confidence(gates) < confidence(cold)).all()
     np.testing.assert_allclose(sharpen(cold, 2), gates, atol=1e-6)
     assert sharpen(gates, 1) is gates
-    np.testing.assert_array_equal(sharpen(fill(one_hot("defocus"), 2, 2), 3).argmax(0), 0)
+    np.testing.assert_array_equal(sharpen(fill(alone("defocus"), 2, 2), 3).argmax(0), 0)
 
 
 def test_the_unsure_follow_the_sure_around_them() -> None:
-    gates = fill(one_hot("defocus"), 7, 7)
+    gates = fill(alone("defocus"), 7, 7)
     unsure = np.array([0.18, 0.22, 0.2, 0.2, 0.2], np.float32)
     gates[:, 3, 3] = unsure
-    gates[:, :, 6] = one_hot("low_light")[:, None]  # sure, and many
+    gates[:, :, 6] = alone("low_light")[:, None]  # sure, and many
     found = expert_map(smooth(gates, 1))
     assert (found[:, :6] == 1).all()
     assert (found[:, 6] == 5).all()
     # One that is sure of something else among the unsure keeps its own, and convinces them.
     gates = np.repeat(np.repeat(unsure[:, None, None], 7, 1), 7, 2)
-    gates[:, 3, 3] = one_hot("low_light")
+    gates[:, 3, 3] = alone("low_light")
     found = expert_map(smooth(gates, 1))
     assert (found == 5).sum() == 9
     assert (found[2:5, 2:5] == 5).all()
 
 
 def test_planes_count_by_confidence() -> None:
-    sure, unsure = fill(one_hot("defocus"), 2, 2), fill(np.full(5, 0.2, np.float32), 2, 2)
+    sure, unsure = fill(alone("defocus"), 2, 2), fill(np.full(5, 0.2, np.float32), 2, 2)
     unsure[3] += 0.01
     assert (expert_map(agree([unsure, sure, unsure])) == 1).all()
     assert agree([unsure]) is unsure
@@ -87,7 +87,7 @@ def test_smoothing_does_not_depend_on_how_cells_are_asked_for(weights, stack) ->
     tiled = demoe.deblur(stack[0], "YX", tile=64, **fields)
     gates = np.asarray(whole.gates)
     np.testing.assert_array_equal(np.asarray(tiled.gates), gates)
-    part = whole.work.cell_gates((0, 0, 0), range(3, 7), range(5, 8))
+    part = whole.work.maps.gates((0, 0, 0), range(3, 7), range(5, 8))
     np.testing.assert_allclose(part, gates[:, 3:7, 5:8], atol=1e-6)
     raw = np.asarray(demoe.deblur(stack[0], "YX", **{**fields, "smoothing": 0}).gates)
     np.testing.assert_allclose(gates, smooth(raw, 2), atol=1e-6)

@@ -132,7 +132,7 @@ def test_what_is_known_of_the_plane_is_not_found_out_again(weights, monkeypatch)
     result = demoe.deblur(noise(200, 200), **SMALL, model=weights, routing="local")
     np.asarray(result.image)
     monkeypatch.setattr(TileRunner, "route_windows", None)
-    monkeypatch.setattr(TileRunner, "attend", None)
+    monkeypatch.setattr(TileRunner, "survey", None)
     painted = np.zeros((13, 13), int)
     painted[3, 4] = 2
     fixed = result.corrected(painted)
@@ -143,7 +143,7 @@ def test_what_is_known_of_the_plane_is_not_found_out_again(weights, monkeypatch)
 def test_cells_that_failed_stay_so_until_their_tile_is_done_again(weights) -> None:
     result = demoe.deblur(noise(200, 200), **SMALL, model=weights)
     np.asarray(result.image)
-    result.work._failed((0, 0, 0)).update({(0, 0), (12, 12)})
+    result.work.memory.failed_in((0, 0, 0)).update({(0, 0), (12, 12)})
     painted = np.zeros((13, 13), int)
     painted[12, 11] = 2
     fixed = np.asarray(result.corrected(painted).expert_map)

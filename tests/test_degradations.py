@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.training.blur import degradations as blur
 from demoe.training.blur import kernels
 from demoe.training.blur.degradations import KERNEL, MARGIN, degrade, to_display, to_linear

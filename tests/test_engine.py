@@ -10,14 +10,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_weights
+from tiny import alone, tiny_weights
 
 from demoe.engine import runner as engine
 from demoe.engine.runner import TileRunner
 from demoe.errors import DeviceError
 from demoe.model.backends.allocator import keep_freed_memory, share_one_heap
+from demoe.model.demoe.tenant import DeMoE
 from demoe.model.loading import Model, load_model
-from demoe.routing.gates import fill, one_hot
+from demoe.routing.gates import fill
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def pixels() -> np.ndarray:
 
 def test_a_tile_is_what_the_network_makes_of_it(model: Model, pixels: np.ndarray) -> None:
     runner = TileRunner(model)
-    weights = runner.mixing(runner.survey([pixels]))
+    weights = runner.mixing(runner.decide([pixels]))
     expected = model.network(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
     restored = runner.restore(pixels, weights)
     assert restored.dtype == np.float32
@@ -44,13 +45,13 @@ def test_a_tile_is_what_the_network_makes_of_it(model: Model, pixels: np.ndarray
 def test_gray_is_three_equal_samples_and_their_mean(model: Model, pixels: np.ndarray) -> None:
     runner = TileRunner(model)
     gray = pixels[..., :1]
-    gates = one_hot("low_light")
+    gates = alone("low_light")
     expected = runner.restore(np.repeat(gray, 3, axis=2), gates).mean(axis=2, keepdims=True)
     restored = runner.restore(gray, gates)
     assert restored.shape == gray.shape
     np.testing.assert_allclose(restored, expected, atol=1e-6)
     coloured = np.repeat(gray, 3, axis=2)
-    np.testing.assert_allclose(runner.survey([gray]), runner.survey([coloured]))
+    np.testing.assert_allclose(runner.decide([gray]), runner.decide([coloured]))
 
 
 def test_mixing_keeps_the_strongest(model: Model) -> None:
@@ -59,7 +60,7 @@ def test_mixing_keeps_the_strongest(model: Model) -> None:
         TileRunner(model, top_k=2).mixing(gates), np.array([0, 4, 0, 3, 0]) / 7
     )
     field = fill(gates, 2, 3)
-    field[:, 1, 2] = one_hot("defocus")
+    field[:, 1, 2] = alone("defocus")
     mixed = TileRunner(model).mixing(field)
     np.testing.assert_array_equal(mixed.argmax(axis=0), [[1, 1, 1], [1, 1, 0]])
     assert mixed.sum() == 6
@@ -75,7 +76,7 @@ def test_local_brightness_is_preserved(model: Model, pixels: np.ndarray, monkeyp
     ending = model.network.ending.bias
     parameters = model.network.ending._parameters
     monkeypatch.setitem(parameters, "bias", torch.nn.Parameter(ending + 0.3, False))
-    weights = one_hot("defocus")
+    weights = alone("defocus")
 
     brighter = TileRunner(model).restore(pixels, weights)
     kept = TileRunner(model, preserve=True).restore(pixels, weights)
@@ -101,18 +102,18 @@ def test_too_little_memory_is_said_in_words(model, pixels, monkeypatch, error) -
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Model, "restore", fail)
+    monkeypatch.setattr(DeMoE, "restore", fail)
     with pytest.raises(DeviceError, match="70 x 48 pixels; choose a smaller tile"):
-        TileRunner(model).restore(pixels, one_hot("defocus"))
+        TileRunner(model).restore(pixels, alone("defocus"))
 
 
 def test_other_failures_are_not_hidden(model, pixels, monkeypatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(Model, "restore", fail)
+    monkeypatch.setattr(DeMoE, "restore", fail)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        TileRunner(model).restore(pixels, one_hot("defocus"))
+        TileRunner(model).restore(pixels, alone("defocus"))
 
 
 def test_the_allocator_is_asked_where_it_is_glibc(monkeypatch) -> None:
@@ -144,13 +145,13 @@ def test_the_way_over_a_graphics_card_gives_the_same(model, pixels, monkeypatch)
         return x
 
     runner, new_tensor = TileRunner(model), torch.empty
-    wanted = runner.restore(pixels, one_hot("defocus"))
-    attention, gates = runner.attend([pixels], None), runner.survey([pixels])
+    wanted = runner.restore(pixels, alone("defocus"))
+    attention, gates = runner.survey([pixels], None), runner.decide([pixels])
     monkeypatch.setattr(engine, "_lane", lane)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(torch, "empty", empty)
-    np.testing.assert_array_equal(runner.restore(pixels, one_hot("defocus")), wanted)
+    np.testing.assert_array_equal(runner.restore(pixels, alone("defocus")), wanted)
     assert asked == ["pinned in", "pinned out", "synchronize"]
-    again, same = runner.attend([pixels], None), runner.survey([pixels])
+    again, same = runner.survey([pixels], None), runner.decide([pixels])
     np.testing.assert_array_equal(same, gates)
     assert all(torch.equal(again[name], attention[name]) for name in attention)

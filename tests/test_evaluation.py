@@ -16,13 +16,13 @@ from figures import made_scores
 from PIL import Image
 from tiny import tiny_weights
 
+from demoe.choices import TASKS
 from demoe.cli import main
 from demoe.errors import OutputError
 from demoe.model import zoo
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.network import DeMoENet
-from demoe.model.download import RemoteFile
-from demoe.recipe import TASKS
+from demoe.model.hub import HubFile
 from demoe.training.blur import degradations, kernels
 from demoe.training.blur.degradations import Psf, to_display, to_linear
 from demoe.training.data import images as pictures
@@ -405,7 +405,7 @@ def test_the_reference_is_measured_where_it_is(
     cache.mkdir()
     monkeypatch.setenv("DEMOE_CACHE", str(cache))
     released = tiny_weights(cache / "demoe.safetensors", seed=1)
-    file = RemoteFile("https://example.org/x.safetensors", released.stat().st_size, "0")
+    file = HubFile("someone/space", "x.safetensors", released.stat().st_size, "0")
     monkeypatch.setitem(zoo.RELEASES, "demoe", zoo.Release(file, "", "CC"))
     assert call(*measure, "--reference", "--json", figures) == 0
     shown = capsys.readouterr()

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from demoe.choices import TASKS
 from demoe.errors import AxesError, ImageError
-from demoe.recipe import TASKS
 from demoe.routing.gates import (
-    PaintedMap,
     confidence,
     decide_where_needed,
     expert_map,
@@ -26,6 +25,7 @@ from demoe.routing.gates import (
     windows,
     windows_near,
 )
+from demoe.routing.painted import PaintedMap
 
 
 def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:
@@ -35,7 +35,7 @@ def some_gates(rows: int, cols: int, seed: int = 0) -> np.ndarray:
 
 def test_a_task_is_one_expert_everywhere() -> None:
     for number, task in enumerate(TASKS):
-        gates = fill(one_hot(task), 3, 4)
+        gates = fill(one_hot(TASKS.index(task) + 1, len(TASKS)), 3, 4)
         assert gates.shape == (5, 3, 4)
         assert gates.dtype == np.float32
         assert gates.sum() == 12
@@ -157,7 +157,7 @@ def labels(
     values: np.ndarray, size: tuple[int, int], pitch: int, plane: tuple[int, ...] = ()
 ) -> np.ndarray:
     """Expert map of a whole plane with the painted values, 0 where the router's gates are left."""
-    painted = PaintedMap(values, values.shape[:-2], size, pitch)
+    painted = PaintedMap(values, values.shape[:-2], size, pitch, 5)
     rows, cols = (-(-n // pitch) for n in size)
     gates = some_gates(rows, cols)
     found = painted.labels(plane, range(rows), range(cols))
@@ -210,13 +210,13 @@ def test_each_plane_has_its_own_map_or_all_share_one() -> None:
     values[1, 2] = 5
     assert (labels(values, (64, 64), 16, (1, 2)) == 5).all()
     assert (labels(values, (64, 64), 16, (0, 2)) == 0).all()
-    shared = PaintedMap(np.full((4, 4), 2), (2, 3), (64, 64), 16)
+    shared = PaintedMap(np.full((4, 4), 2), (2, 3), (64, 64), 16, 5)
     for plane in ((0, 0), (1, 2)):
         assert (shared.labels(plane, range(4), range(4)) == 2).all()
 
 
 def test_parts_of_a_plane_are_parts_of_the_whole() -> None:
-    painted = PaintedMap(np.random.default_rng(1).integers(0, 6, (37, 41)), (), (128, 140), 16)
+    painted = PaintedMap(np.random.default_rng(1).integers(0, 6, (37, 41)), (), (128, 140), 16, 5)
     whole = painted.labels((), range(8), range(9))
     part = painted.labels((), range(3, 5), range(2, 9))
     np.testing.assert_array_equal(part, whole[3:5, 2:9])
@@ -226,7 +226,7 @@ def test_a_map_with_a_pixel_size_lies_where_that_puts_it() -> None:
     values = np.zeros((3, 3), np.int16)
     values[1, 2] = 4
     # Rows of 40 pixels, columns of 20: the map ends at column 60 of 100.
-    cells = PaintedMap(values, (), (100, 100), 16, step=(40.0, 20.0)).cells
+    cells = PaintedMap(values, (), (100, 100), 16, 5, step=(40.0, 20.0)).cells
     expected = np.zeros((7, 7), int)
     expected[2:5, 2:4] = 4  # centres from 40 up to 80 down, from 40 up to 60 across
     np.testing.assert_array_equal(cells, expected)
@@ -235,13 +235,13 @@ def test_a_map_with_a_pixel_size_lies_where_that_puts_it() -> None:
 def test_maps_on_disk_are_read_at_the_centres_of_cells(tmp_path) -> None:
     values = np.random.default_rng(2).integers(0, 6, (2, 90, 130), np.uint8)
     stored = zarr.create_array(tmp_path / "map.zarr", data=values, chunks=(1, 32, 32))
-    plain = PaintedMap(values, (2,), (90, 130), 16).cells
+    plain = PaintedMap(values, (2,), (90, 130), 16, 5).cells
     assert plain.shape == (2, 6, 9)
     for lazy in (stored, da.from_array(values, chunks=(2, 40, 50))):
-        np.testing.assert_array_equal(PaintedMap(lazy, (2,), (90, 130), 16).cells, plain)
+        np.testing.assert_array_equal(PaintedMap(lazy, (2,), (90, 130), 16, 5).cells, plain)
     stored[0, 1, 1] = 9  # off every centre, and wrong all the same
     with pytest.raises(ImageError, match="from 0 to 9"):
-        PaintedMap(stored, (2,), (90, 130), 16)
+        PaintedMap(stored, (2,), (90, 130), 16, 5)
 
 
 # -- confidence ------------------------------------------------------------------------------------
@@ -276,5 +276,5 @@ def test_confidence_is_the_lead_of_the_strongest_expert() -> None:
 )
 def test_maps_that_do_not_fit_are_refused(values, planes, error, words) -> None:
     with pytest.raises(error, match=words) as caught:
-        PaintedMap(values, planes, (64, 64), 16)
+        PaintedMap(values, planes, (64, 64), 16, 5)
     assert str(caught.value).endswith(".")

@@ -20,6 +20,7 @@ from demoe.engine.guard import (
     shares,
 )
 from demoe.model.calibration.measuring import calibrate
+from demoe.model.demoe.tenant import DeMoE, plain
 from demoe.model.loading import Model, load_model
 from demoe.training.data.crops import SharpImages
 from demoe.training.data.procedural import procedural_images
@@ -174,7 +175,7 @@ def test_damaged_weights_are_noticed(bundled: Model, key: str, factor: float) ->
 def test_bounds_that_were_measured_on_damaged_weights_do_not_excuse_them(bundled: Model) -> None:
     broken = damaged(bundled, {"intro.weight": 1e3})
     picture = procedural_images(2, 96, seed=6)[0].astype(np.float32) / 255
-    assert largest_change(broken, picture, calibrate(broken.network).guard)[1] > 0.9
+    assert largest_change(broken, picture, calibrate(plain(broken.network)).guard)[1] > 0.9
 
 
 def test_the_table_of_strange_pictures_lists_them_all(tmp_path) -> None:
@@ -194,7 +195,7 @@ def test_a_network_that_blows_up_leaves_the_source(tmp_path, monkeypatch) -> Non
         out[:, :, 70:80, 20:30] += 1e4
         return out
 
-    monkeypatch.setattr(Model, "restore", blown_up)
+    monkeypatch.setattr(DeMoE, "restore", blown_up)
     result = demoe.deblur(source, model=model, routing="defocus", pitch=32, tile=128)
     image, fresh = result.image.compute(), result.expert_map.compute()
     np.testing.assert_array_equal(image[64:96, :32], source[64:96, :32])

@@ -3,16 +3,19 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import dask.array as da
 import numpy as np
 import pytest
+import yaozarrs
 import zarr
 from cells import build
 
-from demoe.colours import EXPERT_COLOURS
+from demoe.choices import BLURS
 from demoe.errors import AxesError, ImageError, OutputError
 from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image, write_image
@@ -236,17 +239,18 @@ def test_ome_zarr_py_reads_it(tmp_path: Path) -> None:
     experts = LazyImage.from_array(
         np.ones((2, 3, 10, 11), "uint8"), "CZYX", scale={"Y": 16, "X": 32}
     )
-    write_image(tmp_path / "a.zarr", build(pixels, "CZYX"), experts=experts)
+    write_image(tmp_path / "a.zarr", build(pixels, "CZYX"), experts=experts, choices=BLURS)
     with warnings.catch_warnings():  # ome-zarr 0.18 warns of its own deprecated names
         warnings.simplefilter("ignore")
         from ome_zarr.io import parse_url
         from ome_zarr.reader import Reader
 
-        image, labels = list(Reader(parse_url(tmp_path / "a.zarr"))())[:2]
+        image, _, labels = Reader(parse_url(tmp_path / "a.zarr"))()
         np.testing.assert_array_equal(np.asarray(image.data[0]), pixels)
         assert len(image.data) == 2
         assert image.metadata["coordinateTransformations"][0][0]["scale"] == [1, 2, 0.25, 0.5]
-        assert labels is not None
+        assert labels.metadata["color"][2] == [channel / 255 for channel in (*BLURS[1].colour, 255)]
+        assert labels.metadata["properties"][2] == {"expert": BLURS[1].name}
 
 
 def test_the_expert_map_overlays_the_image(tmp_path: Path) -> None:
@@ -254,12 +258,14 @@ def test_the_expert_map_overlays_the_image(tmp_path: Path) -> None:
     values = RNG.integers(0, 6, (2, 10, 16)).astype("uint8")
     experts = LazyImage.from_array(values, "TYX", scale={"Y": 64 * 0.25, "X": 64 * 0.5, "T": 3})
     gates = da.from_array(RNG.random((2, 5, 10, 16)).astype("float32"), chunks=(1, 5, 10, 16))
-    path = write_image(tmp_path / "a.zarr", image, experts=experts, gates=gates)
+    path = write_image(tmp_path / "a.zarr", image, experts=experts, gates=gates, choices=BLURS)
     root = zarr.open_group(path, mode="r")
     assert root["labels"].attrs["ome"]["labels"] == ["expert_map"]
     ome = root["labels/expert_map"].attrs["ome"]
     assert ome["image-label"]["source"] == {"image": "../../"}
-    assert ome["image-label"]["properties"][0] == {"label-value": 1, "expert": "defocus"}
+    assert ome["image-label"]["properties"] == [
+        {"label-value": number, "expert": choice.name} for number, choice in enumerate(BLURS, 1)
+    ]
     datasets = ome["multiscales"][0]["datasets"]
     assert len(datasets) == len(root.attrs["ome"]["multiscales"][0]["datasets"]) == 2
     scale, translation = datasets[0]["coordinateTransformations"]
@@ -272,13 +278,86 @@ def test_the_expert_map_overlays_the_image(tmp_path: Path) -> None:
     assert scale["scale"] == [3.0, 16.0, 32.0]
     assert ome["multiscales"][0]["axes"][1]["unit"] == "micrometer"
     colours = {entry["label-value"]: tuple(entry["rgba"]) for entry in ome["image-label"]["colors"]}
-    assert colours == {number: (*colour, 255) for number, colour in EXPERT_COLOURS.items()}
+    assert colours == {number: (*choice.colour, 255) for number, choice in enumerate(BLURS, 1)}
     np.testing.assert_array_equal(root["labels/expert_map/0"][:], values)
     np.testing.assert_array_equal(root["labels/expert_map/1"][:], values[:, ::2, ::2])
     np.testing.assert_array_equal(root["demoe/gates"][:], gates.compute())
     back = open_image(path / "labels" / "expert_map")
     assert back.axes == "TYX" and dict(back.scale) == {"T": 3.0, "Y": 16.0, "X": 32.0}
     assert open_image(path).shape == image.shape
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "dtype", "names"),
+    [
+        ((600, 700), "YX", "uint16", ()),
+        ((3, 60, 70), "ZYX", "uint8", ()),
+        ((2, 2, 3, 60, 70), "TCZYX", "uint16", ("dapi", "gfp")),
+        ((600, 700, 3), "YXS", "uint8", ()),
+        ((60, 70, 4), "YXS", "float32", ()),
+        ((2, 60, 70), "CYX", "int16", ("dapi", "gfp")),
+        ((2, 600, 70), "CYX", "float32", ("dapi", "gfp")),
+        ((60, 70), "YX", "int64", ("dapi",)),
+    ],
+)
+@pytest.mark.parametrize("choices", [BLURS, ()])
+def test_what_is_written_is_valid(tmp_path: Path, shape, axes, dtype, names, choices) -> None:
+    image = build(noise(*shape, dtype=dtype), axes)
+    image = image.with_data(image.data, channel_names=names)
+    planes = tuple(n for n, letter in zip(shape, axes, strict=True) if letter not in "YXS")
+    experts = image.of_cells(np.ones((*planes, 5, 6), "uint8"), (128, 128))
+    path = write_image(tmp_path / "a.zarr", image, experts=experts, choices=choices)
+    yaozarrs.validate_zarr_store(str(path))
+    root = zarr.open_group(path, mode="r")
+    ome, label = root.attrs["ome"], root["labels/expert_map"].attrs["ome"]
+    # The models pass over what they do not know, so that a misspelled key would be lost.
+    assert set(ome) == {"version", "multiscales", *(["omero"] if names or "S" in axes else [])}
+    assert set(label) == {"version", "multiscales", "image-label"}
+    known = {"version", "source", *(["colors", "properties"] if choices else [])}
+    assert set(label["image-label"]) == known
+    back = open_image(path)
+    assert (back.axes, back.channel_names) == (axes, names)
+
+
+def windows(path: Path) -> list[tuple[float, float]]:
+    channels = zarr.open_group(path, mode="r").attrs["ome"]["omero"]["channels"]
+    shown = [channel["window"] for channel in channels]
+    assert all((one["min"], one["max"]) == (one["start"], one["end"]) for one in shown)
+    return [(one["min"], one["max"]) for one in shown]
+
+
+def test_every_named_channel_has_a_window(tmp_path: Path) -> None:
+    def written(pixels: np.ndarray, axes: str, *names: str) -> list[tuple[float, float]]:
+        image = LazyImage.from_array(pixels, axes, channel_names=names)
+        return windows(write_image(tmp_path / "a.zarr", image, overwrite=True))
+
+    assert written(noise(2, 9, 9, dtype="int16"), "CYX", "a", "b") == [(-32768, 32767)] * 2
+    pixels = np.zeros((5, 3, 600, 8), "float32")
+    pixels[:, 0, :2, :2] = np.arange(-3, 2)[:, None, None]
+    pixels[:, 1] = 7
+    pixels[:, 2] = np.nan
+    pixels[0, 0, 8] = np.inf
+    wanted = [(-3, 1), (7, 8), (0, 1)]
+    assert written(pixels, "TCYX", "a", "flat", "nothing") == wanted
+    assert written(pixels[:, 0], "ZYX", "a") == wanted[:1]
+
+
+def test_colours_of_floats_share_a_window(tmp_path: Path) -> None:
+    pixels = np.stack([np.full((9, 9), value, "float32") for value in (0.25, 0.5, 1, 3)], axis=-1)
+    path = write_image(tmp_path / "a.zarr", LazyImage.from_array(pixels))
+    assert windows(path) == [(0.25, 1)] * 3 + [(3, 4)]
+
+
+def test_units_that_the_format_does_not_list_are_kept(tmp_path: Path) -> None:
+    image = LazyImage.from_array(noise(9, 9), units={"Y": "furlong", "X": "furlong"})
+    path = write_image(tmp_path / "a.zarr", image)  # a warning would be an error here
+    assert dict(open_image(path).units) == dict(image.units)
+
+
+def test_the_models_are_loaded_when_an_image_is_written() -> None:
+    code = "import sys, demoe.io._write; print({'torch', 'yaozarrs', 'pydantic'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_channels_with_rgb_want_tiff(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from demoe.errors import AxesError, DeviceError, ImageError, RecipeError, Weight
 from demoe.lazy import Deblurred
 from demoe.model.checkpoint import write_weights
 from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.network import DeMoENet, keep_top
+from demoe.model.demoe.network import DeMoENet
+from demoe.model.mixing import keep_top
 from demoe.routing.gates import expert_map
 
 # Two levels: a halo of 24 pixels on a grid of 4 keeps tiles small and yet exact.
@@ -484,13 +485,13 @@ def test_copies_in_one_process_share_what_they_found_out(shallow: Path, monkeypa
     # On a cluster every task unpickles a copy of its own.
     out = demoe.deblur(picture(130, 130), **SMALL, model=shallow, routing="image")
     asked: list[int] = []
-    attend = demoe.engine.runner.TileRunner.attend
+    survey = demoe.engine.runner.TileRunner.survey
 
     def counted(*arguments: Any, **named: Any) -> Any:
         asked.append(1)
-        return attend(*arguments, **named)
+        return survey(*arguments, **named)
 
-    monkeypatch.setattr("demoe.engine.runner.TileRunner.attend", counted)
+    monkeypatch.setattr("demoe.engine.runner.TileRunner.survey", counted)
     packed = cloudpickle.dumps(out.image)
     for index in itertools.product(*map(range, out.image.numblocks)):
         cloudpickle.loads(packed).blocks[index].compute()

@@ -9,7 +9,8 @@ from tiny import tiny_network
 
 import demoe
 from demoe.engine.runner import TileRunner
-from demoe.model.checkpoint import build_network, write_weights
+from demoe.model.architectures import build
+from demoe.model.checkpoint import write_weights
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.level import keep_level
 from demoe.model.loading import load_model
@@ -50,15 +51,15 @@ def test_the_weights_say_that_their_network_keeps_levels(tmp_path: Path) -> None
     path = tmp_path / "keeping.safetensors"
     write_weights(path, network.state_dict(), {})
     model = load_model(path, "cpu")
-    assert model.config == KEEPING
-    assert build_network(network.state_dict()).config.keeps_level
+    assert model.network.config == KEEPING
+    assert build(network.state_dict(), {})[1].config.keeps_level
 
     picture = np.random.default_rng(0).random((44, 60, 3), np.float32)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None]
     gates = torch.eye(5)[:1]
     wanted = network(x, gates)[0]
     assert abs(wanted.mean() - x.mean()) < 5e-3
-    torch.testing.assert_close(model.restore(x, gates), wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.tenant.restore(x, gates), wanted, atol=1e-5, rtol=0)
     # To ask for it once more changes nothing.
     both = [TileRunner(model, preserve=p).restore(picture, gates[0].numpy()) for p in (True, False)]
     np.testing.assert_array_equal(*both)
@@ -79,14 +80,14 @@ def test_training_makes_networks_that_keep_levels(tmp_path: Path) -> None:
     before = tiny_network()
     path = tmp_path / "free.safetensors"
     write_weights(path, before.state_dict(), {})
-    begun = starting_network(path, 4)
+    begun = starting_network(path, 4)[1]
     assert begun.config.keeps_level
     assert not before.config.keeps_level
     assert all(
         torch.equal(begun.state_dict()[name], tensor)
         for name, tensor in before.state_dict().items()
     )
-    fresh = starting_network(None, 4).eval()
+    fresh = starting_network(None, 4)[1].eval()
     picture = torch.rand(1, 3, 32, 48)
     torch.testing.assert_close(fresh(picture)[0], picture)
     assert fresh.config.keeps_level

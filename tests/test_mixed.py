@@ -13,10 +13,10 @@ from PIL import Image
 from tiny import tiny_network, tiny_weights
 
 import demoe
+from demoe.choices import BLURS, TASKS
 from demoe.cli import main
-from demoe.colours import EXPERT_COLOURS
 from demoe.model.loading import Model
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.training.blur import composites
 from demoe.training.blur.composites import LOCAL, Composite, composite
 from demoe.training.blur.degradations import MARGIN, Blurred
@@ -233,7 +233,7 @@ def test_the_sheet_shows_both_maps() -> None:
     assert drawn.shape[1] > len(COLUMNS) * SIDE
     assert drawn.shape[0] < 5.5 * SIDE  # four of six
     for value in (2, 5):
-        tint = np.round(0.6 * np.array(EXPERT_COLOURS[value]))
+        tint = np.round(0.6 * np.array(BLURS[value - 1].colour))
         assert (np.abs(drawn - tint) <= 1).all(axis=2).sum() >= 4 * SIDE**2
 
 

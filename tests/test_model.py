@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,17 @@ from safetensors.torch import load_file
 from tiny import CONFIG, tiny_network, tiny_weights
 from torch import Tensor, nn
 
+from demoe.choices import TASKS, named, names_of, to_record
 from demoe.errors import DeviceError, WeightsError
 from demoe.model import load_model
+from demoe.model.architectures import choices_in
+from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.demoe.blocks import ExpertMixture, NAFBlock
 from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.network import DeMoENet, keep_top, spread_gates
+from demoe.model.demoe.network import DeMoENet
 from demoe.model.demoe.receptive_field import encoder_reach, exact_halo, reach
 from demoe.model.loading import Model, choose_device
-from demoe.recipe import TASKS
+from demoe.model.mixing import keep_top, spread_gates
 
 DATA = Path(__file__).parent / "data"
 
@@ -276,7 +280,7 @@ def test_a_file_is_loaded_once(tmp_path: Path) -> None:
     assert load_model(str(path), "cpu") is model
     assert not model.network.training
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
-    assert (model.multiple, model.tasks, model.path) == (16, TASKS, path)
+    assert (model.multiple, names_of(model.choices), model.path) == (16, TASKS, path)
     assert model.halo == exact_halo(CONFIG)
     before = model.sha256
     tiny_weights(path, seed=1)
@@ -287,11 +291,11 @@ def test_a_model_restores_and_routes_as_its_network(tmp_path: Path, picture: Ten
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     picture = picture[:1]
     restored, gates = model.network(picture)
-    torch.testing.assert_close(model.survey(picture), gates[0])
+    torch.testing.assert_close(model.tenant.decide(picture), gates[0])
     mixing = keep_top(gates, 1)
-    torch.testing.assert_close(model.restore(picture, mixing), restored)
+    torch.testing.assert_close(model.tenant.restore(picture, mixing), restored)
     field = mixing[:, :, None, None].expand(-1, -1, 3, 5)
-    torch.testing.assert_close(model.restore(picture, field), restored, atol=2e-6, rtol=0)
+    torch.testing.assert_close(model.tenant.restore(picture, field), restored, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("cells", [(1, 1), (3, 5)])
@@ -301,9 +305,9 @@ def test_attention_of_the_picture_itself_changes_nothing(
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     picture = picture[:1]
     mixing = torch.softmax(torch.randn(1, 5, *cells), dim=1)
-    attention = model.attend(picture, mixing, every=True)
+    attention = model.tenant.survey(picture, mixing, every=True)
     torch.testing.assert_close(
-        model.restore(picture, mixing, attention), model.restore(picture, mixing)
+        model.tenant.restore(picture, mixing, attention), model.tenant.restore(picture, mixing)
     )
 
 
@@ -312,7 +316,7 @@ def test_pictures_are_routed_each_by_itself(tmp_path: Path, count: int) -> None:
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     pictures = torch.rand(count, 3, 32, 40) * torch.linspace(0.1, 1, count)[:, None, None, None]
     alone = torch.cat([model.network(picture[None])[1] for picture in pictures])
-    torch.testing.assert_close(model.route(pictures), alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.tenant.route(pictures), alone, atol=1e-5, rtol=1e-5)
     assert count == 1 or (alone.amax(0) - alone.amin(0)).max() > 0.01
 
 
@@ -321,30 +325,41 @@ def test_experts_that_no_sample_needs_have_an_attention_too(
 ) -> None:
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     picture, one, other = picture[:1], torch.eye(5)[:1], torch.eye(5)[3:4]
-    attention = model.attend(picture, one, every=True)
-    torch.testing.assert_close(model.restore(picture, one, attention), model.restore(picture, one))
+    attention = model.tenant.survey(picture, one, every=True)
+    tenant = model.tenant
+    torch.testing.assert_close(
+        tenant.restore(picture, one, attention), tenant.restore(picture, one)
+    )
     assert set(attention) == {
         name for name, block in model.network.named_modules() if isinstance(block, NAFBlock)
     }
-    assert model.restore(picture, other, attention).isfinite().all()
+    assert model.tenant.restore(picture, other, attention).isfinite().all()
 
 
 def test_samples_are_pooled_together(tmp_path: Path, picture: Tensor) -> None:
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     one = picture[:1]
     both = one.repeat(2, 1, 1, 1)
-    torch.testing.assert_close(model.survey(both), model.survey(one))
-    alone, twice = model.attend(one, None), model.attend(both, None)
+    torch.testing.assert_close(model.tenant.decide(both), model.tenant.decide(one))
+    alone, twice = model.tenant.survey(one, None), model.tenant.survey(both, None)
     assert set(twice) == set(alone)
     for name, value in alone.items():
         torch.testing.assert_close(twice[name], value)
 
 
-def test_other_numbers_of_experts_are_refused(tmp_path: Path) -> None:
+def test_other_numbers_of_experts_are_numbered_or_named_by_the_file(tmp_path: Path) -> None:
     config = NetworkConfig(4, (1,), 1, (1,), 3, 8, 4)
     path = tiny_weights(tmp_path / "three.safetensors", config=config)
-    with pytest.raises(WeightsError, match="3 experts"):
-        load_model(path, "cpu")
+    assert names_of(load_model(path, "cpu").choices) == ("expert_1", "expert_2", "expert_3")
+    tensors, _ = read_state_dict(path)
+    known = named(("haze", "rain", "snow"))
+    write_weights(path, tensors, {"choices": json.dumps(to_record(known))})
+    assert load_model(path, "cpu").choices == known == choices_in(path)
+    for wrong in ("{", json.dumps(to_record(known[:2])), "[]", '[{"name": 1}]'):
+        write_weights(path, tensors, {"choices": wrong})
+        with pytest.raises(WeightsError, match=r"choices|experts wrongly"):
+            load_model(path, "cpu")
+        assert choices_in(path) is None
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:x", "gpu", "", "cudax"])

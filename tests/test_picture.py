@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demoe.colours import EXPERT_COLOURS
+from demoe.choices import BLURS
 from demoe.errors import ImageError, OutputError
-from demoe.recipe import TASKS
 from demoe.samples.picture import SheetRow, contact_sheet, draw_sheet, most_changed, psnr
 
 
@@ -37,8 +36,7 @@ def near(sheet: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_every_task_has_a_colour_of_its_own() -> None:
-    assert list(EXPERT_COLOURS) == list(range(1, len(TASKS) + 1))
-    colours = np.array(list(EXPERT_COLOURS.values()))
+    colours = np.array([blur.colour for blur in BLURS])
     gaps = np.abs(colours[:, None] - colours[None]).sum(axis=2)
     assert gaps[~np.eye(len(colours), dtype=bool)].min() > 80
     # Told apart without any colour, too: no two have the same luminance.
@@ -83,7 +81,7 @@ def test_expert_map_is_tinted_cell_by_cell() -> None:
     sheet = np.asarray(draw_sheet([sample], title="t"))
     shares = {}
     for value in (1, 2, 5):
-        expected = tuple(round(60 * 0.45 + c * 0.55) for c in EXPERT_COLOURS[value])
+        expected = tuple(round(60 * 0.45 + c * 0.55) for c in BLURS[value - 1].colour)
         shares[value] = near(sheet, expected).sum() / 500**2
     # Cells of 128 px on a plane of 200 px: the second row and column are cut short.
     assert shares[1] == pytest.approx(0.64**2, abs=0.01)
@@ -171,7 +169,7 @@ def test_bad_targets_are_refused_and_leave_nothing(tmp_path: Path) -> None:
 
 def test_drawing_loads_neither_torch_nor_matplotlib() -> None:
     code = (
-        "import sys, demoe.samples.picture, demoe.colours;"
+        "import sys, demoe.samples.picture, demoe.choices;"
         "print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

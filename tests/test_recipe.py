@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demoe.choices import TASKS
 from demoe.errors import RecipeError
-from demoe.recipe import INTENSITY_RULES, PHOTOMETRY, PRECISIONS, ROUTINGS, TASKS, Recipe
+from demoe.recipe import DECIDED, INTENSITY_RULES, PHOTOMETRY, PRECISIONS, Recipe
 
 sixteens = st.integers(1, 100).map(lambda n: 16 * n)
 limits = st.tuples(
@@ -25,7 +26,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     pitch = draw(sixteens)
     return Recipe(
         model=draw(st.text(min_size=1)),
-        routing=draw(st.sampled_from(ROUTINGS)),
+        routing=draw(st.sampled_from((*DECIDED, *TASKS))),
         top_k=draw(st.integers(1, 5)),
         tile=draw(st.just("auto") | sixteens.filter(lambda n: n >= 64)),
         halo=draw(st.just("auto") | st.just(0) | sixteens),
@@ -64,11 +65,11 @@ BAD = [
     ("model", ""),
     ("model", None),
     ("model", 3),
-    ("routing", "blur"),
+    ("routing", ""),
+    ("routing", " "),
     ("routing", None),
     ("routing", np.zeros((2, 2))),
     ("top_k", 0),
-    ("top_k", len(TASKS) + 1),
     ("top_k", 1.0),
     ("top_k", True),
     ("tile", 0),

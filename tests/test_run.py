@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +218,7 @@ def test_a_cluster_computes_tiles_and_this_machine_writes_them(
 def test_many_tiles_are_taken_from_the_graph_in_groups(
     tmp_path: Path, recipe: demoe.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # By name: ``demoe.run`` itself is the function.
-    monkeypatch.setattr(import_module("demoe.run"), "GRAPH_TILES", 5)
+    monkeypatch.setattr("demoe.execution.run.GRAPH_TILES", 5)
     demoe.run(stack(), tmp_path / "out.tif", recipe, axes="ZYX")
     np.testing.assert_array_equal(
         demoe.open_image(tmp_path / "out.tif").data,

@@ -19,7 +19,7 @@ from demoe.samples.blur import (
 )
 from demoe.samples.images import load_sample, sample_names, sample_titles
 
-FOLDER = resources.files("demoe") / "samples"
+FOLDER = resources.files("demoe.samples") / "data"
 
 
 def sharpness(image: np.ndarray) -> float:

@@ -13,8 +13,9 @@ GUI = QT | {"magicgui", "napari", "napari_demoe", "npe2", "superqt", "vispy"}
 TORCH = {"torch"}
 
 PLANS = (
-    "import demoe.image.axes, demoe.image.lazy_image, demoe.image.intensity, demoe.recipe,"
-    "demoe.plan.tiling, demoe.engine.flat, demoe.io, demoe.model.zoo"
+    "import demoe.image.lazy_image, demoe.image.intensity, demoe.recipe, demoe.choices, demoe.io,"
+    "demoe.plan.sizing, demoe.routing.router, demoe.routing.painted, demoe.routing.correction,"
+    "demoe.engine.cells, demoe.engine.reader, demoe.model.architectures, demoe.model.zoo"
 )
 EVERYTHING = """
 import importlib, pkgutil, demoe

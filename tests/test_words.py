@@ -15,9 +15,10 @@ from PIL import Image
 from tiny import tiny_weights
 
 import demoe
+from demoe.choices import TASKS
 from demoe.cli import main
 from demoe.errors import RecipeError
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.routing.words.classifier import (
     CLEAR_FROM,
     OUTPUTS,

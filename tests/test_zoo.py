@@ -1,163 +1,235 @@
 """Names of weights, and the download against a server on this machine."""
 
-import contextlib
+import errno
 import hashlib
+import logging
+import os
 import socket
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
+from hub import COMMIT, Hub, go_to, serving
+from huggingface_hub import constants
 
 from demoe.errors import Cancelled, OutputError, WeightsError
-from demoe.model import download, zoo
+from demoe.model import zoo
 
 PAYLOAD = np.random.default_rng(7).bytes(
     1_000_003
 )  # several blocks, and not a whole number of them
-
-
-@dataclass
-class Plan:
-    """How the server behaves, and what it was asked."""
-
-    body: bytes = PAYLOAD
-    ranges: bool = True  # whether it understands Range
-    break_after: int | None = None  # bytes sent before the connection is cut
-    status: int = 200
-    announce: bool = True  # whether it sends a Content-Length
-    asked: list[tuple[str, str | None]] = field(default_factory=list)
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        plan: Plan = self.server.plan
-        wanted = self.headers["Range"]
-        plan.asked.append((self.path, wanted))
-        if plan.status != 200:
-            self.send_error(plan.status)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and plan.ranges else 0
-        body = plan.body[start:]
-        self.send_response(206 if start else 200)
-        if start:
-            whole = len(plan.body)
-            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
-        if plan.announce:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):  # the client may stop first
-            self.wfile.write(body[: plan.break_after])
-
-    def log_message(self, *arguments: object) -> None:
-        pass
+SHA256 = hashlib.sha256(PAYLOAD).hexdigest()
+SPACE = "spaces--Cidaut--DeMoE"
 
 
 @pytest.fixture
-def plan(monkeypatch) -> Iterator[Plan]:
+def hub(monkeypatch) -> Iterator[Hub]:
     """A server that stands in for the place of release; what it sends is PAYLOAD."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.plan = Plan()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("DEMOE_MIRROR", f"http://127.0.0.1:{server.server_port}/mirror/")
-    yield server.plan
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(PAYLOAD) as running:
+        go_to(running.url, monkeypatch)
+        yield running
 
 
 @pytest.fixture(autouse=True)
 def small_release(monkeypatch, tmp_path) -> Path:
-    """The cache folder; the released file is PAYLOAD instead of 81 MB."""
+    """The folder of imported weights; the released file is PAYLOAD instead of 81 MB."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("DEMOE_CACHE", str(cache))
-    file = replace(
-        zoo.RELEASES["demoe"].file,
-        size=len(PAYLOAD),
-        sha256=hashlib.sha256(PAYLOAD).hexdigest(),
-    )
+    file = replace(zoo.RELEASES["demoe"].file, size=len(PAYLOAD), sha256=SHA256)
     monkeypatch.setitem(zoo.RELEASES, "demoe", replace(zoo.RELEASES["demoe"], file=file))
     return cache
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(monkeypatch, tmp_path) -> Path:
+    """huggingface_hub's cache."""
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    return cache
+
+
+@pytest.fixture(autouse=True)
+def no_naps(monkeypatch) -> None:
+    """huggingface_hub waits a second and more before it tries again."""
+    awake = SimpleNamespace(sleep=lambda seconds: None, time=lambda: 0.0)
+    monkeypatch.setattr("huggingface_hub.file_download.time", awake)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", awake)
+
+
+@pytest.fixture(params=[False, True], ids=["links", "no links"])
+def links(request, monkeypatch) -> None:
+    """Symbolic links, which huggingface_hub's cache has where the system lets it."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", request.param)
 
 
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
+def contents(folder: Path) -> list[Path]:
+    """Whatever could be taken for weights, whole or half."""
+    names = ("blobs", "snapshots")
+    return [p for name in names for p in (folder / SPACE / name).rglob("*") if p.is_file()]
+
+
 def one_sentence(message: str) -> bool:
     return message.endswith(".") and "\n" not in message and ". " not in message
 
 
-def test_whole_download(plan, small_release):
+def refused(match: str, kind: type[Exception] = WeightsError, **options: object) -> None:
+    """Download in vain; the reason is one sentence."""
+    with pytest.raises(kind, match=match) as caught:
+        zoo.download("demoe", **options)
+    assert one_sentence(str(caught.value))
+
+
+# -- the download ----------------------------------------------------------------------------------
+
+
+def test_whole_download(hub, hub_cache, small_release, links):
     seen: list[tuple[int, int, str]] = []
     path = zoo.download("demoe", progress=lambda *step: seen.append(step))
     assert path.read_bytes() == PAYLOAD
-    assert files_in(small_release) == ["demoe.pt"]
-    assert plan.asked == [("/mirror/DeMoE.pt", None)]
+    assert path == hub_cache / SPACE / "snapshots" / COMMIT / "DeMoE.pt"
+    assert files_in(small_release) == []
+    assert hub.methods == ["HEAD", "HEAD", "GET"]
+    assert {place for _, place, _ in hub.asked} == {"/spaces/Cidaut/DeMoE/resolve/main/DeMoE.pt"}
+    assert len(seen) > 3
     assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
-    assert seen[-1] == (len(PAYLOAD), len(PAYLOAD), "demoe.pt")
+    assert seen[-1] == (len(PAYLOAD), len(PAYLOAD), "DeMoE.pt")
     assert zoo.weights_path("demoe") == path
 
 
-def test_offline_afterwards(plan):
+def test_others_find_it_in_the_cache_too(hub):
     path = zoo.download("demoe")
-    plan.status = 500
+    found = huggingface_hub.try_to_load_from_cache(
+        "Cidaut/DeMoE", "DeMoE.pt", repo_type="space", cache_dir=constants.HF_HUB_CACHE
+    )
+    assert found == str(path)
+
+
+def test_what_others_have_fetched_is_here(hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    path = huggingface_hub.hf_hub_download(
+        "Cidaut/DeMoE",
+        "DeMoE.pt",
+        repo_type="space",
+        cache_dir=constants.HF_HUB_CACHE,
+        endpoint=hub.url,
+        tqdm_class=SimpleBar,
+    )
+    assert zoo.weights_path("demoe") == Path(path)
+    assert zoo.download("demoe") == Path(path)
+
+
+class SimpleBar:
+    def __init__(self, **_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self, n):
+        pass
+
+
+def test_it_is_here_whatever_the_space_has_become_since(hub, hub_cache):
+    path = zoo.download("demoe")
+    (hub_cache / SPACE / "refs" / "main").write_text("7" * 40)
+    assert zoo.weights_path("demoe") == path
+
+
+def test_no_token_is_sent(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    zoo.download("demoe")
+    assert hub.tokens == []
+
+
+def test_nothing_is_printed(hub, capfd):
+    hub.end, hub.breaks = 600_000, 1
+    zoo.download("demoe")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_settings_of_others_are_left_as_they_were(hub):
+    def settings() -> dict[str, object]:
+        return {k: v for k, v in vars(constants).items() if k.isupper()}
+
+    log = logging.getLogger("huggingface_hub")
+    before, level = settings(), log.level
+    zoo.download("demoe")
+    with pytest.raises(ZeroDivisionError):
+        zoo.download("demoe", progress=lambda done, total, message: done / 0, force=True)
+    assert settings() == before
+    assert log.level == level
+
+
+def test_offline_afterwards(hub, monkeypatch):
+    path = zoo.download("demoe")
+    hub.asked.clear()
+    hub.statuses = {"HEAD": 500, "GET": 500}
+    assert zoo.download("demoe") == path
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert zoo.download("demoe") == path
     assert zoo.weights_path("demoe") == path
-    assert len(plan.asked) == 1
+    assert hub.asked == []
 
 
-@pytest.mark.parametrize("announce", [True, False])
-def test_a_broken_download_goes_on_where_it_stopped(plan, small_release, announce):
-    plan.break_after, plan.announce = 600_000, announce
-    with pytest.raises(WeightsError, match="start it again") as caught:
-        zoo.download("demoe")
-    assert one_sentence(str(caught.value))
-    assert files_in(small_release) == ["demoe.pt.part"]
-    with pytest.raises(WeightsError, match="demoe models download demoe"):
-        zoo.weights_path("demoe")
-
-    plan.break_after = None
-    seen: list[int] = []
-    path = zoo.download("demoe", progress=lambda done, total, message: seen.append(done))
-    assert plan.asked[1][1] == "bytes=600000-"
-    assert seen[0] > 600_000
-    assert path.read_bytes() == PAYLOAD
-    assert files_in(small_release) == ["demoe.pt"]
-
-
-def test_a_server_without_ranges_is_asked_for_the_whole(plan, small_release):
-    plan.break_after = 600_000
-    with pytest.raises(WeightsError):
-        zoo.download("demoe")
-    plan.break_after, plan.ranges = None, False
+def test_a_broken_connection_is_taken_up_where_it_broke(hub):
+    hub.end, hub.breaks = 600_000, 1
     seen: list[int] = []
     path = zoo.download("demoe", progress=lambda done, total, message: seen.append(done))
     assert path.read_bytes() == PAYLOAD
-    assert seen[0] == 0
+    assert hub.methods == ["HEAD", "HEAD", "GET", "GET"]
+    assert 0 < int(hub.asked[-1][2].removeprefix("bytes=").rstrip("-")) <= 600_000
+    assert seen == sorted(seen)
     assert seen[-1] == len(PAYLOAD)
 
 
-def test_stopping_keeps_what_is_there(plan, small_release):
+def test_a_server_without_ranges_is_asked_for_the_whole(hub):
+    hub.end, hub.breaks, hub.ranges = 600_000, 1, False
+    seen: list[int] = []
+    path = zoo.download("demoe", progress=lambda done, total, message: seen.append(done))
+    assert path.read_bytes() == PAYLOAD
+    assert 0 in seen
+    assert seen[-1] == len(PAYLOAD)
+
+
+def test_a_server_that_breaks_off_again_and_again_is_given_up(hub, hub_cache):
+    hub.end = 600_000
+    refused(r"broke off after \d+ of 1000003 bytes .* start it again")
+    assert contents(hub_cache) == []
+    with pytest.raises(WeightsError, match="demoe models download demoe"):
+        zoo.weights_path("demoe")
+    hub.end = None
+    assert zoo.download("demoe").read_bytes() == PAYLOAD
+
+
+@pytest.mark.parametrize("kind", [Cancelled, ValueError, ConnectionError, KeyboardInterrupt])
+def test_stopping(hub, hub_cache, kind):
+    reason = kind("stopped")
+
     def stop(done: int, total: int, message: str) -> None:
         if done > 300_000:
-            raise Cancelled("stopped")
+            raise reason
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(kind) as caught:
         zoo.download("demoe", progress=stop)
-    assert files_in(small_release) == ["demoe.pt.part"]
+    assert caught.value is reason
+    assert contents(hub_cache) == []
     assert zoo.download("demoe").read_bytes() == PAYLOAD
-    assert plan.asked[1][1] is not None
 
 
-def test_a_part_that_is_complete_needs_no_connection(small_release):
-    small_release.mkdir()
-    (small_release / "demoe.pt.part").write_bytes(PAYLOAD)
-    assert zoo.download("demoe").read_bytes() == PAYLOAD
+# -- what is refused -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,85 +237,151 @@ def test_a_part_that_is_complete_needs_no_connection(small_release):
     [PAYLOAD[:-1], PAYLOAD + b"!", b"<html>Please log in</html>"],
     ids=["short", "long", "page"],
 )
-def test_a_file_of_another_size_is_refused(plan, small_release, body):
-    plan.body = body
-    with pytest.raises(WeightsError, match=f"{len(body)} bytes") as caught:
-        zoo.download("demoe")
-    assert one_sentence(str(caught.value).replace("127.0.0.1", "host"))
-    assert files_in(small_release) == []
+def test_a_file_of_another_size_is_refused(hub, hub_cache, body):
+    hub.body = body
+    refused(f"{len(body)} bytes")
+    assert hub.methods == ["HEAD"]
+    assert files_in(hub_cache) == []
 
 
-def test_a_wrong_file_of_the_right_size_is_refused(plan, small_release):
-    plan.body = bytes(len(PAYLOAD))
-    with pytest.raises(WeightsError, match="checksum"):
-        zoo.download("demoe")
-    assert files_in(small_release) == []
+def test_another_file_of_the_right_size_is_not_even_fetched(hub, hub_cache):
+    hub.body = bytes(len(PAYLOAD))
+    refused("checksum")
+    assert hub.methods == ["HEAD"]
+    assert files_in(hub_cache) == []
 
 
-def test_a_part_of_another_file_does_not_last(plan, small_release):
-    small_release.mkdir()
-    (small_release / "demoe.pt.part").write_bytes(bytes(1000))
-    with pytest.raises(WeightsError, match="checksum"):
-        zoo.download("demoe")
+@pytest.mark.parametrize("etag", [SHA256, "abc"], ids=["promised", "not told"])
+def test_a_wrong_file_does_not_stay(hub, hub_cache, links, etag):
+    hub.body, hub.etag = bytes(len(PAYLOAD)), etag
+    refused("checksum")
+    assert hub.methods[-1] == "GET"
+    assert contents(hub_cache) == []
+    with pytest.raises(WeightsError, match="demoe models download demoe"):
+        zoo.weights_path("demoe")
+    hub.body = PAYLOAD
     assert zoo.download("demoe").read_bytes() == PAYLOAD
 
 
-@pytest.mark.parametrize("status", [404, 503])
-def test_server_errors(plan, small_release, status):
-    plan.status = status
-    with pytest.raises(WeightsError, match=str(status)):
-        zoo.download("demoe")
-    assert files_in(small_release) == []
-
-
-def test_no_server(monkeypatch, small_release):
-    with socket.socket() as taken:  # bound and not listening: connections are refused
-        taken.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("DEMOE_MIRROR", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        with pytest.raises(WeightsError, match="cannot be reached"):
-            zoo.download("demoe")
-    assert files_in(small_release) == []
-
-
-def test_a_silent_server(monkeypatch, small_release):
-    monkeypatch.setattr(download, "_TIMEOUT", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("DEMOE_MIRROR", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(WeightsError, match=r"cannot be reached \(timed out\)"):
-            zoo.download("demoe")
-    assert files_in(small_release) == []
-
-
-def test_only_web_addresses(monkeypatch, tmp_path):
-    (tmp_path / "DeMoE.pt").write_bytes(PAYLOAD)
-    monkeypatch.setenv("DEMOE_MIRROR", tmp_path.as_uri())
-    with pytest.raises(WeightsError, match="https://"):
-        zoo.download("demoe")
-
-
-def test_a_cache_that_cannot_be_written(plan, small_release):
-    small_release.write_text("a file where the folder should be")
-    with pytest.raises(OutputError, match="DEMOE_CACHE"):
-        zoo.download("demoe")
-
-
-def test_force_replaces_only_by_a_good_file(plan, small_release):
+def test_another_version_of_the_file_is_left_to_whoever_fetched_it(hub, hub_cache):
+    other = hub_cache / SPACE / "snapshots" / ("7" * 40) / "DeMoE.pt"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"newer weights")
     path = zoo.download("demoe")
-    plan.body = bytes(len(PAYLOAD))
-    with pytest.raises(WeightsError):
-        zoo.download("demoe", force=True)
     assert path.read_bytes() == PAYLOAD
-    plan.body = PAYLOAD
-    assert zoo.download("demoe", force=True) == path
-    assert len(plan.asked) == 3
+    assert zoo.weights_path("demoe") == path
+    assert other.read_bytes() == b"newer weights"
 
 
-def test_a_damaged_file_counts_as_absent(plan, small_release):
-    small_release.mkdir()
-    (small_release / "demoe.pt").write_bytes(PAYLOAD[:500])
+def test_a_damaged_file_counts_as_absent(hub, links):
+    path = zoo.download("demoe")
+    path.write_bytes(PAYLOAD[:500])
     with pytest.raises(WeightsError, match="demoe models download demoe"):
         zoo.weights_path("demoe")
     assert zoo.download("demoe").read_bytes() == PAYLOAD
+    assert zoo.weights_path("demoe") == path
+
+
+def test_force_fetches_it_again(hub, hub_cache, links):
+    path = zoo.download("demoe")
+    path.write_bytes(bytes(len(PAYLOAD)))
+    assert zoo.download("demoe") == path
+    assert hub.methods.count("GET") == 1
+    assert zoo.download("demoe", force=True) == path
+    assert hub.methods.count("GET") == 2
+    assert path.read_bytes() == PAYLOAD
+    assert len({place.resolve() for place in contents(hub_cache)}) == 1
+
+
+def test_the_old_file_stays_until_the_new_one_is_complete(hub, links):
+    path = zoo.download("demoe")
+
+    def stop(done: int, total: int, message: str) -> None:
+        assert path.read_bytes() == PAYLOAD
+        if done > 300_000:
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        zoo.download("demoe", progress=stop, force=True)
+    assert path.read_bytes() == PAYLOAD
+    hub.end = 600_000
+    refused("broke off", force=True)
+    hub.end, hub.body = None, bytes(len(PAYLOAD))
+    refused("checksum", force=True)
+    hub.statuses = {"HEAD": 503}
+    refused("503", force=True)
+    assert zoo.weights_path("demoe") == path
+    assert path.read_bytes() == PAYLOAD
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_server_errors(hub, hub_cache, method, status):
+    hub.statuses = {method: status}
+    refused(rf"answered {status} \(\w[\w ]+\) for {hub.url}/spaces/.*HF_ENDPOINT")
+    assert contents(hub_cache) == []
+
+
+def test_a_server_that_is_no_hub(hub, hub_cache):
+    hub.commit = None
+    refused("not on a Hugging Face hub")
+    assert files_in(hub_cache) == []
+
+
+def test_no_server(monkeypatch, hub_cache):
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        go_to(f"http://127.0.0.1:{taken.getsockname()[1]}", monkeypatch)
+        refused("cannot be reached .*`demoe models import DeMoE.pt demoe`")
+    assert files_in(hub_cache) == []
+
+
+def test_a_silent_server(monkeypatch, hub_cache):
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        go_to(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
+        refused(r"cannot be reached \(timed out\)")
+    huggingface_hub.close_session()
+    assert files_in(hub_cache) == []
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_only_web_addresses(monkeypatch, tmp_path, scheme):
+    go_to(f"{scheme}{tmp_path}", monkeypatch)
+    refused("cannot be reached .*HF_ENDPOINT")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_offline_mode(hub, monkeypatch, force):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused("HF_HUB_OFFLINE is set.*`demoe models import DeMoE.pt demoe`", force=force)
+    assert hub.asked == []
+
+
+def test_a_cache_that_cannot_be_written(hub, hub_cache):
+    hub_cache.write_text("a file where the folder should be")
+    refused("HF_HUB_CACHE", OutputError)
+
+
+def test_a_full_disk(hub, hub_cache, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.file_download.http_get", full)
+        refused("No space left", OutputError)
+    assert contents(hub_cache) == []
+    assert zoo.download("demoe").read_bytes() == PAYLOAD
+
+
+def test_a_disk_without_room_is_known_before_anything_is_fetched(hub, hub_cache, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
+    refused("room for 1000 bytes .* HF_HUB_CACHE", OutputError)
+    assert "GET" not in hub.methods
+    assert files_in(hub_cache) == []
+
+
+# -- names -----------------------------------------------------------------------------------------
 
 
 def test_what_is_not_here_says_how_to_get_it_and_under_which_licence():
@@ -254,20 +392,33 @@ def test_what_is_not_here_says_how_to_get_it_and_under_which_licence():
 def test_the_published_file_is_the_one_that_was_released(monkeypatch):
     monkeypatch.undo()
     file = zoo.RELEASES["demoe"].file
-    assert file.url.endswith("/Cidaut/DeMoE/resolve/main/DeMoE.pt")
+    assert file.url.endswith("/spaces/Cidaut/DeMoE/resolve/main/DeMoE.pt")
     assert file.size == 80_848_778
     assert file.sha256 == "5b0aef148ffcb1a5572b4da6cbd33f86ed2e18639db28b46838aae46bcd011a5"
 
 
-def test_the_list(plan, small_release):
+def test_the_list(hub, hub_cache):
     before = {model.name: model for model in zoo.list_models()}
     assert list(before) == ["default", "demoe"]
     assert not before["demoe"].available
+    assert before["demoe"].path.is_relative_to(hub_cache)
+    assert before["demoe"].url == huggingface_hub.hf_hub_url(
+        "Cidaut/DeMoE", "DeMoE.pt", repo_type="space"
+    )
     assert "CC-BY-SA-4.0" in before["demoe"].license
+    assert hub.asked == []
     zoo.download("demoe")
     after = {model.name: model for model in zoo.list_models()}
     assert after["demoe"].available
     assert after["demoe"].size == after["demoe"].path.stat().st_size
+
+
+def test_listing_loads_neither_torch_nor_an_http_client():
+    code = "import sys; from demoe.model.zoo import list_models; list_models(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "huggingface_hub.constants" in loaded
+    assert not loaded & {"torch", "huggingface_hub.file_download", "httpx", "httpx2", "requests"}
 
 
 def test_bundled_weights_are_here_and_need_no_download(small_release):
@@ -320,9 +471,13 @@ def test_import_refuses_names(root, small_release, name):
     assert files_in(small_release) == []
 
 
-def test_released_weights_can_be_carried_over_by_hand(tmp_path, root):
+def test_released_weights_can_be_carried_over_by_hand(tmp_path, root, small_release):
     carried = tmp_path / "DeMoE.pt"
     carried.write_bytes(PAYLOAD)
-    assert zoo.import_weights(carried, "demoe") == zoo.weights_path("demoe")
+    path = zoo.import_weights(carried, "demoe")
+    assert path == small_release / "demoe.pt" == zoo.weights_path("demoe") == zoo.download("demoe")
     with pytest.raises(WeightsError, match="another name"):
         zoo.import_weights(root / "tests" / "data" / "demoe_w4.safetensors", "demoe")
+    path.write_bytes(PAYLOAD[:500])
+    with pytest.raises(WeightsError, match="demoe models download demoe"):
+        zoo.weights_path("demoe")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from demoe.choices import TASKS
 from demoe.model.checkpoint import write_weights
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.network import DeMoENet
+from demoe.routing.gates import one_hot
 
 CONFIG = NetworkConfig(4, (1, 1, 1, 1), 1, (1, 1, 1, 1), router_width=16, router_hidden=8)
 
@@ -36,6 +39,11 @@ def tiny_network(seed: int = 0, config: NetworkConfig = CONFIG) -> DeMoENet:
         network.mlp_branch.classifier[-1].weight.mul_(10)
     torch.random.set_rng_state(state)
     return network.eval().requires_grad_(False)
+
+
+def alone(task: str) -> np.ndarray:
+    """Return the gates (5,) of one task's expert alone."""
+    return one_hot(TASKS.index(task) + 1, len(TASKS))
 
 
 def tiny_weights(path: Path, seed: int = 0, config: NetworkConfig = CONFIG) -> Path:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from demoe.choices import TASKS as TASKS
     from demoe.errors import AxesError as AxesError
     from demoe.errors import Cancelled as Cancelled
     from demoe.errors import DemoeError as DemoeError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from demoe.lazy import Deblurred as Deblurred
     from demoe.lazy import deblur as deblur
     from demoe.model import load_model as load_model
-    from demoe.recipe import TASKS as TASKS
     from demoe.recipe import Recipe as Recipe
     from demoe.routing.words.classifier import TextGates as TextGates
     from demoe.routing.words.classifier import task_from_text as task_from_text
@@ -44,7 +44,7 @@ _HOME = {
     "Recipe": "recipe",
     "RecipeError": "errors",
     "Report": "execution.run",
-    "TASKS": "recipe",
+    "TASKS": "choices",
     "TextGates": "routing.words.classifier",
     "WeightsError": "errors",
     "deblur": "lazy",

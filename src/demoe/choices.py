@@ -82,6 +82,9 @@ BLURS = tuple(
 )
 """The kinds of blur that sentences name and trainings draw, in the order of arXiv 2508.06228."""
 
+TASKS = tuple(blur.name for blur in BLURS)
+"""Their names; the published network calls them tasks."""
+
 
 def names_of(choices: Sequence[Choice]) -> tuple[str, ...]:
     """Return what recipes call the choices."""

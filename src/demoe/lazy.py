@@ -7,7 +7,6 @@ it needs from the source itself, because overlapping reads through dask would re
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -18,22 +17,19 @@ import numpy as np
 from dask.base import tokenize
 from numpy.typing import NDArray
 
-from demoe.engine.reader import Plane, half_will_do, make_runner
-from demoe.engine.restorer import PlaneWork
-from demoe.engine.runner import TileRunner
+from demoe.choices import Choice
+from demoe.engine.provenance import provenance
+from demoe.engine.resolve import resolve
+from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError
 from demoe.image.axes import from_canonical, plane_axes
 from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image
 from demoe.model.loading import Model, load_model
-from demoe.plan.sizing import choose_tile
-from demoe.plan.tiling import TilePlan
-from demoe.recipe import TASKS, Recipe
+from demoe.plan.tiling import Plane, TilePlan
+from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
-from demoe.routing.gates import PaintedMap
-
-SKIPPING_TILE = 2048
-"""Side in pixels of an automatic tile of which only parts are computed."""
+from demoe.routing.painted import PaintedMap, paint
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +43,10 @@ class Deblurred:
     image : dask.array.Array
         Restored pixels; shape, axes and dtype of the source, one block a tile.
     expert_map : dask.array.Array
-        uint8: the strongest expert of each routing cell, 1 to 5 in the order of ``demoe.TASKS``;
-        the source's axes without Y, X and S, then (rows, cols) of cells.
+        uint8: the strongest expert of each routing cell, 1 for the first of ``choices``, 0 where
+        none works; the source's axes without Y, X and S, then (rows, cols) of cells.
     gates : dask.array.Array
-        float32 expert weights, summing to 1: plane axes, then (5, rows, cols).
+        float32 expert weights, summing to 1: plane axes, then (choices, rows, cols).
     confidence : dask.array.Array
         float32, axes of the expert map: by how much the strongest expert leads, 0 to 1; 1 where a
         person chose, 0 on flat background, where there is nothing to decide.
@@ -78,8 +74,13 @@ class Deblurred:
     work: PlaneWork = field(repr=False)
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What the values 1, 2 ... of the expert map mean: the network's choices."""
+        return self.work.choices
+
+    @property
     def painted(self) -> NDArray[np.uint8] | None:
-        """What a person chose, 0 to 5, with the axes of the expert map; None without a map."""
+        """What a person chose, 0 for nothing, with the expert map's axes; None without a map."""
         painted = self.work.painted
         return None if painted is None else np.broadcast_to(painted.cells, self.expert_map.shape)
 
@@ -93,7 +94,7 @@ class Deblurred:
         What this result found out already serves the new one, so that only its changed tiles cost
         anything: `changed_from` lists them.
         """
-        painted = paint(self.source, expert_map, self.recipe.pitch)
+        painted = _paint(self.source, expert_map, self.recipe, self.choices)
         work = self.work.repainted(painted, _stale(self.work, painted))
         return _describe(work, load_model(self.recipe.model, self.recipe.device))
 
@@ -141,7 +142,7 @@ def deblur(
     recipe : Recipe, optional
         Settings.
     expert_map : array, LazyImage or path, optional
-        Integers painted by a person: 0 lets the router decide, 1 to 5 force an expert. (rows,
+        Integers painted by a person: 0 lets the router decide, 1 and more force an expert. (rows,
         cols) for all planes or plane axes first; any resolution. A map whose pixels have a size,
         in the image's own units, lies where that puts it; others cover the image.
     **fields
@@ -165,12 +166,10 @@ def deblur(
         expert_map = fields.pop("routing")
     recipe = (recipe or Recipe()).replace(**fields)
     loaded = load_model(recipe.model, recipe.device)
-    runner = make_runner(loaded, recipe, source.dtype)
-    plan = make_plan(source, recipe, runner)
-    painted = None if expert_map is None else paint(source, expert_map, recipe.pitch)
-    routing = resolve_routing(recipe, plan)
-    piece = choose_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
-    return _describe(PlaneWork(source, recipe, plan, routing, painted, piece), loaded)
+    painted = None
+    if expert_map is not None:
+        painted = _paint(source, expert_map, recipe, loaded.choices)
+    return _describe(resolve(source, recipe, loaded, painted), loaded)
 
 
 def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
@@ -196,7 +195,7 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
         sides["S"] = (length["S"],)
     tiles = tuple(sides[letter] for letter in source.axes)
     cells = (*planes, *_cell_chunks(work))
-    weights = (*planes, (len(TASKS),), *cells[-2:])
+    weights = (*planes, (len(work.choices),), *cells[-2:])
     real = np.dtype(np.float32)
     return Deblurred(
         source=source,
@@ -205,76 +204,25 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
         gates=_blocks(_gates_block, work, f"gates-{token}", weights, real),
         confidence=_blocks(_confidence_block, work, f"confidence-{token}", cells, real),
         pitch=(recipe.pitch, recipe.pitch),
-        provenance=_provenance(source, recipe, loaded, plan, work.routing, painted),
+        provenance=provenance(work, loaded),
         recipe=recipe,
         plan=plan,
         work=work,
     )
 
 
-def paint(source: LazyImage, values: Any, pitch: int) -> PaintedMap:
-    """Lay a person's map over the cells of an image; see `deblur`."""
-    if isinstance(values, str | os.PathLike):
-        values = open_image(values)
-    along, step = plane_axes(source.axes), None
-    if isinstance(values, LazyImage):
-        given, values = values, values.data
-        if sorted(given.axes) == sorted(along + "YX"):
-            values = values.transpose([given.axes.index(letter) for letter in along + "YX"])
-        if all(a in given.scale and given.units.get(a) == source.units.get(a) for a in "YX"):
-            down, across = (given.scale[a] / source.scale.get(a, 1.0) for a in "YX")
-            step = down, across
-    return PaintedMap(values, _planes(source), source.plane_shape, pitch, step)
-
-
-def _planes(source: LazyImage) -> tuple[int, ...]:
-    """Return the lengths of an image's plane axes."""
-    return tuple(n for a, n in zip(source.axes, source.shape, strict=True) if a not in "YXS")
-
-
 def _stale(work: PlaneWork, painted: PaintedMap | None) -> NDArray[np.bool_]:
     """Say which tiles another map of a person changes."""
-    planes, pitch = _planes(work.image), work.recipe.pitch
+    planes, pitch = work.image.plane_lengths, work.recipe.pitch
     return stale_tiles(work.painted, painted, planes, work.plan, pitch)
 
 
-def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan:
-    """Cut planes by the recipe; what it leaves open follows from network, dtype and device."""
-    height, width = source.plane_shape
-    model = runner.model
-    grid = model.multiple
-    for name in ("tile", "halo", "pitch", "window"):
-        value = getattr(recipe, name)
-        if value != "auto" and value % grid:
-            raise RecipeError(
-                f"{name} must be a multiple of {grid} pixels for this network, not {value}."
-            )
-    # Tiles of whole cells: what is decided by cells is decided in one tile.
-    step = recipe.pitch
-    if not isinstance(recipe.tile, str) and recipe.tile % step:
-        step = grid
-
-    def side(halo: int) -> int:
-        return choose_tile(runner, halo, step) if isinstance(recipe.tile, str) else recipe.tile
-
-    alone = max(height, width) <= side(0)
-    if not isinstance(recipe.halo, str):
-        halo = recipe.halo
-    elif recipe.pooling == "tile" or alone:
-        halo = runner.halo
-    else:
-        halo = runner.halo_for(source.dtype)
-    tile = side(0 if alone else halo)
-    if recipe.skip_flat and recipe.tile == "auto":  # cut as little as possible of what is restored
-        tile = max(tile, SKIPPING_TILE // step * step)
-    return TilePlan(height, width, tile, halo, grid, step)
-
-
-def resolve_routing(recipe: Recipe, plan: TilePlan) -> str:
-    """Return what "auto" means for a plane: local where it is larger than two routing windows."""
-    if recipe.routing != "auto":
-        return recipe.routing
-    return "local" if max(plan.height, plan.width) > 2 * recipe.window else "image"
+def _paint(
+    source: LazyImage, values: Any, recipe: Recipe, choices: tuple[Choice, ...]
+) -> PaintedMap:
+    if isinstance(values, str | os.PathLike):
+        values = open_image(values)
+    return paint(source, values, recipe.pitch, len(choices))
 
 
 def _as_lazy_image(image: Any, axes: str | None) -> LazyImage:
@@ -303,7 +251,7 @@ def _blocks(
 
 def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     index = dict(zip(work.image.axes, block_id, strict=True))
-    block = work.restore_tile(_plane(index), index["Y"], index["X"])
+    block = work.restorer.tile(_plane(index), index["Y"], index["X"])
     return from_canonical(block[None, None, None], work.image.axes)
 
 
@@ -319,29 +267,29 @@ def note_failed(work: PlaneWork, cells: Iterable[tuple[int, ...]]) -> None:
     """Remember cells, by index in the expert map, that a run before found to have failed."""
     for *along, row, col in cells:
         plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
-        work.note_failed(plane, (row, col))
+        work.maps.note_failed(plane, (row, col))
 
 
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     *along, _, row, col = block_id
-    return _cells_block(work.cell_gates, work, along, row, col)
+    return _cells_block(work.maps.gates, work, along, row, col)
 
 
 def _experts_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     *along, row, col = block_id
-    return _cells_block(work.cell_experts, work, along, row, col)
+    return _cells_block(work.maps.experts, work, along, row, col)
 
 
 def _confidence_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     *along, row, col = block_id
-    return _cells_block(work.cell_confidence, work, along, row, col)
+    return _cells_block(work.maps.confidence, work, along, row, col)
 
 
 def _cells_block(
     function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
 ) -> Any:
     plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
-    block = function(plane, *work.block_ranges(row, col))
+    block = function(plane, *work.router.block_ranges(row, col))
     return block.reshape((1,) * len(along) + block.shape)
 
 
@@ -350,49 +298,8 @@ def _plane(index: Mapping[str, int]) -> Plane:
 
 
 def _cell_chunks(work: PlaneWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    side = work.router.block_cells
     rows, cols = (
-        tuple(min(work.block_cells, n - start) for start in range(0, n, work.block_cells))
-        for n in work.cells
+        tuple(min(side, n - start) for start in range(0, n, side)) for n in work.router.cells
     )
     return rows, cols
-
-
-def _provenance(
-    source: LazyImage,
-    recipe: Recipe,
-    model: Model,
-    plan: TilePlan,
-    routing: str,
-    painted: PaintedMap | None,
-) -> dict[str, Any]:
-    return {
-        "software": {
-            "napari-demoe": version("napari-demoe"),
-            "torch": version("torch"),
-            "dask": version("dask"),
-            "numpy": version("numpy"),
-            "python": platform.python_version(),
-        },
-        "source": {
-            "name": source.name,
-            "path": source.source,
-            "axes": source.axes,
-            "shape": list(source.shape),
-            "dtype": str(source.dtype),
-        },
-        "weights": {
-            "name": model.name,
-            "sha256": model.sha256,
-            "network": model.config.to_dict(),
-        },
-        "recipe": asdict(recipe),
-        "routing": routing,
-        "painted": None if painted is None else tokenize(painted.cells),
-        "tiles": {
-            "core": list(plan.core_shape),
-            "halo": plan.halo,
-            "grid": list(plan.shape),
-        },
-        "device": str(model.device),
-        "backend": model.backend_for(half_will_do(recipe, source.dtype)).name,
-    }

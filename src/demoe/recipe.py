@@ -9,10 +9,9 @@ from typing import Any, Self
 
 from demoe.errors import RecipeError
 
-TASKS = ("defocus", "global_motion", "local_motion", "synth_global_motion", "low_light")
-"""The five blur types, in the published order; expert map values are their positions + 1."""
+DECIDED = ("auto", "image", "local")
+"""Routings by which the network decides; any other is the name of one of its choices."""
 
-ROUTINGS = ("auto", "image", "local", *TASKS)
 INTENSITY_RULES = ("auto", "full", "percentile")
 POOLINGS = ("plane", "tile")
 PHOTOMETRY = ("preserve", "model")
@@ -34,9 +33,10 @@ class Recipe:
     routing : str
         ``"image"``: one decision a plane, as published; ``"local"``: one a routing cell;
         ``"auto"``: local for planes larger than two routing windows, else image;
-        or the name of a task, which then is applied everywhere.
+        or the name of one of the network's choices (of DeMoE: ``demoe.TASKS``), which then is
+        applied everywhere.
     top_k : int
-        Experts mixed at each place, 1 to 5.
+        Experts mixed at each place, at least 1 and at most as many as the network has.
     tile : "auto" or int
         Largest side of a tile's core in pixels, a multiple of 16.
     halo : "auto" or int
@@ -94,14 +94,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
-        self._one_of("routing", ROUTINGS)
+        if not isinstance(self.routing, str) or not self.routing.strip():
+            raise RecipeError(
+                f"routing must be one of {', '.join(DECIDED)} or the name of a choice of the "
+                f"network, not {self.routing!r}."
+            )
         self._one_of("pooling", POOLINGS)
         self._one_of("photometry", PHOTOMETRY)
         self._one_of("precision", PRECISIONS)
         if not isinstance(self.model, str) or not self.model:
             raise RecipeError(f"model must be a name or a path, not {self.model!r}.")
-        if not _is_int(self.top_k) or not 1 <= self.top_k <= len(TASKS):
-            raise RecipeError(f"top_k must be a whole number from 1 to 5, not {self.top_k!r}.")
+        if not _is_int(self.top_k) or self.top_k < 1:
+            raise RecipeError(f"top_k must be a whole number of at least 1, not {self.top_k!r}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
             raise RecipeError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}.")
         for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):

@@ -1,11 +1,9 @@
 """What the plugin adds to napari's menus, and what it leaves alone."""
 
-import http.server
-import threading
-
 import numpy as np
 import pytest
 import tifffile
+from hub import go_to, serving
 from napari._app_model import get_app_model
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager
@@ -73,31 +71,6 @@ def test_saving_common_pictures_stays_with_napari(viewer):
     assert writer.plugin_name == "napari-demoe"
 
 
-class Server:
-    """Serves one wrong file on this machine, slowly enough to be seen."""
-
-    def __init__(self, body):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 def test_released_weights_are_downloaded_only_after_asking(
     viewer, widget, finish, photo, monkeypatch
 ):
@@ -118,13 +91,12 @@ def test_released_weights_are_downloaded_only_after_asking(
     assert "81 MB" in questions[0]
     assert "CC-BY-SA-4.0" in questions[0]
 
-    server = Server(b"these are not the weights")
-    monkeypatch.setenv("DEMOE_MIRROR", server.url)
     answer(QMessageBox.StandardButton.Yes)
-    widget.run.click()
-    assert server.url in questions[1]
-    finish(widget)
-    server.close()
+    with serving(b"these are not the weights") as hub:
+        go_to(hub.url, monkeypatch)
+        widget.run.click()
+        assert hub.url in questions[1]
+        finish(widget)
     assert widget.session.state == "failed"
     assert "DeMoE.pt" in widget.error.text() or "demoe" in widget.error.text()
     assert [layer.name for layer in viewer.layers] == ["photo"]

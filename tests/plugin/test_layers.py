@@ -9,10 +9,11 @@ import pytest
 import zarr
 from napari.layers import Image, Labels
 
+from demoe.choices import BLURS, words_of
 from demoe.errors import AxesError, ImageError
 from demoe.image.lazy_image import LazyImage
 from napari_demoe._layers import image_kwargs, result_kwargs, to_lazy
-from napari_demoe._maps import EXPERT_WORDS, cells_to_layer_order, experts_kwargs
+from napari_demoe._maps import cells_to_layer_order, experts_kwargs
 
 
 def layer_to_lazy(layer):
@@ -147,7 +148,7 @@ def test_a_result_lies_exactly_on_its_source(kind):
 def test_cells_cover_exactly_the_pixels_they_decide_on(kind):
     source = Image(np.zeros((100, 130), np.uint8), **GEOMETRY[kind])
     cells = np.zeros((2, 3), np.uint8)
-    overlay = Labels(cells, **experts_kwargs(meta_of(source), "YX", (64, 48), [0] * 6))
+    overlay = Labels(cells, **experts_kwargs(meta_of(source), "YX", (64, 48), [0] * 6, BLURS))
     for row, column in ((0, 0), (1, 2)):
         # Pixel borders lie half a pixel outside the centres, cell borders half a cell.
         corner = source.data_to_world((row * 64 - 0.5, column * 48 - 0.5))
@@ -159,7 +160,8 @@ def test_cells_cover_exactly_the_pixels_they_decide_on(kind):
 def test_cells_of_a_stack_keep_its_other_axes():
     source = Image(np.zeros((4, 100, 130), np.uint8), scale=(2, 0.5, 0.5))
     overlay = Labels(
-        np.zeros((4, 2, 3), np.uint8), **experts_kwargs(meta_of(source), "ZYX", (64, 64), [0] * 6)
+        np.zeros((4, 2, 3), np.uint8),
+        **experts_kwargs(meta_of(source), "ZYX", (64, 64), [0] * 6, BLURS),
     )
     assert tuple(overlay.scale) == (2, 32, 32)
     np.testing.assert_allclose(overlay.translate, (0, 15.75, 15.75))
@@ -179,7 +181,7 @@ def test_the_map_speaks_and_shows_five_colours():
     shares = [0, 0.5, 0.25, 0.25, 0, 0]
     overlay = Labels(
         np.array([[1, 2], [3, 5]], np.uint8),
-        **experts_kwargs(meta_of(source), "YX", (32, 32), shares),
+        **experts_kwargs(meta_of(source), "YX", (32, 32), shares, BLURS),
     )
     assert overlay.get_status((1, 1), world=True)["coordinates"].endswith(
         "1; blur: defocus, share: 50%"
@@ -187,7 +189,7 @@ def test_the_map_speaks_and_shows_five_colours():
     colours = {tuple(overlay.get_color(value)) for value in range(1, 6)}
     assert len(colours) == 5
     assert overlay.get_color(0) is None or overlay.get_color(0)[3] == 0
-    assert len(EXPERT_WORDS) == 6
+    assert len(words_of(BLURS)) == 6
 
 
 def test_opening_the_plugin_loads_no_torch(root):

@@ -6,6 +6,7 @@ import pytest
 from napari.layers import Image, Labels, Shapes
 
 import demoe
+from demoe.choices import BLURS
 from napari_demoe._paint import cells_of_labels, cells_of_shapes, name_regions
 from napari_demoe._words import finest
 
@@ -21,7 +22,7 @@ def of_labels(labels, image, axes="YX"):
 
 
 def of_shapes(shapes, image, axes="YX", expert=4):
-    return cells_of_shapes(shapes, image, axes, whole(image, axes), PITCH, expert)
+    return cells_of_shapes(shapes, image, axes, whole(image, axes), PITCH, expert, BLURS)
 
 
 def seen(image, labels, axes="YX"):
@@ -139,7 +140,7 @@ def test_a_huge_image_costs_its_cells():
     assert found.shape == (977, 977)
     assert found[::976, ::976].tolist() == [[1, 2], [3, 4]]
     square = Shapes(np.array([[0, 0], [0, 3e5], [3e5, 3e5], [3e5, 0]]), shape_type="polygon")
-    found = cells_of_shapes(square, image, "YX", whole(image, "YX"), 1024, 5)
+    found = cells_of_shapes(square, image, "YX", whole(image, "YX"), 1024, 5, BLURS)
     assert found.sum() == 5 * 293**2
 
 
@@ -205,15 +206,15 @@ def test_shapes_of_a_stack_stay_in_their_plane():
 def test_the_expert_that_is_chosen_goes_to_the_shapes_drawn_next():
     image = Image(np.zeros((96, 96), np.uint8))
     shapes = Shapes([box(0, 0, 90, 15)], shape_type="rectangle")
-    name_regions(shapes, 3, before=1)
+    name_regions(shapes, 3, before=1, choices=BLURS)
     shapes.add_rectangles(box(0, 16, 90, 31))
-    name_regions(shapes, 5, before=3)
+    name_regions(shapes, 5, before=3, choices=BLURS)
     shapes.add_rectangles(box(0, 32, 90, 47))
     assert of_shapes(shapes, image)[2].tolist() == [1, 3, 5, 0, 0, 0]
     empty = Shapes()
-    name_regions(empty, 2, before=1)
+    name_regions(empty, 2, before=1, choices=BLURS)
     empty.add_ellipses(box(0, 0, 90, 90))
     assert of_shapes(empty, image).max() == 2
     shapes.mode, shapes.selected_data = "select", {0}
-    name_regions(shapes, 4, before=5)
+    name_regions(shapes, 4, before=5, choices=BLURS)
     assert of_shapes(shapes, image)[2].tolist() == [4, 3, 5, 0, 0, 0]

@@ -32,7 +32,7 @@ def test_choices_freeze_into_a_recipe():
     assert recipe.photometry == "preserve"
     assert Choices().recipe() == demoe.Recipe()
     with pytest.raises(demoe.RecipeError):
-        Choices(top_k=9).recipe()
+        Choices(top_k=0).recipe()
 
 
 def test_the_source_follows_the_layers(session, viewer, picture):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,7 @@ from demoe.execution.run import run
 from demoe.lazy import Deblurred, deblur
 from demoe.model.backends.allocator import keep_freed_memory
 from demoe.model.checkpoint import write_weights
-from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.network import DeMoENet
-from demoe.model.loading import load_model
+from demoe.model.loading import Model, load_model
 from demoe.plan.tiling import TilePlan
 from demoe.recipe import Recipe
 
@@ -48,9 +44,6 @@ SOURCE_CHUNK = 1024
 
 LAZY_CHUNK = 64
 """Side of the chunks of the lazy array: small, so that counting them counts pixels."""
-
-TINY_WIDTH = 2
-"""Channels of a network that costs little more than its reads and writes."""
 
 Gray = NDArray[np.uint8]
 
@@ -92,7 +85,7 @@ def measure_full(
     model = load_model(recipe.model, recipe.device)
     with tempfile.TemporaryDirectory(prefix="demoe-bench-") as name:
         folder = Path(name)
-        tiny = tiny_weights(folder / "tiny.safetensors", model.config)
+        tiny = slim_weights(folder / "tiny.safetensors", model)
         own = smaller if smaller / 1e6 / speed <= MOST_SECONDS else smaller / 4
         rows = []
         for network, weights, pixels in (
@@ -133,22 +126,10 @@ def whole_tiles(pixels: float, tile: int) -> tuple[int, int]:
     return down * tile, across * tile
 
 
-def tiny_weights(path: Path, like: NetworkConfig) -> Path:
+def slim_weights(path: Path, model: Model) -> Path:
     """Write a network that is as deep as another one, but hardly computes anything."""
-    levels = (0,) * len(like.encoder_blocks)
-    config = replace(
-        like,
-        width=TINY_WIDTH,
-        encoder_blocks=levels,
-        middle_blocks=0,
-        decoder_blocks=levels,
-        router_width=4,
-        router_hidden=4,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = DeMoENet(config)
-    write_weights(path, network.state_dict(), {"config": json.dumps(config.to_dict())})
+    network = model.architecture.room.slim(model.network)
+    write_weights(path, network.state_dict(), {})
     return path
 
 
@@ -178,7 +159,7 @@ def _run_plane(source: Path, output: Path, recipe: str) -> dict[str, Any]:
 def _get_ready(recipe: Recipe) -> None:
     """Load what an idle process holds: the network and the libraries' own buffers."""
     model = load_model(recipe.model, recipe.device)
-    assert model.backend and model.calibration  # both are made when they are first asked for
+    assert model.tenant.backend_name(False) and model.calibration  # made when first asked for
     torch.mm(*torch.rand(2, 512, 512))
     give_memory_back(CPU)
 

@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import torch
 
+from demoe.model.devices import wait_for
+
 SAMPLING_SECONDS = 0.005
 """Time between two looks at the resident memory."""
 
@@ -222,9 +224,3 @@ def _processor_name() -> str:
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "") or platform.processor() or platform.machine()
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until a device has done what it was told; a CPU has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,18 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.bench.measure import Timing, give_memory_back, memory_in_use, timed
+from demoe.model.architectures import build
 from demoe.model.backends.allocator import keep_freed_memory
-from demoe.model.checkpoint import build_network, read_state_dict
-from demoe.model.demoe.network import DeMoENet
-from demoe.recipe import TASKS
-from demoe.routing.gates import one_hot
+from demoe.model.checkpoint import read_state_dict
 from demoe.samples.images import load_sample
-
-EXPERT = TASKS[0]
-"""The expert that all rows of equal arithmetic run."""
-
-WHOLE_BYTES = 76
-"""Most bytes a pixel and a channel of the first level that the bare network was seen to take."""
 
 SMALLEST_WHOLE = 256
 """Side in pixels below which the bare network is not measured on less than the picture."""
@@ -50,15 +42,15 @@ def photo(side: int) -> Photo:
     return np.ascontiguousarray(sample[rows][:, cols])
 
 
-def whole_side(size: int, width: int, free: int | None) -> tuple[int | None, str]:
+def whole_side(size: int, bytes_per_pixel: float, free: int | None) -> tuple[int | None, str]:
     """Choose the picture on which the bare network, which knows no tiles, can run in memory.
 
     Parameters
     ----------
     size : int
         Side that is wished for, in pixels.
-    width : int
-        Channels of the network's first level.
+    bytes_per_pixel : float
+        What the bare network takes at most.
     free : int or None
         Bytes that may be taken; three quarters of them are used. None trusts in there being enough.
 
@@ -69,23 +61,23 @@ def whole_side(size: int, width: int, free: int | None) -> tuple[int | None, str
     note : str
         Why it is not ``size``, or nothing.
     """
-    need = WHOLE_BYTES * width * size**2
+    need = bytes_per_pixel * size**2
     if free is None or need <= 0.75 * free:
         return size, ""
     why = f"{size} px would take about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     side = size
     while side // 2 >= SMALLEST_WHOLE:
         side = side // 32 * 16
-        if WHOLE_BYTES * width * side**2 <= 0.75 * free:
+        if bytes_per_pixel * side**2 <= 0.75 * free:
             return side, f"on {side} px: {why}"
     return None, f"skipped: {why}"
 
 
 def bare_work(
-    network: DeMoENet, picture: Photo, device: torch.device
+    network: Any, picture: Photo, device: torch.device
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     """Return what runs the network once on a whole picture, eagerly, gates fixed to one expert."""
-    x, gates = _enter(picture, device)
+    x, gates = _enter(network, picture, device)
 
     def work() -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -100,11 +92,11 @@ def has_monai() -> bool:
     return importlib.util.find_spec("monai") is not None
 
 
-def monai_work(network: DeMoENet, picture: Photo, device: torch.device) -> Callable[[], Tensor]:
+def monai_work(network: Any, picture: Photo, device: torch.device) -> Callable[[], Tensor]:
     """Return what runs the network over a picture in MONAI's sliding windows, with one expert."""
     from monai.inferers.utils import sliding_window_inference
 
-    x, gates = _enter(picture, device)
+    x, gates = _enter(network, picture, device)
 
     def restore(windows: Tensor) -> Tensor:
         restored: Tensor = network(windows, gates.expand(len(windows), -1))[0]
@@ -120,9 +112,10 @@ def monai_work(network: DeMoENet, picture: Photo, device: torch.device) -> Calla
     return work
 
 
-def _enter(picture: Photo, device: torch.device) -> tuple[Tensor, Tensor]:
+def _enter(network: Any, picture: Photo, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bring a picture to the device, and the gates of the first choice alone."""
     x = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    gates = torch.from_numpy(one_hot(EXPERT))[None]
+    gates = torch.eye(len(network.choices))[:1]
     return x.to(device, memory_format=torch.channels_last), gates.to(device)
 
 
@@ -158,7 +151,7 @@ def monai_alone(weights: Path, side: int, repeats: int, device_name: str) -> Tim
 
 
 def _alone(
-    make: Callable[[DeMoENet, Photo, torch.device], Callable[[], object]],
+    make: Callable[[Any, Photo, torch.device], Callable[[], object]],
     weights: Path,
     side: int,
     repeats: int,
@@ -166,8 +159,8 @@ def _alone(
 ) -> Timing:
     """Measure a peer; ``load_model`` is avoided, since it sets the allocator."""
     device = torch.device(device_name)
-    network = build_network(read_state_dict(weights)[0]).to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
+    network = build(*read_state_dict(weights))[1].to(device)
+    network.to(memory_format=torch.channels_last)
     torch.mm(*torch.rand(2, 512, 512, device=device))  # its buffers belong to the idle process
     picture = photo(side)
     give_memory_back(device)

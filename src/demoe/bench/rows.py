@@ -22,7 +22,6 @@ from demoe.bench.measure import (
     timed,
 )
 from demoe.bench.peers import (
-    EXPERT,
     MONAI_OVERLAP,
     MONAI_WINDOW,
     Photo,
@@ -37,7 +36,6 @@ from demoe.bench.peers import (
 from demoe.execution.run import run
 from demoe.image.lazy_image import LazyImage
 from demoe.lazy import Deblurred, deblur
-from demoe.model.demoe.flops import flops_per_pixel
 from demoe.model.loading import Model, load_model
 from demoe.recipe import Recipe
 
@@ -60,7 +58,8 @@ class _Job:
 
 def expert_recipe(model: str, tile: str | int, device: str) -> Recipe:
     """Return the settings of the rows that do the arithmetic of one expert."""
-    return Recipe(model=model, tile=tile, device=device, routing=EXPERT)
+    first = load_model(model, device).choices[0].name
+    return Recipe(model=model, tile=tile, device=device, routing=first)
 
 
 def measure_all(
@@ -95,9 +94,9 @@ def measure_all(
         If weights, device or tile cannot be used.
     """
     loaded = load_model(recipe.model, recipe.device)  # from here on with demoe's allocator settings
-    assert loaded.backend and loaded.calibration  # both are made when they are first asked for
+    assert loaded.tenant.backend_name(False) and loaded.calibration  # made when first asked for
     machine = machine_facts(loaded.device)
-    flops = flops_per_pixel(loaded.config)
+    flops = loaded.tenant.flops_per_pixel
     picture = photo(size)
     rates = [matrix_product_rate(loaded.device)]
     rows = []
@@ -118,15 +117,16 @@ def measure_all(
         "network": {
             "name": Path(loaded.name).name,  # of a path, no more than the file
             "sha256": loaded.sha256,
-            **loaded.config.to_dict(),
+            **loaded.tenant.facts(),
+            "design": loaded.tenant.design(),
             "flops_per_pixel": flops,
         },
         "settings": {
             "size": size,
             "repeats": repeats,
             **_tiles(_lazily(picture, recipe)),
-            "backend": loaded.backend_for(True).name,
-            "expert": EXPERT,
+            "backend": loaded.tenant.backend_name(True),
+            "expert": recipe.routing,
             "monai": {"window": MONAI_WINDOW, "overlap": MONAI_OVERLAP},
         },
         "matrix_product_gflops": rates,
@@ -143,7 +143,7 @@ def _jobs(
     def here(work: Callable[[], object]) -> Timing:
         return timed(work, repeats, device, idle)
 
-    side, note = whole_side(size, model.config.width, free_memory(device))
+    side, note = whole_side(size, model.tenant.bare_bytes, free_memory(device))
     yield _Job(
         BARE,
         side,

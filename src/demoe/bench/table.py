@@ -11,17 +11,14 @@ from typing import Any
 def table(result: dict[str, Any]) -> str:
     """Return the figures of `demoe.bench.rows.measure_all` as plain text."""
     machine, network, settings = result["machine"], result["network"], result["settings"]
-    blocks = "-".join(map(str, network["encoder_blocks"]))
-    back = "-".join(map(str, network["decoder_blocks"]))
     tile = " x ".join(map(str, settings["tile"]))
     repeats = settings["repeats"]
     facts = [
         ("machine", _machine(machine)),
         (
             "network",
-            f"{network['name']}, sha256 {network['sha256'][:12]}, width {network['width']}, blocks "
-            f"{blocks} / {network['middle_blocks']} / {back}, "
-            f"{network['flops_per_pixel'] / 1e3:.1f} kFLOP a pixel",
+            f"{network['name']}, sha256 {network['sha256'][:12]}, "
+            f"{network['flops_per_pixel'] / 1e3:.1f} kFLOP a pixel. {network['design']}",
         ),
         (
             "picture",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from demoe.choices import number_of
 from demoe.errors import RecipeError
-from demoe.recipe import PHOTOMETRY, POOLINGS, PRECISIONS, ROUTINGS, Recipe
+from demoe.model.zoo import choices_of
+from demoe.recipe import DECIDED, PHOTOMETRY, POOLINGS, PRECISIONS, Recipe
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for each recipe field that people set; unset ones stay as in the recipe."""
     parser.add_argument("--recipe", type=Path, help="JSON file of settings; options below win")
     parser.add_argument("--model", help="name or path of weights (default: default)")
-    parser.add_argument("--routing", choices=ROUTINGS, help="who decides, and per what")
-    parser.add_argument("--top-k", type=int, help="experts mixed at each place, 1 to 5")
+    parser.add_argument(
+        "--routing", help="auto, image, local, or a choice of the network such as defocus"
+    )
+    parser.add_argument("--top-k", type=int, help="experts mixed at each place (default 1)")
     parser.add_argument("--temperature", type=float, help="above 1 the router is less sure")
     parser.add_argument("--smoothing", type=int, help="cells around that have a say in each")
     parser.add_argument("--agreement", type=int, help="planes beside that have a say, along Z or T")
@@ -44,7 +48,16 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     if arguments.intensity is not None:
         limits = arguments.intensity.split(",")
         given["intensity"] = limits if len(limits) == 2 else arguments.intensity
-    return recipe.replace(**given)
+    recipe = recipe.replace(**given)
+    _check_routing(recipe)
+    return recipe
+
+
+def _check_routing(recipe: Recipe) -> None:
+    """Refuse a routing that the network lacks, before an image is opened or torch loaded."""
+    known = choices_of(recipe.model)
+    if known is not None and recipe.routing not in DECIDED:
+        number_of(known, recipe.routing)
 
 
 def read_recipe(path: Path | None) -> Recipe:

@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from demoe.choices import TASKS
 from demoe.cli.options import add_recipe_arguments, recipe_from
 from demoe.cli.progress import bar, complain
 from demoe.errors import AxesError, ImageError, OutputError, RecipeError
 from demoe.io.names import stem_of
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
     parser.add_argument("--describe", metavar="SENTENCE", help="say what is wrong, for --routing")
     parser.add_argument("--axes", help="letters of TCZYXS, for example ZYX; else from the file")
-    parser.add_argument("--expert-map", type=Path, help="painted map: 0 router, 1-5 an expert")
+    parser.add_argument(
+        "--expert-map", type=Path, help="painted map: 0 router, 1 and more an expert"
+    )
     parser.add_argument(
         "--earlier",
         type=Path,

@@ -1,6 +1,6 @@
 """The engine: a tile of numbers in, a restored tile and the gates that were used out.
 
-It knows nothing of files, dask or planes, and networks only by what `demoe.model.Model` offers.
+It knows nothing of files, dask or planes, and of networks only what `demoe.model.protocol` says.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.errors import DeviceError
-from demoe.model.demoe.eager import Attention, Backend
-from demoe.model.demoe.network import keep_top
 from demoe.model.level import REACH, keep_level
 from demoe.model.loading import Model
+from demoe.model.mixing import keep_top
+from demoe.recipe import Recipe
 from demoe.routing.gates import Gates
+
+if TYPE_CHECKING:
+    from demoe.model.protocol import Statistics
 
 Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
@@ -60,12 +63,12 @@ class TileRunner:
         self.model = model
         self.top_k = top_k
         self.coarse = coarse
-        self.preserve = preserve and not model.config.keeps_level
+        self.preserve = preserve and not model.tenant.keeps_level
 
     @property
-    def backend(self) -> Backend:
-        """What runs the network."""
-        return self.model.backend_for(self.coarse)
+    def bytes_per_pixel(self) -> float:
+        """Memory that a pixel of a read takes while it is restored."""
+        return self.model.tenant.bytes_per_pixel(self.coarse)
 
     @property
     def halo(self) -> int:
@@ -81,46 +84,41 @@ class TileRunner:
         """What keeping the local mean needs, on the network's grid."""
         return REACH * self.model.multiple if self.preserve else 0
 
-    def survey(self, samples: Sequence[Pixels]) -> Gates:
-        """Return the router's one decision (5,) on a plane.
+    def decide(self, samples: Sequence[Pixels]) -> Gates:
+        """Return the network's one decision (E,) on a plane.
 
         Parameters
         ----------
         samples : sequence of ndarray
             (H, W, 1 or 3) in [0, 1], of one size: the plane, or places that stand for it together.
         """
-        found = self._run(lambda x: (None, self.model.survey(x, coarse=self.coarse)), *samples)
+        tenant = self.model.tenant
+        found = self._run(lambda x: (None, tenant.decide(x, coarse=self.coarse)), *samples)
         return found[1].numpy()
 
-    def attend(
-        self,
-        samples: Sequence[Pixels],
-        weights: Gates | None,
-        *,
-        each: bool = False,
-        every: bool = False,
-    ) -> Attention:
-        """Return the attention of all blocks for a plane.
+    def survey(
+        self, samples: Sequence[Pixels], weights: Gates | None, *, every: bool = False
+    ) -> Statistics:
+        """Return what is pooled over a plane.
 
         Parameters
         ----------
         samples
-            As for `survey`.
+            As for `decide`.
         weights : ndarray, optional
-            Mixing weights for all samples, as for `restore`; by default the router decides.
-        each : bool
-            Let the router decide on each sample by itself.
+            Mixing weights for all samples, as for `restore`; by default the network decides on each
+            sample by itself.
         every : bool
-            Include experts that work in no sample.
+            Include choices that work in no sample.
         """
 
-        def work(x: Tensor) -> tuple[Attention, Tensor]:
+        def work(x: Tensor) -> tuple[Statistics, Tensor]:
             mixing = None
             if weights is not None:
                 mixing = torch.from_numpy(weights).to(x.device)[None]
                 mixing = mixing.expand(len(x), *weights.shape)
-            found = self.model.attend(
-                x, mixing, top_k=self.top_k, each=each, every=every, coarse=self.coarse
+            found = self.model.tenant.survey(
+                x, mixing, top_k=self.top_k, every=every, coarse=self.coarse
             )
             return found, x[:0]
 
@@ -129,7 +127,7 @@ class TileRunner:
     def route_windows(
         self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]
     ) -> Gates:
-        """Decide once a window of a tile, by that window alone: gates (5, len(corners)).
+        """Decide once a window of a tile, by that window alone: gates (E, len(corners)).
 
         Parameters
         ----------
@@ -144,19 +142,19 @@ class TileRunner:
 
         def work(x: Tensor) -> tuple[None, Tensor]:
             windows = [x[:, :, t : t + height, n : n + width] for t, n in corners]
-            return None, self.model.route(torch.cat(windows), coarse=self.coarse).T
+            return None, self.model.tenant.route(torch.cat(windows), coarse=self.coarse).T
 
         return self._run(work, pixels)[1].numpy()
 
     def mixing(self, gates: Gates) -> Gates:
-        """Return the weights that gates (5, ...) stand for: their ``top_k`` largest, scaled."""
+        """Return the weights that gates (E, ...) stand for: their ``top_k`` largest, scaled."""
         return keep_top(torch.from_numpy(gates)[None], self.top_k)[0].numpy()
 
     def restore(
         self,
         pixels: Pixels,
         weights: Gates,
-        attention: Attention | None = None,
+        statistics: Statistics | None = None,
         *,
         recurring: bool = False,
     ) -> Pixels:
@@ -167,9 +165,9 @@ class TileRunner:
         pixels : ndarray of float32
             (H, W, 1 or 3) in [0, 1].
         weights : ndarray of float32
-            Mixing weights: (5,), or (5, rows, cols) over cells as wide as the network's grid.
-        attention : mapping, optional
-            What `attend` found for the plane; without, the tile is pooled by itself.
+            Mixing weights: (E,), or (E, rows, cols) over cells as wide as the network's grid.
+        statistics : mapping, optional
+            What `survey` found for the plane; without, the tile is pooled by itself.
         recurring : bool
             More tiles of this size are to come.
 
@@ -186,8 +184,8 @@ class TileRunner:
 
         def work(x: Tensor) -> tuple[None, Tensor]:
             mixing = torch.from_numpy(weights)[None].to(x.device)
-            restored = self.model.restore(
-                x, mixing, attention, recurring=recurring, coarse=self.coarse
+            restored = self.model.tenant.restore(
+                x, mixing, statistics, recurring=recurring, coarse=self.coarse
             )
             if self.preserve:
                 restored = keep_level(restored, x, self.model.multiple)
@@ -254,3 +252,18 @@ def _lanes(device: torch.device) -> SimpleQueue[Any]:
     for _ in range(LANES):
         free.put(torch.cuda.Stream(device))
     return free
+
+
+def half_will_do(recipe: Recipe, dtype: np.dtype[Any]) -> bool:
+    """Tell whether results are rounded so coarsely that half precision may do."""
+    return dtype.itemsize == 1 and recipe.precision == "auto"
+
+
+def make_runner(model: Model, recipe: Recipe, dtype: np.dtype[Any]) -> TileRunner:
+    """Return the engine for a recipe on a loaded model, for images of a dtype."""
+    return TileRunner(
+        model,
+        top_k=recipe.top_k,
+        preserve=recipe.photometry == "preserve",
+        coarse=half_will_do(recipe, dtype),
+    )

@@ -22,9 +22,10 @@ from demoe.errors import ImageError, RecipeError
 from demoe.io import open_image
 from demoe.io.names import places_beside
 from demoe.io.record import read_record
-from demoe.lazy import Deblurred, deblur, failed_cells, note_failed, paint
+from demoe.lazy import Deblurred, deblur, failed_cells, note_failed
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
+from demoe.routing.painted import paint
 
 Index = tuple[int, ...]
 Kept = tuple[Index, NDArray[Any], list[Index]]
@@ -138,8 +139,14 @@ def correct(
             f"{path} has the axes {image.axes}, but the image has {source.axes}; run without it."
         )
     followed = np.asarray(compute(before.expert_map))
-    stored = paint(source, open_image(places["experts"]), made.pitch).cells
-    shown = stored if expert_map is None else paint(source, expert_map, made.pitch).cells
+
+    def cells(values: Any) -> NDArray[np.uint8]:
+        return paint(source, values, made.pitch, len(before.choices)).cells
+
+    stored = cells(open_image(places["experts"]))
+    if isinstance(expert_map, str | os.PathLike):
+        expert_map = open_image(expert_map)
+    shown = stored if expert_map is None else cells(expert_map)
     wished = np.zeros_like(followed) if before.painted is None else before.painted
     failed = np.argwhere((stored == 0) & (followed != 0))
     note_failed(before.work, map(tuple, failed.tolist()))

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from demoe.engine.reader import make_runner
+from demoe.choices import names_of
+from demoe.engine.resolve import make_plan, resolve_routing
+from demoe.engine.runner import make_runner
 from demoe.io import open_image
-from demoe.lazy import make_plan, resolve_routing
-from demoe.model.demoe.flops import flops_per_pixel
 from demoe.model.loading import load_model
-from demoe.plan.sizing import bytes_per_pixel
 from demoe.recipe import Recipe
 
 # Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
@@ -35,8 +34,8 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     plan = make_plan(image, recipe, runner)
     read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
     tiles = image.n_planes * math.prod(plan.shape)
-    operations = tiles * math.prod(read) * flops_per_pixel(model.config)
-    routing = resolve_routing(recipe, plan)
+    operations = tiles * math.prod(read) * model.tenant.flops_per_pixel
+    routing = resolve_routing(recipe, plan, model.choices)
     seconds = operations / (_SHARE_OF_PEAK * _matrix_rate(model.device))
     if routing == "local":
         seconds *= _LOCAL_ROUTING
@@ -55,9 +54,10 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
         "tile": list(plan.core_shape),
         "halo": plan.halo,
         "model": model.name,
-        "width": model.config.width,
+        "architecture": model.architecture.name,
+        "choices": list(names_of(model.choices)),
         "device": str(model.device),
-        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * bytes_per_pixel(runner)),
+        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * runner.bytes_per_pixel),
         "seconds": round(seconds, 1),
     }
 
@@ -75,7 +75,7 @@ def as_text(facts: dict[str, Any]) -> str:
         "step": ", ".join(steps) or "not stated",
         "channels": ", ".join(facts["channels"]),
         "planes": facts["planes"],
-        "model": f"{facts['model']}, width {facts['width']}, on {facts['device']}",
+        "model": f"{facts['model']} ({facts['architecture']}), on {facts['device']}",
         "routing": facts["routing"],
         "tiles": f"{facts['tiles']} of {columns} x {rows} pixels, read with {facts['halo']} more "
         "around",

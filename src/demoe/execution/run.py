@@ -20,15 +20,16 @@ from dask import config as dask_config
 from dask.base import optimize
 from numpy.typing import NDArray
 
-from demoe.engine.restorer import PlaneWork
+from demoe.choices import names_of
 from demoe.engine.runner import LANES
+from demoe.engine.work import PlaneWork
 from demoe.errors import Cancelled, OutputError, RecipeError
 from demoe.execution.earlier import Correction, correct
 from demoe.execution.store import Index, TileStore
 from demoe.image.lazy_image import LazyImage
 from demoe.io._write import check_output, write_image
 from demoe.lazy import Deblurred, deblur, failed_cells
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 
 Progress = Callable[[int, int, str], None]
 
@@ -58,7 +59,7 @@ class Report:
     megapixels : float
         Size of the image, all planes, without counting colour samples.
     shares : dict of str to float
-        Part of the routing cells that each task got; sums to 1 unless all were skipped.
+        Part of the routing cells that each choice got, by name; sums to 1 unless all were skipped.
     skipped : float
         Part of the routing cells that no expert worked on.
     failed : int
@@ -162,7 +163,7 @@ def run(
                 store.delete()
             raise
         store.delete()
-    counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)
+    counts = np.bincount(experts.ravel(), minlength=len(result.choices) + 1)
     tiles = math.prod(result.image.numblocks)
     return Report(
         output=target,
@@ -171,8 +172,8 @@ def run(
         seconds=time.monotonic() - began,
         megapixels=result.source.n_planes * math.prod(result.source.plane_shape) / 1e6,
         shares={
-            task: float(n / max(1, counts[1:].sum()))
-            for task, n in zip(TASKS, counts[1:], strict=True)
+            name: float(n / max(1, counts[1:].sum()))
+            for name, n in zip(names_of(result.choices), counts[1:], strict=True)
         },
         skipped=float(counts[0] / counts.sum()),
         failed=failed,
@@ -301,7 +302,7 @@ def _submitter(
 
         yield submit, 2 * threads
         return
-    if work.runner.model.device.type == "cuda":
+    if work.runner().model.device.type == "cuda":
         workers = max(workers, LANES)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
         # One more than there are workers, so that none waits while a tile is written.
@@ -356,6 +357,7 @@ def _finish(
             gates=gates,
             confidence=sure,
             painted=painted,
+            choices=result.choices,
             provenance=result.provenance,
             overwrite=overwrite,
             progress=tell,

@@ -192,6 +192,11 @@ class LazyImage:
         return self._length("Y"), self._length("X")
 
     @property
+    def plane_lengths(self) -> tuple[int, ...]:
+        """Lengths of the axes that are neither Y, X nor S, in the image's order."""
+        return tuple(n for a, n in zip(self.axes, self.shape, strict=True) if a not in "YXS")
+
+    @property
     def n_planes(self) -> int:
         """Number of YX planes, T times C times Z."""
         return math.prod(self._length(letter) for letter in "TCZ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,15 @@ from demoe.io.photos import check_photo, encode_photo
 if TYPE_CHECKING:
     import dask.array as da
 
+    from demoe.choices import Choice
+
 
 def write_image(
     path: str | os.PathLike[str],
     image: LazyImage,
     *,
     experts: LazyImage | None = None,
+    choices: Sequence[Choice] = (),
     gates: LazyImage | da.Array | None = None,
     confidence: LazyImage | None = None,
     painted: LazyImage | None = None,
@@ -47,6 +51,9 @@ def write_image(
     experts : LazyImage, optional
         Expert map, one value a routing cell; its scale is that of a cell. In zarr it becomes
         labels/expert_map, else the sibling NAME.experts.tif.
+    choices : sequence of Choice, optional
+        What the values 1, 2 ... of the expert map mean. In zarr they become the names and colours
+        of its labels; not stored elsewhere.
     gates : LazyImage or dask array, optional
         Expert weights; stored in zarr as demoe/gates, not stored elsewhere.
     confidence : LazyImage, optional
@@ -96,6 +103,7 @@ def write_image(
                 partial,
                 image,
                 experts=experts,
+                choices=choices,
                 gates=gates.data if isinstance(gates, LazyImage) else gates,
                 confidence=confidence,
                 painted=painted,

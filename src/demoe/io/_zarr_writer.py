@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -15,18 +15,16 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
-from demoe.colours import EXPERT_COLOURS
 from demoe.errors import OutputError
 from demoe.image.axes import CANONICAL, plane_axes
 from demoe.image.lazy_image import LazyImage
 from demoe.io._bands import PYRAMID_TOP, Band, Progress, coarsen, iter_bands, level_shapes
-from demoe.recipe import TASKS
+
+if TYPE_CHECKING:
+    from demoe.choices import Choice
 
 CHUNK = 512
-VERSION = "0.5"
 SETTLE_SECONDS = 60
-_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
-_RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"), ("alpha", "FFFFFF"))
 
 
 def check_zarr(path: Path, image: LazyImage) -> None:
@@ -43,6 +41,7 @@ def write_zarr(
     image: LazyImage,
     *,
     experts: LazyImage | None,
+    choices: Sequence[Choice] = (),
     gates: da.Array | None,
     confidence: LazyImage | None,
     painted: LazyImage | None,
@@ -60,6 +59,8 @@ def write_zarr(
         channels, and the attribute "demoe" remembers the image's own axes.
     experts : LazyImage, optional
         Expert map; its scale along Y and X is that of a routing cell. Becomes labels/expert_map.
+    choices : sequence of Choice, optional
+        What the values 1, 2 ... of the expert map mean; colours and names of the label image.
     gates : dask array, optional
         Expert weights, stored as they are in demoe/gates.
     confidence : LazyImage, optional
@@ -72,7 +73,9 @@ def write_zarr(
         Told about each block that was computed.
     """
     with _nothing_runs_on():
-        root = _write_root(target, image, experts, provenance, progress)
+        root = _write_root(target, image, provenance, progress)
+        if experts is not None:
+            _write_experts(root, image, experts, choices)
         if gates is not None:
             _write_cells(root, "gates", gates, None)
         for name, cells in (("confidence", confidence), ("painted", painted)):
@@ -102,27 +105,24 @@ def _nothing_runs_on() -> Iterator[None]:
 def _write_root(
     target: Path,
     image: LazyImage,
-    experts: LazyImage | None,
     provenance: dict[str, Any] | None,
     progress: Progress | None,
 ) -> zarr.Group:
+    from demoe.io import _zarr_metadata as metadata
+
     root = zarr.create_group(target, zarr_format=3)
     shapes = level_shapes(*image.plane_shape, largest=PYRAMID_TOP)
+    steps = _steps(image)
+    # Before the pixels: what the format does not allow shows before anything is computed.
+    pyramid = metadata.multiscale(image, steps, dict.fromkeys(steps, 0.0), len(shapes))
     arrays = [_create_level(root, image, level, shape) for level, shape in enumerate(shapes)]
     for band in iter_bands(image, CHUNK, progress):
         _store(arrays[0], image, band)
     for finer, coarser in pairwise(arrays):
         _halve(finer, coarser)
-    steps = _steps(image)
-    omero = _omero(image)
-    root.attrs["ome"] = {
-        "version": VERSION,
-        "multiscales": [_multiscale(image, steps, dict.fromkeys(steps, 0.0), len(shapes))],
-        **({"omero": omero} if omero else {}),
-    }
+    channels = metadata.omero(image, _ranges(image, arrays[-1]))
+    root.attrs["ome"] = metadata.of_image(pyramid, channels)
     root.attrs["demoe"] = {**(provenance or {}), "axes": image.axes}
-    if experts is not None:
-        _write_experts(root, image, experts, len(shapes))
     return root
 
 
@@ -175,60 +175,47 @@ def _steps(image: LazyImage) -> dict[str, float]:
     return {letter: image.scale.get(letter, 1.0) for letter in _stored_letters(image)}
 
 
-def _multiscale(
-    image: LazyImage, steps: dict[str, float], shift: dict[str, float], levels: int
-) -> dict[str, Any]:
-    """Describe the levels; `shift` is where the first cell's centre lies, in physical units.
+def _ranges(image: LazyImage, coarsest: zarr.Array[Any]) -> list[tuple[float, float]]:
+    """Find from where to where to show each stored channel; nothing for channels without names.
 
-    The centre of a halved pixel lies half a pixel further than that of the first it covers.
+    Integers have the range of their type, floats that of what the last level stores, read plane
+    by plane. Red, green and blue share one range, or colours would change.
     """
-    axes = []
-    for letter in steps:
-        axis = {"name": letter.lower(), "type": _TYPES[letter]}
-        unit = image.units.get(letter, "pixel")
-        if unit != "pixel":
-            axis["unit"] = unit
-        axes.append(axis)
-    datasets = []
-    for level in range(levels):
-        factors = {letter: 2**level if letter in "YX" else 1 for letter in steps}
-        scale = [step * factors[letter] for letter, step in steps.items()]
-        centre = [
-            shift[letter] + (factors[letter] - 1) / 2 * step for letter, step in steps.items()
-        ]
-        transformations: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if any(centre):
-            transformations.append({"type": "translation", "translation": centre})
-        datasets.append({"path": str(level), "coordinateTransformations": transformations})
-    return {"name": image.name, "axes": axes, "datasets": datasets}
-
-
-def _omero(image: LazyImage) -> dict[str, Any]:
-    """Say how to show channels: RGB in its colours, others white and by name."""
+    if not (image.is_rgb or image.channel_names):
+        return []
+    channel = _stored_letters(image).find("C")
+    count = coarsest.shape[channel] if channel >= 0 else 1
+    if image.dtype.kind != "f":
+        limits = np.iinfo(image.dtype)
+        return [(limits.min, limits.max)] * count
+    lows, highs = np.full(count, np.inf), np.full(count, -np.inf)
+    for plane in product(*map(range, coarsest.shape[:-2])):
+        values = np.asarray(coarsest[plane])
+        values = values[np.isfinite(values)]
+        number = plane[channel] if channel >= 0 else 0
+        lows[number] = min(lows[number], values.min(initial=np.inf))
+        highs[number] = max(highs[number], values.max(initial=-np.inf))
     if image.is_rgb:
-        channels = [
-            {"label": label, "color": colour, "active": label != "alpha"}
-            for label, colour in _RGB[: image.shape[-1]]
-        ]
-    else:
-        channels = [
-            {"label": label, "color": "FFFFFF", "active": True} for label in image.channel_names
-        ]
-    if image.dtype.kind == "u":
-        top = int(np.iinfo(image.dtype).max)
-        for channel in channels:
-            channel["window"] = {"min": 0, "max": top, "start": 0, "end": top}
-    return {"channels": channels} if channels else {}
+        lows[:3], highs[:3] = lows[:3].min(), highs[:3].max()
+    return [
+        (low, high) if low < high else (low, low + 1) if low == high else (0.0, 1.0)
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
+    ]
 
 
-def _write_experts(root: zarr.Group, image: LazyImage, experts: LazyImage, levels: int) -> None:
+def _write_experts(
+    root: zarr.Group, image: LazyImage, experts: LazyImage, choices: Sequence[Choice]
+) -> None:
     """Store the expert map as a label image with as many levels as the image, as the format asks.
 
     A cell covers many pixels: its centre, where a viewer puts it, is half a cell less half a pixel
     from the centre of the image's first pixel.
     """
+    from demoe.io import _zarr_metadata as metadata
+
+    levels = len(level_shapes(*image.plane_shape, largest=PYRAMID_TOP))
     labels = root.create_group("labels")
-    labels.attrs["ome"] = {"version": VERSION, "labels": ["expert_map"]}
+    labels.attrs["ome"] = metadata.of_labels("expert_map")
     group = labels.create_group("expert_map")
     letters = _stored_letters(experts)
     values = experts.data.transpose([experts.axes.index(letter) for letter in letters]).compute()
@@ -251,22 +238,9 @@ def _write_experts(root: zarr.Group, image: LazyImage, experts: LazyImage, level
         letter: (cells[letter] - pixels[letter]) / 2 if letter in "YX" else 0.0 for letter in cells
     }
     named = experts.with_data(experts.data, units=image.units, name="expert_map")
-    group.attrs["ome"] = {
-        "version": VERSION,
-        "multiscales": [_multiscale(named, cells, shift, levels)],
-        "image-label": {
-            "version": VERSION,
-            "source": {"image": "../../"},
-            "colors": [
-                {"label-value": number, "rgba": [*colour, 255]}
-                for number, colour in EXPERT_COLOURS.items()
-            ],
-            "properties": [
-                {"label-value": number, "expert": task}
-                for number, task in enumerate(TASKS, start=1)
-            ],
-        },
-    }
+    group.attrs["ome"] = metadata.of_label_image(
+        metadata.multiscale(named, cells, shift, levels), choices
+    )
 
 
 def _write_cells(root: zarr.Group, name: str, values: da.Array, axes: str | None) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from demoe.choices import BLURS, Choice, from_record
 from demoe.errors import ImageError
 from demoe.io.names import places_beside
 
@@ -30,3 +31,11 @@ def read_record(path: Path) -> dict[str, Any]:
             "can be corrected."
         )
     return found
+
+
+def choices_of(path: Path) -> tuple[Choice, ...]:
+    """Return what the expert map of a result means; without a record, what the five blurs are."""
+    try:
+        return from_record(read_record(path)["weights"]["choices"])
+    except (ImageError, KeyError, TypeError, ValueError):
+        return BLURS

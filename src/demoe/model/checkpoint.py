@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from demoe.errors import OutputError, WeightsError
-from demoe.model.demoe.config import detect_config
-from demoe.model.demoe.network import DeMoENet
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _LISTED = 4
@@ -145,18 +143,35 @@ def _unwrap(content: Any, path: Path) -> dict[Any, Any]:
     return dict(content)
 
 
-def build_network(tensors: Mapping[str, Tensor], *, name: str = "these weights") -> DeMoENet:
-    """Build the network that a state dict belongs to, in evaluation mode.
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fill(
+    make: Callable[[], Network], tensors: Mapping[str, Tensor], name: str, words: str
+) -> Network:
+    """Make a network and give it the tensors of a state dict, all of them and no others.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the network; called without memory for its parameters.
+    tensors : mapping of str to Tensor
+        Become its parameters as they are.
+    name, words : str
+        What the tensors and the network are called in errors.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode, without gradients.
 
     Raises
     ------
     WeightsError
-        If keys are missing or unexpected or tensors have other shapes than the rest implies;
-        the message lists them.
+        If keys are missing or unexpected or tensors have other shapes; the message lists them.
     """
-    config = detect_config({key: tuple(value.shape) for key, value in tensors.items()})
     with torch.device("meta"):
-        network = DeMoENet(config)
+        network = make()
     wanted = network.state_dict()
     problems = {
         "missing": [key for key in wanted if key not in tensors],
@@ -169,9 +184,7 @@ def build_network(tensors: Mapping[str, Tensor], *, name: str = "these weights")
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in problems.items() if keys)
-        raise WeightsError(
-            f"The tensors of {name} do not make a DeMoE network of width {config.width}: {listed}."
-        )
+        raise WeightsError(f"The tensors of {name} do not make {words}: {listed}.")
     network.load_state_dict(dict(tensors), strict=True, assign=True)
     return network.eval().requires_grad_(False)
 

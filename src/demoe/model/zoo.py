@@ -1,8 +1,9 @@
 """Names of network weights, and the files they stand for.
 
 Three kinds: *bundled* with the package, *released* by others and downloaded on request, and
-*imported* from a file by a person under a name of their own. Loads no torch, except to check a file
-that is imported.
+*imported* from a file by a person under a name of their own. Released files are in
+huggingface_hub's cache, imported ones in ours. Loads no torch, except to check a file that is
+imported.
 """
 
 import os
@@ -13,8 +14,11 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from demoe.choices import BLURS, Choice
 from demoe.errors import OutputError, WeightsError
-from demoe.model.download import Progress, RemoteFile, fetch, sha256_of
+from demoe.model.architectures import choices_in
+from demoe.model.hub import HubFile, Progress, fetch
+from demoe.model.hub import sha256_of as sha256_of
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -27,20 +31,23 @@ class Release:
 
     Attributes
     ----------
-    file : RemoteFile
-        Address, size and checksum of the file.
+    file : HubFile
+        Place, size and checksum of the file.
     summary, license : str
         What it is, and its licence (SPDX) with whom to credit.
+    choices : tuple of Choice
+        What its gates weigh.
     """
 
-    file: RemoteFile
+    file: HubFile
     summary: str
     license: str
+    choices: tuple[Choice, ...] = BLURS
 
     @property
     def suffix(self) -> str:
         """Suffix of the published file, such as ``.pt``."""
-        return Path(self.file.url).suffix
+        return Path(self.file.name).suffix
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class ModelInfo:
     summary, license : str
         One line each; the licence is empty where a person imported the file.
     path : Path
-        Where the file is, or will be once it is downloaded.
+        Where the file is; the folder that it will come to, as long as it is not downloaded.
     size : int
         Bytes of the file, 0 where it is not known.
     available : bool
@@ -81,8 +88,9 @@ BUNDLED = {
 
 RELEASES = {
     "demoe": Release(
-        RemoteFile(
-            url="https://huggingface.co/spaces/Cidaut/DeMoE/resolve/main/DeMoE.pt",
+        HubFile(
+            space="Cidaut/DeMoE",
+            name="DeMoE.pt",
             size=80_848_778,
             sha256="5b0aef148ffcb1a5572b4da6cbd33f86ed2e18639db28b46838aae46bcd011a5",
         ),
@@ -93,7 +101,7 @@ RELEASES = {
 
 
 def cache_dir() -> Path:
-    """Return the folder of downloaded and imported weights: ``DEMOE_CACHE`` or the user's cache."""
+    """Return the folder of imported weights: ``DEMOE_CACHE`` or one in the user's cache."""
     if folder := os.environ.get("DEMOE_CACHE"):
         return Path(folder).expanduser()
     return user_cache_path("demoe", appauthor=False)
@@ -144,11 +152,27 @@ def weights_path(name_or_path: str | Path) -> Path:
     )
 
 
-def download(name: str, *, progress: Progress | None = None, force: bool = False) -> Path:
-    """Bring released weights to this machine, and return their file.
+def choices_of(name_or_path: str | Path) -> tuple[Choice, ...] | None:
+    """Return what the gates of some weights weigh, without torch; None where only loading tells.
 
-    Goes on where an earlier download was cut off. Weights that are here already need no connection.
-    ``DEMOE_MIRROR`` replaces the folder part of the address.
+    Parameters
+    ----------
+    name_or_path : str or Path
+        As for `weights_path`; released weights need not be here.
+    """
+    if isinstance(name_or_path, str) and name_or_path in RELEASES:
+        return RELEASES[name_or_path].choices
+    try:
+        return choices_in(weights_path(name_or_path))
+    except WeightsError:
+        return None
+
+
+def download(name: str, *, progress: Progress | None = None, force: bool = False) -> Path:
+    """Bring released weights to huggingface_hub's cache, and return their file.
+
+    Weights that are here already need no connection. The variables of huggingface_hub apply, such
+    as ``HF_HUB_CACHE`` and ``HF_ENDPOINT``.
 
     Parameters
     ----------
@@ -171,9 +195,8 @@ def download(name: str, *, progress: Progress | None = None, force: bool = False
     model, release = _released(name), RELEASES[name]
     if model.available and not force:
         return model.path
-    assert model.url is not None  # every release has one
-    remote = RemoteFile(model.url, release.file.size, release.file.sha256)
-    return fetch(remote, model.path, progress=progress)
+    by_hand = f"`demoe models import {release.file.name} {name}`"
+    return fetch(release.file, by_hand=by_hand, progress=progress, force=force)
 
 
 def import_weights(path: str | Path, name: str) -> Path:
@@ -213,7 +236,7 @@ def import_weights(path: str | Path, name: str) -> Path:
                 f"{source} is not the released file of {name!r} (its checksum differs); "
                 "import it under another name."
             )
-        target = _released(name).path
+        target = _carried(name)
     else:
         _check_network(source)
         target = _imported_dir() / (name + source.suffix.lower())
@@ -229,21 +252,22 @@ def _bundled(name: str) -> ModelInfo:
 
 def _released(name: str) -> ModelInfo:
     release = RELEASES[name]
-    path = cache_dir() / (name + release.suffix)
+    places = (*release.file.places(), _carried(name))
+    here = next(filter(release.file.is_whole, places), None)
     return ModelInfo(
         name,
         release.summary,
         release.license,
-        path,
+        here or release.file.folder,
         release.file.size,
-        path.is_file() and path.stat().st_size == release.file.size,
-        _address(release.file.url),
+        here is not None,
+        release.file.url,
     )
 
 
-def _address(url: str) -> str:
-    mirror = os.environ.get("DEMOE_MIRROR")
-    return f"{mirror.rstrip('/')}/{url.rpartition('/')[2]}" if mirror else url
+def _carried(name: str) -> Path:
+    """Where a released file lies that a person has brought by hand."""
+    return cache_dir() / (name + RELEASES[name].suffix)
 
 
 def _imported_dir() -> Path:
@@ -266,10 +290,10 @@ def _check_network(path: Path) -> None:
             f"{path} has no suffix of a weights file; use one of {', '.join(SUFFIXES)}."
         )
     # Here and not above: this brings in torch, which no other function of this module needs.
-    from demoe.model.checkpoint import build_network, read_state_dict
+    from demoe.model.architectures import build
+    from demoe.model.checkpoint import read_state_dict
 
-    state_dict, _ = read_state_dict(path)
-    build_network(state_dict)
+    build(*read_state_dict(path), name=str(path))
 
 
 def _copy(source: Path, target: Path) -> Path:

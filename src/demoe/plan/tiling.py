@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Plane = tuple[int, int, int]
+"""Indices along T, C and Z, 0 where an image has no such axis."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -52,6 +55,14 @@ class Box:
             min(height, self.bottom + margin),
             min(width, self.right + margin),
         )
+
+
+def touched(box: Box, pitch: int) -> tuple[range, range]:
+    """Return rows and columns of the cells, ``pitch`` pixels a side, that a box touches."""
+    return (
+        range(box.top // pitch, -(-box.bottom // pitch)),
+        range(box.left // pitch, -(-box.right // pitch)),
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,10 @@ class TilePlan:
             _cuts(self.height, self.core_shape[0]),
             _cuts(self.width, self.core_shape[1]),
         )
+
+    def cells(self, pitch: int) -> tuple[int, int]:
+        """Return rows and columns of the routing cells of a plane."""
+        return -(-self.height // pitch), -(-self.width // pitch)
 
     def tile_at(self, row: int, col: int) -> Tile:
         """Return the tile of a grid position."""

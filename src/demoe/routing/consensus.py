@@ -18,7 +18,7 @@ _LEAST = 1e-3
 
 
 def sharpen(gates: Gates, temperature: float) -> Gates:
-    """Return gates (5, ...) at another temperature: below 1 more decided, above 1 less.
+    """Return gates (E, ...) at another temperature: below 1 more decided, above 1 less.
 
     The router's scores are divided by it before they become probabilities.
     """
@@ -30,7 +30,7 @@ def sharpen(gates: Gates, temperature: float) -> Gates:
 
 
 def agree(planes: Sequence[Gates]) -> Gates:
-    """Return the mean of the gates (5, rows, cols) of several planes, by confidence."""
+    """Return the mean of the gates (E, rows, cols) of several planes, by confidence."""
     if len(planes) == 1:
         return planes[0]
     weights = [_weight(gates) for gates in planes]
@@ -39,7 +39,7 @@ def agree(planes: Sequence[Gates]) -> Gates:
 
 
 def smooth(gates: Gates, radius: int) -> Gates:
-    """Return the mean of the gates (5, rows, cols) around each cell, by confidence and nearness.
+    """Return the mean of the gates (E, rows, cols) around each cell, by confidence and nearness.
 
     Parameters
     ----------

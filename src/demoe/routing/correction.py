@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.plan.tiling import TilePlan
-from demoe.routing.gates import PaintedMap, cells_around
+from demoe.routing.gates import cells_around
+from demoe.routing.painted import PaintedMap
 
 Cells = NDArray[np.integer]
 
@@ -17,7 +18,7 @@ def wishes(shown: Cells, followed: Cells, painted: Cells) -> Cells:
     Parameters
     ----------
     shown : ndarray of int
-        The map as it is now, 0 to 5.
+        The map as it is now; 0 is not decided.
     followed : ndarray of int
         The map of the result; where nothing was changed, it is no wish.
     painted : ndarray of int

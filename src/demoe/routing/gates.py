@@ -1,43 +1,37 @@
-"""Gate fields: which expert works where, as arrays over routing cells.
+"""Gate fields: which choice works where, as arrays over routing cells.
 
 Cells divide a plane on a regular grid, ``pitch`` pixels a side, the first at the origin. Gates are
-float32 arrays (5, rows, cols), >= 0, summing to 1 over the experts.
+float32 arrays (E, rows, cols), >= 0, summing to 1 over the E choices of a network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import dask.array as da
 import numpy as np
-from dask.base import compute
 from numpy.typing import NDArray
-
-from demoe.errors import AxesError, ImageError
-from demoe.recipe import TASKS
 
 Gates = NDArray[np.float32]
 
 
-def one_hot(task: str) -> Gates:
-    """Return the gates (5,) of a manual task."""
-    gates: Gates = np.eye(len(TASKS), dtype=np.float32)[TASKS.index(task)]
+def one_hot(number: int, count: int) -> Gates:
+    """Return the gates (count,) of one choice alone, 1 for the first."""
+    gates: Gates = np.eye(count, dtype=np.float32)[number - 1]
     return gates
 
 
 def fill(gates: Gates, rows: int, cols: int) -> Gates:
-    """Spread one decision (5,) over cells: (5, rows, cols)."""
+    """Spread one decision (E,) over cells: (E, rows, cols)."""
     return np.ascontiguousarray(np.broadcast_to(gates[:, None, None], (len(gates), rows, cols)))
 
 
 def expert_map(gates: Gates) -> NDArray[np.uint8]:
-    """Return the strongest expert of each cell, 1 to 5, for gates (..., 5, rows, cols)."""
+    """Return the strongest expert of each cell, 1 to E, for gates (..., E, rows, cols)."""
     return np.asarray(gates.argmax(axis=-3) + 1, np.uint8)
 
 
 def confidence(gates: Gates) -> Gates:
-    """Return by how much the strongest expert leads, 0 to 1, for gates (..., 5, rows, cols).
+    """Return by how much the strongest expert leads, 0 to 1, for gates (..., E, rows, cols).
 
     The lead over the second, not the entropy: the map shows the strongest alone, and where two are
     equal the choice is a toss-up (0), which the entropy of five would still call 57 % sure.
@@ -104,14 +98,14 @@ def decide_where_needed(ask: Callable[[NDArray[np.bool_]], Gates], rows: int, co
     Parameters
     ----------
     ask : callable
-        Given which windows, (rows, cols), returns their gates (5, n) in the order of rows.
+        Given which windows, (rows, cols), returns their gates (E, n) in the order of rows.
     rows, cols : int
         Windows along each axis.
 
     Returns
     -------
     ndarray
-        (5, rows, cols).
+        (E, rows, cols).
     """
     first = np.zeros((rows, cols), bool)
     first[::2, ::2] = True
@@ -141,7 +135,7 @@ def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floa
     Parameters
     ----------
     gates : ndarray
-        (5, rows, cols).
+        (E, rows, cols).
     rows_at, cols_at : ndarray
         Places along each axis, in cells, where 0.5 is the centre of the first one; beyond the
         outermost centres the outermost value holds.
@@ -149,7 +143,7 @@ def spread(gates: Gates, rows_at: NDArray[np.floating], cols_at: NDArray[np.floa
     Returns
     -------
     ndarray
-        (5, len(rows_at), len(cols_at)); sums over experts are kept.
+        (E, len(rows_at), len(cols_at)); sums over experts are kept.
     """
     return _between(_between(gates, rows_at, 1), cols_at, 2)
 
@@ -170,105 +164,7 @@ def cells_around(start: int, stop: int, pitch: int, count: int) -> range:
     return range(max(0, start // pitch - 1), min(count, -(-stop // pitch) + 1))
 
 
-class PaintedMap:
-    """An expert map made by a person: 0 leaves the choice to the router, 1 to 5 forces an expert.
-
-    Parameters
-    ----------
-    values : array
-        Integers of numpy, dask or zarr; (rows, cols) for all planes, or with the image's plane axes
-        before them. The value at a cell's centre counts.
-    planes : tuple of int
-        Lengths of the image's plane axes, in the image's order.
-    size : (int, int)
-        Rows and columns of a plane in pixels.
-    pitch : int
-        Pixels a side of a cell.
-    step : (float, float), optional
-        Rows and columns of pixels that a value stands for, from the plane's first corner on; what
-        the map does not reach is left to the router. By default the map covers the plane: cell by
-        cell if it has as many values as there are cells, as the expert map of a result has, whose
-        last cells may be cut short by the border; else evenly.
-
-    Attributes
-    ----------
-    cells : ndarray of uint8
-        One value a routing cell, (rows, cols) or with plane axes before them.
-    marked : ndarray of bool
-        Whether anything is painted, for each plane.
-
-    Raises
-    ------
-    ImageError
-        If the values are no integers of 0 to 5.
-    AxesError
-        If the dimensions do not fit the image.
-    """
-
-    def __init__(
-        self,
-        values: Any,
-        planes: tuple[int, ...],
-        size: tuple[int, int],
-        pitch: int,
-        step: tuple[float, float] | None = None,
-    ) -> None:
-        # What is on disk is not brought into memory: of each cell, one value is needed.
-        try:
-            array = da.asarray(values) if hasattr(values, "chunks") else np.asarray(values)
-        except ValueError:
-            raise ImageError("An expert map must have rows of one length.") from None
-        if array.dtype.kind not in "ui":
-            raise ImageError(
-                f"An expert map holds integers from 0 to {len(TASKS)}, not {array.dtype} values."
-            )
-        if array.ndim not in (2, 2 + len(planes)) or array.size == 0:
-            stack = f", or {2 + len(planes)} axes as the image has" if planes else ""
-            raise AxesError(
-                f"An expert map has rows and columns{stack}, without colour samples, but this one "
-                f"has the shape {array.shape}."
-            )
-        if array.ndim > 2 and array.shape[:-2] != planes:
-            raise AxesError(
-                f"The expert map is for {array.shape[:-2]} planes, but the image has {planes}."
-            )
-        (rows, y), (cols, x) = (
-            _at_centres(size[i], pitch, array.shape[i - 2], None if step is None else step[i])
-            for i in (0, 1)
-        )
-        found = compute(array.min(), array.max(), array[..., y, :][..., x])
-        lowest, highest, cells = found
-        if lowest < 0 or highest > len(TASKS):
-            raise ImageError(
-                f"An expert map holds integers from 0 to {len(TASKS)}, but this one goes from "
-                f"{lowest} to {highest}."
-            )
-        reached = rows[:, None] & cols
-        self.cells: NDArray[np.uint8] = np.where(reached, cells, 0).astype(np.uint8)
-        self.marked: NDArray[np.bool_] = np.asarray(self.cells.any(axis=(-2, -1)))
-
-    def labels(self, plane: Sequence[int], rows: range, cols: range) -> NDArray[np.uint8] | None:
-        """Return what is painted on some cells, (len(rows), len(cols)); None on a bare plane."""
-        at = tuple(plane)[: self.marked.ndim]
-        if not self.marked[at]:
-            return None
-        cells: NDArray[np.uint8] = self.cells[at][rows.start : rows.stop, cols.start : cols.stop]
-        return cells
-
-
 def override(gates: Gates, labels: NDArray[np.uint8]) -> Gates:
-    """Return the gates (5, rows, cols) of cells, forced where ``labels`` (rows, cols) are not 0."""
-    forced = np.eye(len(TASKS) + 1, dtype=np.float32)[labels][..., 1:].transpose(2, 0, 1)
+    """Return the gates (E, rows, cols) of cells, forced where ``labels`` (rows, cols) are not 0."""
+    forced = np.eye(len(gates) + 1, dtype=np.float32)[labels][..., 1:].transpose(2, 0, 1)
     return np.where(labels > 0, forced, gates)
-
-
-def _at_centres(
-    size: int, pitch: int, length: int, step: float | None
-) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Return whether the centre of each cell falls on a map of ``length``, and on which value."""
-    start = np.arange(0, size, pitch)
-    if step is None and length == len(start):
-        return np.ones(length, bool), np.arange(length)
-    centre = (start + np.minimum(start + pitch, size)) / 2
-    at = np.asarray(centre * length / size if step is None else centre / step, np.intp)
-    return at < length, np.minimum(at, length - 1)

@@ -1,24 +1,21 @@
-"""One image and one recipe: which expert works where, for any routing cell of it."""
+"""Which choice of a network works where, for any routing cell of an image, if nobody paints."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.engine.flat import flat_cells, flat_read
-from demoe.engine.reader import Plane, PlaneReader
-from demoe.engine.runner import Pixels
-from demoe.plan.tiling import Box
-from demoe.recipe import TASKS
+from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.recipe import Recipe
 from demoe.routing.consensus import agree, sharpen, smooth
 from demoe.routing.gates import (
     Gates,
-    confidence,
     decide_where_needed,
-    expert_map,
     fill,
     one_hot,
-    override,
     spread,
     windows,
     windows_near,
@@ -33,13 +30,72 @@ SURVEYED_WHOLE = 1024**2
 SAMPLES, SAMPLE = 3, 256
 """Samples along each axis that stand for a larger plane, and their side in pixels."""
 
-FLAT_NOISE = 0.5 / 255
-"""Noise of flat background, as a share of the intensity range, up to which it is passed by: more of
-it, the network would take away."""
+Pixels = NDArray[np.float32]
+Look = Callable[[Plane, Box], Pixels]
+"""Returns a rectangle of a plane as networks want it."""
+
+Once = Callable[[str, Any, Callable[[], Any]], Any]
+"""Returns what was made under a kind and a key, making it at the first call."""
 
 
-class PlaneRouter(PlaneReader):
-    """Decides on the cells of one image; parameters as for `PlaneReader`."""
+class Decider(Protocol):
+    """What the router asks of a network."""
+
+    def decide(self, samples: Sequence[Pixels]) -> Gates:
+        """Return one decision (E,) on a plane, from samples (H, W, S) of one size."""
+
+    def route_windows(
+        self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]
+    ) -> Gates:
+        """Return the decisions (E, len(corners)) on windows of some pixels, each by itself."""
+
+
+class PlaneRouter:
+    """Decides on the cells of one image.
+
+    Parameters
+    ----------
+    axes, shape : str, tuple of int
+        Of the image.
+    recipe : Recipe
+        How.
+    plan : TilePlan
+        How planes are cut.
+    routing : str
+        "image" or "local"; else ``choice`` works everywhere.
+    choice, count : int
+        Number of that choice, 0 where the network decides; and how many choices it has.
+    look : callable
+        Reads pixels.
+    decider : callable
+        Returns the network.
+    once : callable
+        Remembers decisions.
+    """
+
+    def __init__(
+        self,
+        axes: str,
+        shape: tuple[int, ...],
+        recipe: Recipe,
+        plan: TilePlan,
+        routing: str,
+        choice: int,
+        count: int,
+        look: Look,
+        decider: Callable[[], Decider],
+        once: Once,
+    ) -> None:
+        self._axes, self._shape = axes, shape
+        self.recipe, self.plan = recipe, plan
+        self.is_local = routing == "local"
+        self._choice, self._count = choice, count
+        self._look, self._decider, self._once = look, decider, once
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of routing cells in a plane."""
+        return self.plan.cells(self.recipe.pitch)
 
     @property
     def block_cells(self) -> int:
@@ -54,68 +110,10 @@ class PlaneRouter(PlaneReader):
             range(col * side, min((col + 1) * side, cols)),
         )
 
-    def cell_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return the gates of some cells of a plane, (5, len(rows), len(cols)) float32."""
-        gates = self._router_gates(plane, rows, cols)
-        painted = self._labels(plane, rows, cols)
-        return gates if painted is None else override(gates, painted)
-
-    def cell_experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
-        """Return the strongest expert of some cells, 1 to 5, or 0 where none works.
-
-        None works on flat background that is passed by, and where what came out was not plausible;
-        the latter is known of tiles that were computed in this process.
-        """
-        experts = expert_map(self.cell_gates(plane, rows, cols))
-        if self.recipe.skip_flat:
-            experts[self._flat(plane, rows, cols)] = 0
-        for row, col in list(self._failed(plane)):
-            if row in rows and col in cols:
-                experts[row - rows.start, col - cols.start] = 0
-        return experts
-
-    def cell_confidence(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return by how much the strongest expert leads on some cells, (len(rows), len(cols)).
-
-        1 where a person chose, 0 on flat background, where there is nothing to decide.
-        """
-        found = confidence(self.cell_gates(plane, rows, cols))
-        if self.recipe.skip_flat or self.routing not in TASKS:
-            found[self._flat(plane, rows, cols)] = 0
-        return found
-
-    def _labels(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8] | None:
-        """Return what a person painted on some cells; None where the plane is bare."""
-        if self.painted is None:
-            return None
-        index = dict(zip("TCZ", plane, strict=True))
-        named = tuple(index[letter] for letter in self.image.axes if letter in index)
-        return self.painted.labels(named, rows, cols)
-
-    def _is_painted(self, plane: Plane) -> bool:
-        return self._labels(plane, range(1), range(1)) is not None
-
-    def _flat(self, plane: Plane, rows: range, cols: range) -> NDArray[np.bool_]:
-        """Say which cells are flat background, unless a person painted them."""
-        size = (self.plan.height, self.plan.width)
-        read = flat_read(rows, cols, self.recipe.pitch, size)
-        flat = flat_cells(
-            self._network_pixels(plane, read),
-            read,
-            rows,
-            cols,
-            pitch=self.recipe.pitch,
-            size=size,
-            step=self.scale.step(self.image.dtype),
-            noise_limit=FLAT_NOISE,
-        )
-        painted = self._labels(plane, rows, cols)
-        return flat if painted is None else flat & (painted == 0)
-
-    def _router_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return the same as if nothing were painted."""
-        if self.routing != "local":
-            return fill(self._whole(plane), len(rows), len(cols))
+    def gates(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return the gates of some cells of a plane, (E, len(rows), len(cols)) float32."""
+        if not self.is_local:
+            return fill(self.whole(plane), len(rows), len(cols))
         radius = self.recipe.smoothing
         r, c = (
             range(max(0, part.start - radius), min(count, part.stop + radius))
@@ -123,6 +121,39 @@ class PlaneRouter(PlaneReader):
         )
         gates = agree([self._own_gates(beside, r, c) for beside in self._beside(plane)])
         return smooth(gates, radius)[:, _part(rows, r), _part(cols, c)]
+
+    def whole(self, plane: Plane) -> Gates:
+        """Return the one decision (E,) for a plane."""
+        if self._choice:
+            return one_hot(self._choice, self._count)
+        decisions = [
+            sharpen(self._decision(beside), self.recipe.temperature)[:, None, None]
+            for beside in self._beside(plane)
+        ]
+        return agree(decisions)[:, 0, 0]
+
+    def sampled(self, plane: Plane) -> list[Pixels]:
+        """Read the places that stand for a plane."""
+        return [self._look(plane, box) for box in self.samples()]
+
+    def samples(self) -> list[Box]:
+        """Return the places that stand for a plane: all of it, or a few windows of one size."""
+        height, width = self.plan.height, self.plan.width
+        if height * width <= SURVEYED_WHOLE:
+            return [Box(0, 0, height, width)]
+        side = SAMPLE
+        return [
+            Box(top, left, min(top + side, height), min(left + side, width))
+            for top in _spread_starts(height, side, self.plan.grid)
+            for left in _spread_starts(width, side, self.plan.grid)
+        ]
+
+    def _decision(self, plane: Plane) -> Gates:
+        """Return the network's one decision (E,)."""
+        found: Gates = self._once(
+            "decision", plane, lambda: self._decider().decide(self.sampled(plane))
+        )
+        return found
 
     def _own_gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return the gates of cells from the windows of this plane alone."""
@@ -133,8 +164,8 @@ class PlaneRouter(PlaneReader):
         return spread(decisions, rows_at, cols_at)
 
     def _decisions(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return what the router decides on some windows, (5, len(rows), len(cols))."""
-        gates = np.empty((len(TASKS), len(rows), len(cols)), np.float32)
+        """Return what the router decides on some windows, (E, len(rows), len(cols))."""
+        gates = np.empty((self._count, len(rows), len(cols)), np.float32)
         side = max(1, ROUTING_BLOCK // self.recipe.window)
         for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
             for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
@@ -157,11 +188,11 @@ class PlaneRouter(PlaneReader):
         def decide() -> Gates:
             y, x = tops[rows.start : rows.stop], lefts[cols.start : cols.stop]
             read = Box(y[0], x[0], y[-1] + height, x[-1] + width)
-            pixels = self._network_pixels(plane, read)
+            pixels = self._look(plane, read)
 
             def ask(which: NDArray[np.bool_]) -> Gates:
                 corners = [(y[i] - read.top, x[j] - read.left) for i, j in np.argwhere(which)]
-                return self.runner.route_windows(pixels, (height, width), corners)
+                return self._decider().route_windows(pixels, (height, width), corners)
 
             return decide_where_needed(ask, len(rows), len(cols))
 
@@ -170,41 +201,11 @@ class PlaneRouter(PlaneReader):
 
     def _beside(self, plane: Plane) -> list[Plane]:
         """Return the planes that decide together: of the same stack, or else of the same series."""
-        length = dict(zip(self.image.axes, self.image.shape, strict=True))
+        length = dict(zip(self._axes, self._shape, strict=True))
         letter = "Z" if length.get("Z", 1) > 1 else "T"
         at, reach = dict(zip("TCZ", plane, strict=True)), self.recipe.agreement
         near = range(max(0, at[letter] - reach), min(length.get(letter, 1), at[letter] + reach + 1))
         return [(moved["T"], moved["C"], moved["Z"]) for moved in (at | {letter: n} for n in near)]
-
-    def _whole(self, plane: Plane) -> Gates:
-        """Return the one decision (5,) for a plane."""
-        if self.routing in TASKS:
-            return one_hot(self.routing)
-        decisions = [
-            sharpen(self._survey(beside), self.recipe.temperature)[:, None, None]
-            for beside in self._beside(plane)
-        ]
-        return agree(decisions)[:, 0, 0]
-
-    def _survey(self, plane: Plane) -> Gates:
-        """Return the router's one decision (5,)."""
-        found: Gates = self._once("survey", plane, lambda: self.runner.survey(self._sampled(plane)))
-        return found
-
-    def _sampled(self, plane: Plane) -> list[Pixels]:
-        return [self._network_pixels(plane, box) for box in self._samples()]
-
-    def _samples(self) -> list[Box]:
-        """Return the places that stand for a plane: all of it, or a few windows of one size."""
-        height, width = self.plan.height, self.plan.width
-        if height * width <= SURVEYED_WHOLE:
-            return [Box(0, 0, height, width)]
-        side = SAMPLE
-        return [
-            Box(top, left, min(top + side, height), min(left + side, width))
-            for top in _spread_starts(height, side, self.plan.grid)
-            for left in _spread_starts(width, side, self.plan.grid)
-        ]
 
 
 def _part(inner: range, outer: range) -> slice:

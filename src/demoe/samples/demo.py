@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from demoe.choices import names_of
 from demoe.errors import OutputError
 from demoe.execution.run import Progress, save
 from demoe.io import open_image
 from demoe.lazy import deblur
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.samples.images import load_sample, sample_names
 from demoe.samples.picture import SheetRow, contact_sheet, psnr
 
@@ -37,11 +38,11 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be made ({error.strerror}).") from None
-    names = sample_names()
+    samples = sample_names()
     rows, lines = [], [f"{'sample':<16}{'blurred':>10}{'deblurred':>11}{'gain':>10}  routed to"]
-    for number, name in enumerate(names):
+    for number, name in enumerate(samples):
         if progress is not None:
-            progress(number, len(names), name)
+            progress(number, len(samples), name)
         sample = load_sample(name)
         result = deblur(sample.blurred, recipe=recipe)
         path = save(result, folder / f"{name}.ome.tif", overwrite=True)
@@ -49,9 +50,10 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
         experts = np.asarray(result.expert_map)
         blurred = np.asarray(sample.blurred.data)
         sharp = None if sample.sharp is None else np.asarray(sample.sharp.data)
-        counts = np.bincount(experts.ravel(), minlength=len(TASKS) + 1)[1:]
+        names = names_of(result.choices)
+        counts = np.bincount(experts.ravel(), minlength=len(names) + 1)[1:]
         order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
-        routed = ", ".join(f"{TASKS[i]} {counts[i] / counts.sum():.0%}" for i in order)
+        routed = ", ".join(f"{names[i]} {counts[i] / counts.sum():.0%}" for i in order)
         if sharp is None:
             figures = f"{'the sharp picture is not known':>31}"
         else:
@@ -66,6 +68,7 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
                 blurred=blurred[middle],
                 restored=restored[middle],
                 expert_map=experts[middle],
+                choices=result.choices,
                 sharp=None if sharp is None else sharp[middle],
                 pitch=result.pitch,
                 note=sample.note,
@@ -74,5 +77,5 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
         lines[-1] += f"  -> {path.name}"
     picture = contact_sheet(rows, folder / "demo.png")
     if progress is not None:
-        progress(len(names), len(names), "")
+        progress(len(samples), len(samples), "")
     return "\n".join([*lines, "", f"Picture: {picture}"])

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from demoe.colours import EXPERT_COLOURS
+from demoe.choices import BLURS, NOT_DECIDED, Choice, words_of
 from demoe.errors import ImageError, OutputError
-from demoe.recipe import TASKS
 
 COLUMNS = ("Input", "Output", "Expert map", "Sharp")
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -41,13 +40,15 @@ class SheetRow:
     blurred, restored : ndarray, shape (Y, X) or (Y, X, 3)
         One plane before and after, of the same shape and in the same units.
     expert_map : ndarray of integers, shape (rows, cols)
-        Index of the task + 1 for each routing cell; 0 is not decided.
+        Number of the choice of each routing cell; 0 is not decided.
     sharp : ndarray or None
         The truth, of the same shape; None where it is not known.
     pitch : tuple of int, optional
         Pixels a routing cell along Y and X; if left out, the cells share the plane evenly.
     note : str
         One line in small print beside the title.
+    choices : tuple of Choice
+        What the numbers mean.
     """
 
     title: str
@@ -57,6 +58,7 @@ class SheetRow:
     sharp: NDArray[Any] | None = None
     pitch: tuple[int, int] | None = None
     note: str = ""
+    choices: tuple[Choice, ...] = BLURS
 
     def __post_init__(self) -> None:
         """Check that the pictures fit each other."""
@@ -72,10 +74,11 @@ class SheetRow:
                     f"row {self.title!r}: {name} has shape {other.shape}, but blurred has {shape}"
                 )
         if self.expert_map.ndim != 2 or not 0 <= self.expert_map.min() <= self.expert_map.max() <= (
-            len(TASKS)
+            len(self.choices)
         ):
             raise ImageError(
-                f"row {self.title!r}: an expert map has two axes and values 0 to {len(TASKS)}"
+                f"row {self.title!r}: an expert map has two axes and values 0 to "
+                f"{len(self.choices)}"
             )
 
 
@@ -186,7 +189,7 @@ def draw_sheet(rows: Sequence[SheetRow], *, title: str, footer: str = "") -> Ima
             _text(draw, (left, y + 18), row.note, 20, _SOFT, room)
         _draw_row(sheet, draw, row, size, lefts, y + 54, column)
         y += height
-    _legend(draw, y + 8, width)
+    _legend(draw, rows[0].choices, y + 8, width)
     if footer:
         _text(draw, (_MARGIN, y + 62), footer, 20, _SOFT, width - 2 * _MARGIN)
     return sheet
@@ -249,7 +252,7 @@ def _draw_row(
     ]
     for panel, left in zip(panels, lefts, strict=False):
         sheet.paste(panel, (left, top))
-    _text(draw, (lefts[2], below), _shares(row.expert_map), 21, _INK, column)
+    _text(draw, (lefts[2], below), _shares(row), 21, _INK, column)
 
     if truth is None or row.sharp is None:
         draw.rectangle(
@@ -331,35 +334,32 @@ def _map_panel(row: SheetRow, before: Image.Image, size: tuple[int, int]) -> Ima
     cells = np.asarray(wide.resize(size, Image.Resampling.NEAREST))
     gray = np.asarray(before.convert("L").resize(size, Image.Resampling.LANCZOS)).astype(np.float64)
     ground = np.repeat((60 + 0.65 * gray)[..., None], 3, axis=2)
-    colours = np.array([(0, 0, 0), *(EXPERT_COLOURS[i + 1] for i in range(len(TASKS)))])
+    colours = np.array([(0, 0, 0), *(choice.colour for choice in row.choices)])
     tint = np.where(cells > 0, _TINT, 0.0)[..., None]
     return Image.fromarray(np.rint(ground * (1 - tint) + colours[cells] * tint).astype(np.uint8))
 
 
-def _shares(experts: NDArray[Any]) -> str:
+def _shares(row: SheetRow) -> str:
     """Which experts cover how much, the largest first."""
+    experts, words = row.expert_map, words_of(row.choices)
     values, counts = np.unique(experts, return_counts=True)
     order = sorted(zip(counts.tolist(), values.tolist(), strict=True), reverse=True)
     parts = [
-        f"{'not decided' if value == 0 else _words(value)} {100 * count / experts.size:.0f} %"
+        f"{words[value]} {100 * count / experts.size:.0f} %"
         for count, value in order
         if count / experts.size >= 0.005
     ]
     return ", ".join(parts)
 
 
-def _words(value: int) -> str:
-    return TASKS[value - 1].replace("_", " ")
-
-
-def _legend(draw: ImageDraw.ImageDraw, y: int, width: int) -> None:
+def _legend(draw: ImageDraw.ImageDraw, choices: Sequence[Choice], y: int, width: int) -> None:
     draw.line((_MARGIN, y - 8, width - _MARGIN - 1, y - 8), fill=(210, 210, 210), width=1)
     x = _MARGIN + _text(draw, (_MARGIN, y + 10), "Experts", 21, _SOFT, width) + 22
-    for value, colour in EXPERT_COLOURS.items():
-        draw.rectangle((x, y + 11, x + 30, y + 33), fill=colour, outline=_SOFT)
-        x += 40 + _text(draw, (x + 40, y + 10), _words(value), 21, _INK, width) + 26
+    for choice in choices:
+        draw.rectangle((x, y + 11, x + 30, y + 33), fill=choice.colour, outline=_SOFT)
+        x += 40 + _text(draw, (x + 40, y + 10), choice.words, 21, _INK, width) + 26
     draw.rectangle((x, y + 11, x + 30, y + 33), fill=(150, 150, 150), outline=_SOFT)
-    _text(draw, (x + 40, y + 10), "not decided", 21, _INK, width)
+    _text(draw, (x + 40, y + 10), NOT_DECIDED, 21, _INK, width)
 
 
 def _text(

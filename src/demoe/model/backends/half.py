@@ -6,12 +6,14 @@ full, and what comes out is added to the picture as it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from demoe.model.backends.base import Backend
 from demoe.model.calibration.pictures import pictures
-from demoe.model.demoe.eager import Attention, Backend, EagerBackend
-from demoe.model.demoe.network import DeMoENet
+from demoe.model.protocol import Statistics
 
 HALVES = {"cuda": torch.float16, "cpu": torch.bfloat16}
 """The fast type, by kind of device."""
@@ -26,67 +28,82 @@ about a step."""
 _SIDE = 192
 
 
-class AutocastBackend(EagerBackend):
-    """Runs most of a network in half precision (`torch.autocast`), and a picture's own values not.
+class InHalf:
+    """Lets another backend run most of a network in half precision (`torch.autocast`).
+
+    Where numbers get too large for that, it runs again in float32.
 
     Parameters
     ----------
-    network : DeMoENet
-        On the device to run on.
+    exact : Backend
+        One of PyTorch's operations.
     dtype : torch.dtype
         ``torch.float16`` or ``torch.bfloat16``.
     """
 
-    def __init__(self, network: DeMoENet, dtype: torch.dtype) -> None:
-        super().__init__(network)
+    def __init__(self, exact: Backend, dtype: torch.dtype) -> None:
+        self.exact = exact
         self.dtype = dtype
         self.name = f"torch, {str(dtype).removeprefix('torch.')}"
 
     def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
-        """Return the deepest features; in float32 where numbers get too large."""
-        with torch.autocast(padded.device.type, self.dtype):
-            found = super().features(padded, together=together, recurring=recurring)
-        if found.isfinite().all():
-            return found.float()
-        return super().features(padded, together=together, recurring=recurring)
+        """Return the deepest features; see `Backend`."""
+
+        def work() -> tuple[Tensor, Statistics]:
+            return self.exact.features(padded, together=together, recurring=recurring), {}
+
+        return self._run(padded.device, work)[0]
 
     def restore(
         self,
         padded: Tensor,
         weights: Tensor,
-        attention: Attention | None,
+        statistics: Statistics | None,
         recurring: bool = False,
-    ) -> tuple[Tensor, Attention]:
-        """Return the restored samples and the attention; in float32 where numbers get too large."""
-        with torch.autocast(padded.device.type, self.dtype):
-            restored, used = super().restore(padded, weights, attention, recurring)
-        if restored.isfinite().all():
-            return restored.float(), {name: found.float() for name, found in used.items()}
-        return super().restore(padded, weights, attention, recurring)
+    ) -> tuple[Tensor, Statistics]:
+        """Return the restored samples and the statistics; see `Backend`."""
+        return self._run(
+            padded.device, lambda: self.exact.restore(padded, weights, statistics, recurring)
+        )
+
+    def survey(self, padded: Tensor, weights: Tensor) -> Statistics:
+        """Return the statistics of all blocks that run."""
+        return self.restore(padded, weights, None)[1]
+
+    def _run(
+        self, device: torch.device, work: Callable[[], tuple[Tensor, Statistics]]
+    ) -> tuple[Tensor, Statistics]:
+        with torch.autocast(device.type, self.dtype):
+            found, statistics = work()
+        if not found.isfinite().all():
+            return work()
+        return found.float(), {name: value.float() for name, value in statistics.items()}
 
 
 @torch.inference_mode()
-def half_error(exact: EagerBackend, half: Backend) -> float:
+def half_error(exact: Backend, half: Backend, experts: int, device: torch.device) -> float:
     """Return what 99 % of two backends' results differ by at most, in 8-bit steps.
 
-    That of the picture and expert where it is largest.
+    That of the picture and choice where it is largest.
 
     Parameters
     ----------
     exact, half : Backend
         Of the same network, in float32 and in half precision.
+    experts : int
+        Number of its choices.
+    device : torch.device
+        Where it is.
     """
-    first = next(exact.network.parameters())
-    all_gates = torch.eye(exact.network.config.experts, device=first.device)
     most = 0.0
     for picture in pictures(_SIDE):
         if not picture.ordinary:
             continue
-        x = torch.from_numpy(picture.values).permute(2, 0, 1)[None].to(first.device)
-        for gates in all_gates:
+        x = torch.from_numpy(picture.values).permute(2, 0, 1)[None].to(device)
+        for gates in torch.eye(experts, device=device):
             weights = gates[None, :, None, None]
-            wanted, attention = exact.restore(x, weights, None)
-            found, _ = half.restore(x, weights, attention)
+            wanted, statistics = exact.restore(x, weights, None)
+            found, _ = half.restore(x, weights, statistics)
             # What is not finite differs as much as can be; a maximum would drop it.
             different = (found - wanted).abs().nan_to_num(torch.inf, torch.inf)
             most = max(

@@ -7,12 +7,11 @@ safetensors file) or, for other people's files, in the cache folder by the file'
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,18 +21,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
-from demoe.engine.guard import STATISTICS, Bound, Bounds, Changes, measure_changes
 from demoe.errors import WeightsError
-from demoe.model.backends.half import AutocastBackend, half_error
+from demoe.model.architectures import build
+from demoe.model.calibration.changes import STATISTICS, Bound, Bounds, Changes, measure_changes
 from demoe.model.calibration.pictures import pictures
-from demoe.model.checkpoint import build_network, read_state_dict, write_weights
-from demoe.model.demoe.blocks import NAFBlock
-from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.eager import EagerBackend
-from demoe.model.demoe.network import DeMoENet
-from demoe.model.demoe.receptive_field import exact_halo
+from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.protocol import Tenant
 from demoe.model.zoo import cache_dir
 
 METADATA_KEY = "calibration"
@@ -104,7 +98,7 @@ class Calibration:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str, config: NetworkConfig) -> Self | None:
+    def from_json(cls, text: str, tenant: Tenant) -> Self | None:
         """Read what `to_json` wrote for a network; None if it is damaged or of another version."""
         try:
             values = json.loads(text)
@@ -123,7 +117,7 @@ class Calibration:
             finite
             and read.bfloat16 >= 0
             and all(
-                0 <= halo <= exact_halo(config) and halo % config.multiple == 0
+                0 <= halo <= tenant.halo and halo % tenant.multiple == 0
                 for halo in read.halos.values()
             )
         )
@@ -131,26 +125,23 @@ class Calibration:
 
 
 @torch.inference_mode()
-def calibrate(network: DeMoENet) -> Calibration:
+def calibrate(tenant: Tenant) -> Calibration:
     """Measure a network's weights; a few seconds at width 16.
 
     Parameters
     ----------
-    network : DeMoENet
-        On any device; it is left as it is.
+    tenant : Tenant
+        As its room's ``plain`` returns it: on the CPU, in float32.
     """
-    network = copy.deepcopy(network).cpu().float().eval()
-    config = network.config
-    grid, exact = config.multiple, exact_halo(config)
-    side = cut_of(config) + max(exact, 96)
+    grid, exact = tenant.multiple, tenant.halo
+    side = cut_of(tenant) + max(exact, 96)
     errors = np.zeros(exact // grid)
     changes: list[Changes] = []
     for picture in pictures(side):
-        found, restored = tiling_errors(network, picture.values)
+        found, restored = tiling_errors(tenant, picture.values)
         errors = np.maximum(errors, found)
         if picture.ordinary:
             changes += [measure_changes(picture.values, after, CELL) for after in restored]
-    half = AutocastBackend(network, torch.bfloat16)
     halos = {
         name: next(
             (step * grid for step, e in enumerate(errors) if TILING_MARGIN * e < half), exact
@@ -161,13 +152,13 @@ def calibrate(network: DeMoENet) -> Calibration:
         halos | {"float": exact},
         tuple(float(f"{error:.3g}") for error in errors),
         Bounds(**{name: _bound(changes, name) for name in STATISTICS}),
-        float(f"{half_error(EagerBackend(network), half):.3g}"),
+        float(f"{tenant.half_error():.3g}"),
     )
 
 
-def calibration_metadata(network: DeMoENet) -> dict[str, str]:
+def calibration_metadata(tenant: Tenant) -> dict[str, str]:
     """Return what to add to the metadata of a weights file, so that nobody measures again."""
-    return {METADATA_KEY: calibrate(network).to_json()}
+    return {METADATA_KEY: calibrate(tenant).to_json()}
 
 
 def add_calibration(path: str | os.PathLike[str]) -> Calibration:
@@ -176,39 +167,43 @@ def add_calibration(path: str | os.PathLike[str]) -> Calibration:
     Raises
     ------
     WeightsError
-        If the file is no safetensors file, is damaged or holds no network of this family.
+        If the file is no safetensors file, is damaged or holds no known network.
     OutputError
         If the file cannot be written; it stays as it was.
     """
     tensors, metadata = read_state_dict(path)
-    network = build_network(tensors, name=str(path))
+    architecture, network = build(tensors, metadata, str(path))
     try:
         stored = load_file(path)  # as they are, whatever their precision
     except SafetensorError:
         raise WeightsError(
             f"{path} is no safetensors file, so nothing can be added to its metadata."
         ) from None
-    found = calibrate(network)
+    found = calibrate(architecture.room.plain(network))
     write_weights(path, stored, metadata | {METADATA_KEY: found.to_json()})
     return found
 
 
-def calibration_of(network: DeMoENet, sha256: str, metadata: Mapping[str, str]) -> Calibration:
+def calibration_of(
+    tenant: Tenant, plain: Callable[[], Tenant], sha256: str, metadata: Mapping[str, str]
+) -> Calibration:
     """Return the calibration of loaded weights, and measure only what nobody has measured yet.
 
     Parameters
     ----------
-    network : DeMoENet
+    tenant : Tenant
         The loaded network.
+    plain : callable
+        Returns it as `calibrate` wants it.
     sha256 : str
         Checksum of the weights file.
     metadata : mapping of str to str
         What the file says of itself.
     """
-    known = Calibration.from_json(metadata.get(METADATA_KEY, ""), network.config)
-    known = known or _read_cached(network.config, sha256)
+    known = Calibration.from_json(metadata.get(METADATA_KEY, ""), tenant)
+    known = known or _read_cached(tenant, sha256)
     if known is None:
-        known = calibrate(network)
+        known = calibrate(plain())
         _write_cached(known, sha256)
     return known
 
@@ -216,24 +211,24 @@ def calibration_of(network: DeMoENet, sha256: str, metadata: Mapping[str, str]) 
 # -- measuring ----------------------------------------------------------------------------------
 
 
-def cut_of(config: NetworkConfig) -> int:
+def cut_of(tenant: Tenant) -> int:
     """Return how many pixels are cut off to see what a cut does: whole steps of the grid."""
-    return max(_CUT, config.multiple)  # both are powers of two
+    return max(_CUT, tenant.multiple)  # both are powers of two
 
 
 @torch.inference_mode()
 def tiling_errors(
-    network: DeMoENet, values: NDArray[np.float32]
+    tenant: Tenant, values: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Restore a picture with each expert, and parts of it that end where the picture does not.
+    """Restore a picture with each choice, and parts of it that end where the picture does not.
 
-    One part lacks the top and left of the picture, one the bottom and right; the channel attention
-    is held fixed at the picture's.
+    One part lacks the top and left of the picture, one the bottom and right; what is pooled is held
+    fixed at the picture's.
 
     Parameters
     ----------
-    network : DeMoENet
-        On the CPU, in evaluation mode.
+    tenant : Tenant
+        On the CPU.
     values : ndarray
         (n, n, 3) in [0, 1]; n is a multiple of the grid, at least the exact halo and `cut_of` more.
 
@@ -243,43 +238,22 @@ def tiling_errors(
         For halos of 0, 1, 2 ... steps of the grid below the exact one: the largest difference
         between picture and parts at that distance from the cuts, and further.
     restored : ndarray
-        (experts, n, n, 3).
+        (choices, n, n, 3).
     """
-    cut = cut_of(network.config)
+    cut = cut_of(tenant)
     x = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
-    attention: dict[NAFBlock, Tensor] = {}
-
-    def pooling(block: NAFBlock, y: Tensor) -> Tensor:
-        gated = block.gated(y)
-        attention[block] = block.attend(gated.mean(dim=(2, 3), keepdim=True))
-        return block.finish(y, gated, attention[block])
-
-    def held(block: NAFBlock, y: Tensor) -> Tensor:
-        return block.finish(y, block.gated(y), attention[block])
-
-    size = x.shape[2]
     parts = torch.cat([x[:, :, cut:, cut:], x[:, :, :-cut, :-cut]])
-    x, parts = (t.to(memory_format=torch.channels_last) for t in (x, parts))
-    encoded, encoded_parts = network.encode(x, pooling), network.encode(parts, held)
-    errors = torch.zeros(2, size - cut, size - cut)
-    restored = []
-    for weights in torch.eye(network.config.experts):
-        gates = weights[None, :, None, None]
-        whole = network.decode(*encoded, gates, (size, size), pooling)
-        cores = network.decode(
-            *encoded_parts, gates.expand(2, -1, -1, -1), (size - cut, size - cut), held
-        )
-        whole, cores = network.finish(x + whole, x), network.finish(parts + cores, parts)
-        inside = torch.cat([whole[:, :, cut:, cut:], whole[:, :, :-cut, :-cut]])
-        found = (cores - inside).abs().amax(dim=1)
-        # What is not finite differs as much as can be; a maximum would drop it.
-        errors = torch.maximum(errors, found.nan_to_num(torch.inf, torch.inf))
-        restored.append(whole)
+    x, parts = (t.contiguous(memory_format=torch.channels_last) for t in (x, parts))
+    whole, statistics = tenant.restore_each(x)
+    cores, _ = tenant.restore_each(parts, statistics)
+    inside = torch.cat([whole[..., cut:, cut:], whole[..., :-cut, :-cut]], dim=1)
+    # What is not finite differs as much as can be; a maximum would drop it.
+    different = (cores - inside).abs().nan_to_num(torch.inf, torch.inf).amax(dim=(0, 2))
     # Turned so that the cuts of both lie at the first row and column.
-    turned = torch.maximum(errors[0], errors[1].flip(0, 1))
-    halos = range(0, exact_halo(network.config), network.config.multiple)
+    turned = torch.maximum(different[0], different[1].flip(0, 1))
+    halos = range(0, tenant.halo, tenant.multiple)
     largest = [float(turned[halo:, halo:].max()) for halo in halos]
-    return np.array(largest), torch.cat(restored).permute(0, 2, 3, 1).numpy()
+    return np.array(largest), whole[:, 0].permute(0, 2, 3, 1).numpy()
 
 
 def _bound(changes: list[Changes], name: str) -> Bound:
@@ -302,12 +276,12 @@ def _cached(sha256: str) -> Path:
     return cache_dir() / "calibration" / f"{sha256}.json"
 
 
-def _read_cached(config: NetworkConfig, sha256: str) -> Calibration | None:
+def _read_cached(tenant: Tenant, sha256: str) -> Calibration | None:
     try:
         entry = json.loads(_cached(sha256).read_text(encoding="utf-8"))
         # The checksum stands inside, too: a file that was copied or renamed is of other weights.
         text = entry["calibration"] if entry["sha256"] == sha256 else ""
-        return Calibration.from_json(text, config)
+        return Calibration.from_json(text, tenant)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

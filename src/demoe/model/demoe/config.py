@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demoe.choices import BLURS, MOST, Choice, from_record, named
 from demoe.errors import WeightsError
 
-_MOST = 4096
+_WIDEST = 4096
 """Channels that no network of this family comes near."""
 
 
@@ -73,6 +75,45 @@ class NetworkConfig:
         }
 
 
+def is_demoe(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell by its keys whether a state dict is of this family, be it complete or not."""
+    return any(key.startswith("mlp_branch.") for key in shapes)
+
+
+def choices_of(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> tuple[Choice, ...]:
+    """Return what the experts of a network are for.
+
+    As the file's metadata say under ``choices`` (JSON, see `demoe.choices.to_record`), or else
+    `default_choices`.
+
+    Raises
+    ------
+    WeightsError
+        If the metadata name another number of choices than there are experts.
+    """
+    experts = detect_config(shapes).experts
+    if experts > MOST:
+        raise WeightsError(f"These weights have {experts} experts, but at most {MOST} can be told.")
+    if "choices" in metadata:
+        try:
+            found = from_record(json.loads(metadata["choices"]))
+        except ValueError as error:
+            raise WeightsError(f"These weights name their experts wrongly: {error}.") from None
+        if len(found) != experts:
+            raise WeightsError(
+                f"These weights name {len(found)} choices, but have {experts} experts."
+            )
+        return found
+    return default_choices(experts)
+
+
+def default_choices(experts: int) -> tuple[Choice, ...]:
+    """Return what experts are for where nobody says: five are the published tasks."""
+    return BLURS if experts == len(BLURS) else named(f"expert_{n + 1}" for n in range(experts))
+
+
 def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
     """Read the architecture off the names and shapes of a state dict.
 
@@ -92,10 +133,10 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
         return max(found) + 1 if found else 0
 
     def channels(key: str) -> int:
-        if not shapes[key] or not 1 <= shapes[key][0] <= _MOST:
+        if not shapes[key] or not 1 <= shapes[key][0] <= _WIDEST:
             raise WeightsError(
                 f"These weights are not of the DeMoE family: {key} has the shape {shapes[key]} "
-                f"where (channels, ...) with 1 to {_MOST} channels is expected."
+                f"where (channels, ...) with 1 to {_WIDEST} channels is expected."
             )
         return shapes[key][0]
 

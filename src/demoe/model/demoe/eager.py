@@ -1,53 +1,24 @@
-"""Pooling held fixed: what makes a network that looks at everything look only near by.
+"""The network as PyTorch runs it, with pooling found or held fixed.
 
 Every block weighs its channels by an attention that comes from pooling over the picture
 (arXiv 2204.04676, section 3.2), so a tile is not the picture that it is cut from. Once each
 attention is known for a plane, the network is a chain of convolutions, and tiles of any size
-equal the whole.
+equal the whole. Attentions (1, C, 1, 1), by the names of their blocks, are its statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from demoe.model.demoe.blocks import NAFBlock, RunBlock, as_it_is
 from demoe.model.demoe.network import DeMoENet
 
-Attention = Mapping[str, Tensor]
-"""Channel attention (1, C, 1, 1) of blocks, by the names of the blocks in their network."""
-
-
-class Backend(Protocol):
-    """Runs the two halves of a network.
-
-    ``padded`` is (N, 3, H, W) in [0, 1], sides multiples of ``config.multiple``: a picture (N = 1),
-    or samples of one, which are pooled together. A given ``attention`` holds pooling fixed.
-    ``recurring`` says that more pictures of the same size are to come.
-    """
-
-    name: str
-
-    def features(self, padded: Tensor, *, together: bool, recurring: bool = False) -> Tensor:
-        """Return the deepest features, of samples pooled together or of pictures each by itself."""
-
-    def restore(
-        self,
-        padded: Tensor,
-        weights: Tensor,
-        attention: Attention | None,
-        recurring: bool = False,
-    ) -> tuple[Tensor, Attention]:
-        """Return the restored samples and the attention of all blocks that ran.
-
-        ``weights`` are the experts', (N, E, 1, 1) or (N, E, rows, cols) over cells of
-        ``config.multiple`` pixels.
-        """
-
-    def attend(self, padded: Tensor, weights: Tensor) -> Attention:
-        """Return the attention of all blocks that run on samples of one size that recurs."""
+if TYPE_CHECKING:
+    from demoe.model.protocol import Statistics
 
 
 class EagerBackend:
@@ -67,18 +38,34 @@ class EagerBackend:
         self,
         padded: Tensor,
         weights: Tensor,
-        attention: Attention | None,
+        statistics: Statistics | None,
         recurring: bool = False,
-    ) -> tuple[Tensor, Attention]:
+    ) -> tuple[Tensor, Statistics]:
         """Return the restored samples and the attention of all blocks that ran."""
-        run, used = _runner(self.network, attention)
+        run, used = _runner(self.network, statistics)
         features, skips = self.network.encode(padded, run)
         size = (padded.shape[2], padded.shape[3])
         return self.network.decode(features, skips, weights, size, run) + padded, used
 
-    def attend(self, padded: Tensor, weights: Tensor) -> Attention:
+    def survey(self, padded: Tensor, weights: Tensor) -> Statistics:
         """Return the attention of all blocks that run."""
         return self.restore(padded, weights, None)[1]
+
+    def restore_each(
+        self, padded: Tensor, statistics: Sequence[Statistics] | None
+    ) -> tuple[Tensor, list[Statistics]]:
+        """Restore pictures (N, 3, H, W) by each expert alone: (E, N, 3, H, W), encoding once."""
+        one_hot = torch.eye(self.network.choice_count, device=padded.device)[:, None, :, None, None]
+        size = (padded.shape[2], padded.shape[3])
+        run, encoding = _runner(self.network, statistics[0] if statistics else None)
+        features, skips = self.network.encode(padded, run)
+        restored: list[Tensor] = []
+        used: list[Statistics] = []
+        for number, weights in enumerate(one_hot.expand(-1, len(padded), -1, -1, -1)):
+            run, decoding = _runner(self.network, statistics[number] if statistics else None)
+            restored.append(self.network.decode(features, skips, weights, size, run) + padded)
+            used.append({**encoding, **decoding})
+        return torch.stack(restored), used
 
 
 def named_blocks(network: DeMoENet) -> list[tuple[str, NAFBlock]]:
@@ -86,7 +73,7 @@ def named_blocks(network: DeMoENet) -> list[tuple[str, NAFBlock]]:
     return [(name, m) for name, m in network.named_modules() if isinstance(m, NAFBlock)]
 
 
-def _runner(network: DeMoENet, attention: Attention | None) -> tuple[RunBlock, Attention]:
+def _runner(network: DeMoENet, attention: Statistics | None) -> tuple[RunBlock, Statistics]:
     """Return how to run blocks, and the attention that they use: given, or found while they run."""
     names = {block: name for name, block in named_blocks(network)}
     found: dict[str, Tensor] = {}

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demoe.model.demoe.blocks import BlockChain, ExpertMixture, NAFBlock, RunBlock, as_it_is
-from demoe.model.demoe.config import NetworkConfig
+from demoe.model.demoe.config import NetworkConfig, default_choices
 from demoe.model.demoe.router import Router
 from demoe.model.level import keep_level
+from demoe.model.mixing import keep_top, spatial, spread_gates
 
-
-def keep_top(gates: Tensor, k: int) -> Tensor:
-    """Keep the k largest of the gates along axis 1 and scale them to sum 1.
-
-    Parameters
-    ----------
-    gates : Tensor
-        (N, E) or (N, E, h, w), >= 0.
-    k : int
-        From 1 to E.
-    """
-    values, indices = gates.topk(k, dim=1)
-    kept = torch.zeros_like(gates).scatter(1, indices, values)
-    return kept / kept.sum(dim=1, keepdim=True).clamp_min(1e-12)
-
-
-def spread_gates(gates: Tensor, size: tuple[int, int], extent: tuple[float, float]) -> Tensor:
-    """Interpolate gates over the pixels of a feature map.
-
-    Parameters
-    ----------
-    gates : Tensor
-        (N, E, h, w); its cells divide the picture evenly.
-    size : (int, int)
-        Height and width of the feature map, which begins where the picture begins.
-    extent : (float, float)
-        Height and width of the picture in pixels of the feature map; what lies beyond
-        (padding) takes the nearest cell.
-    """
-    if gates.shape[2:] == (1, 1):
-        return gates
-    y, x = (
-        (torch.arange(n, device=gates.device, dtype=gates.dtype) + 0.5) * (2 / e) - 1
-        for n, e in zip(size, extent, strict=True)
-    )
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-    grid = grid.expand(len(gates), *grid.shape)
-    return F.grid_sample(gates, grid, padding_mode="border", align_corners=False)
+if TYPE_CHECKING:
+    from demoe.model.protocol import Choose
 
 
 def _in_full(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -69,12 +36,18 @@ class DeMoENet(nn.Module):
         Architecture.
     top_k : int
         Experts mixed at each place; the published network uses 1.
+
+    Attributes
+    ----------
+    choices : tuple of Choice
+        What each expert is for; a file may say otherwise.
     """
 
     def __init__(self, config: NetworkConfig, top_k: int = 1) -> None:
         super().__init__()
         self.config = config
         self.top_k = top_k
+        self.choices = default_choices(config.experts)
         width = config.width
         self.intro = nn.Conv2d(3, width, 3, padding=1)
         self.encoders = nn.ModuleList()
@@ -180,8 +153,42 @@ class DeMoENet(nn.Module):
         features, skips = self.encode(padded)
         if gates is None:
             gates = self.mlp_branch(features)
-        mixing = keep_top(gates.to(x.dtype), self.top_k)
-        if mixing.ndim == 2:
-            mixing = mixing[:, :, None, None]
+        mixing = spatial(keep_top(gates.to(x.dtype), self.top_k))
         restored = self.decode(features, skips, mixing, size) + padded
         return self.finish(restored[:, :, : size[0], : size[1]], x), gates
+
+    # -- what a training asks for, see `demoe.model.protocol.Pupil` -----------------------------
+
+    @property
+    def choice_count(self) -> int:
+        """Number of experts."""
+        return self.config.experts
+
+    @property
+    def multiple(self) -> int:
+        """Side in pixels of the grid that picture sides are padded to."""
+        return self.config.multiple
+
+    @property
+    def router(self) -> Router:
+        """What decides, under the name that published checkpoints use elsewhere."""
+        return self.mlp_branch
+
+    def learn(self, x: Tensor, choose: Choose) -> tuple[Tensor, Tensor]:
+        """Restore pictures (N, 3, H, W) with the weights chosen for their scores; return both."""
+        features, skips = self.encode(self.pad(x))
+        scores = self.router.logits(features).float()
+        height, width = x.shape[2], x.shape[3]
+        weights = choose(scores).to(features.dtype)
+        restored = self.decode(features, skips, weights, (height, width)).float()
+        return self.finish(restored[:, :, :height, :width] + x, x), scores
+
+    def deepest(self, x: Tensor) -> Tensor:
+        """Return the features that the router decides on, for pictures (N, 3, H, W)."""
+        return self.encode(self.pad(x))[0]
+
+    def temper(self, temperature: float) -> None:
+        """Divide the router's scores by a temperature, for good."""
+        with torch.no_grad():
+            for parameter in self.router.classifier[-1].parameters():
+                parameter.div_(temperature)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.choices import TASKS
 from demoe.errors import RecipeError
-from demoe.recipe import TASKS
 from demoe.routing.words.phrases import Lexicon, Vector, vector
 
 UNCLEAR = "unclear"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.training.blur import kernels
 from demoe.training.blur.degradations import INNER, KERNEL, MARGIN, degrade, to_display, to_linear
 from demoe.training.data.crops import SharpImages

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.training.blur import kernels
 from demoe.training.blur.jpeg import compress
 from demoe.training.random import Draw

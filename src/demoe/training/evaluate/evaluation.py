@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demoe.bench.measure import wait_for
-from demoe.model.demoe.network import DeMoENet
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
+from demoe.model.devices import wait_for
 from demoe.training.blur.degradations import Blurred, degrade
 from demoe.training.data.crops import SharpImages
 from demoe.training.evaluate.metrics import Measure, psnr
@@ -26,7 +25,7 @@ SHARP = -1
 
 @torch.inference_mode()
 def evaluate(
-    network: DeMoENet,
+    network: Any,
     images: SharpImages,
     *,
     per_task: int = 32,
@@ -40,8 +39,8 @@ def evaluate(
 
     Parameters
     ----------
-    network : DeMoENet
-        Put into evaluation mode; its device is used.
+    network : nn.Module
+        As `demoe.load_model` has it; put into evaluation mode; its device is used.
     images : SharpImages
         Held-out sharp images.
     per_task, crop, seed, batch : int
@@ -55,7 +54,7 @@ def evaluate(
     measures = {"psnr": psnr} | dict(measures or {})
     draw = Draw(seed)
     found = {task: _Found() for task in range(SHARP, len(TASKS))}
-    confusion = [[0] * network.config.experts for _ in TASKS]
+    confusion = [[0] * len(network.choices) for _ in TASKS]
     seconds = []
     for start in range(0, per_task, batch):
         count = min(batch, per_task - start)
@@ -70,7 +69,7 @@ def evaluate(
             # For sharp images the reference of "left alone" is the input itself.
             target = data.image if task == SHARP else data.target
             if task != SHARP:
-                one_hot = torch.eye(network.config.experts, device=sharp.device)[[task] * count]
+                one_hot = torch.eye(len(network.choices), device=sharp.device)[[task] * count]
                 restored["manual"] = network(data.image, one_hot)[0]
                 for choice in gates.argmax(dim=1).tolist():
                     confusion[task][choice] += 1

@@ -1,4 +1,7 @@
-"""Pictures in rows and columns with words above, beside and below them."""
+"""Pictures in rows and columns with words above, beside and below them.
+
+Drawn with Pillow: matplotlib keeps pixels exact only where every place is computed as here.
+"""
 
 from __future__ import annotations
 

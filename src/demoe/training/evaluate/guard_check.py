@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demoe.engine.guard import STATISTICS, Bounds, implausible_cells, measure_changes, shares
+from demoe.choices import TASKS
+from demoe.engine.guard import implausible_cells, shares
+from demoe.model.calibration.changes import STATISTICS, Bounds, measure_changes
 from demoe.model.calibration.measuring import CELL, cut_of, tiling_errors
 from demoe.model.loading import Model, load_model
-from demoe.recipe import TASKS
 from demoe.training.blur.degradations import degrade
 from demoe.training.data.crops import SharpImages
 from demoe.training.data.images import load_held_out
@@ -159,7 +160,7 @@ def damaged(model: Model, factors: Mapping[str, float]) -> Model:
     with torch.no_grad():
         for name, factor in factors.items():
             network.get_parameter(name).mul_(factor)
-    return replace(model, network=network)
+    return model.with_network(network)
 
 
 def strange_table(model: Model) -> str:
@@ -183,13 +184,14 @@ def strange_table(model: Model) -> str:
 
 def halo_table(model: Model, images: SharpImages, count: int, seed: int = 1) -> str:
     """Return the largest tiling errors on some images, as a Markdown table."""
-    side = cut_of(model.config) + model.halo
+    plain = model.architecture.room.plain(model.network)
+    side = cut_of(plain) + model.halo
     draw = Draw(seed)
     found = np.zeros(model.halo // model.multiple)
     for task in range(-1, len(TASKS)):
         sharp = images.batch(count, side, draw, augment=False)
         for x in degrade(sharp, [task] * count, draw).image:
-            errors, _ = tiling_errors(model.network, x.permute(1, 2, 0).numpy())
+            errors, _ = tiling_errors(plain, x.permute(1, 2, 0).numpy())
             found = np.maximum(found, errors)
     lines = [
         "| halo | on the pictures of the calibration | on held-out images |",

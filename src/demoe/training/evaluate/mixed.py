@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.choices import TASKS
 from demoe.engine.runner import TileRunner
 from demoe.lazy import deblur
 from demoe.model.loading import Model
-from demoe.recipe import TASKS, Recipe
+from demoe.recipe import Recipe
 from demoe.samples.picture import psnr
 from demoe.training.blur.composites import Composite
 from demoe.training.evaluate.grid import Pixels

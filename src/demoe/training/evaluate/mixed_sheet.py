@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demoe.colours import EXPERT_COLOURS
-from demoe.recipe import TASKS
+from demoe.choices import BLURS
 from demoe.samples.picture import psnr
 from demoe.training.blur.composites import Composite
 from demoe.training.evaluate.grid import Panel, Pixels, draw_grid
@@ -46,9 +45,9 @@ def mixed_sheet(
             after = psnr(result.pictures[name], picture.target)
             panels.append(Panel(result.pictures[name], f"{after:.2f} dB ({after - before:+.2f})"))
         panels.append(Panel(picture.target))
-        tasks = "\n".join(TASKS[value - 1].replace("_", " ") for value in np.unique(true))
+        tasks = "\n".join(BLURS[value - 1].words for value in np.unique(true))
         rows.append((f"picture {number + 1}\n{tasks}", panels))
-    legend = {TASKS[v - 1].replace("_", " "): colour for v, colour in EXPERT_COLOURS.items()}
+    legend = {blur.words: blur.colour for blur in BLURS}
     return draw_grid(title, COLUMNS, rows, side=SIDE, legend=legend)
 
 
@@ -56,7 +55,7 @@ def _coloured(pixels: Pixels, experts: NDArray[np.uint8], pitch: int) -> Pixels:
     """Lay the colours of an expert map over a picture in gray."""
     height, width = pixels.shape[:2]
     cells = experts[np.arange(height)[:, None] // pitch, np.arange(width) // pitch]
-    known = [(0, 0, 0), *(EXPERT_COLOURS[value + 1] for value in range(len(TASKS)))]
+    known = [(0, 0, 0), *(blur.colour for blur in BLURS)]
     tint = np.where(cells > 0, _TINT, 0.0)[..., None]
     gray = pixels.mean(axis=2, keepdims=True)
     return np.asarray((gray * (1 - tint) + np.array(known)[cells] * tint).round(), np.uint8)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 
 MOTION = (1, 2, 3)
 """Tasks that a person would all call motion blur."""

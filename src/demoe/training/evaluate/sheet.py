@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from demoe.model.demoe.network import DeMoENet
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.samples.images import load_sample
 from demoe.training.blur.degradations import INNER, MARGIN, degrade, microscope_defocus
 from demoe.training.data.crops import SharpImages
@@ -32,13 +32,13 @@ MICROSCOPE_SAMPLES = ("pollen", "pollen_stack")
 
 @torch.inference_mode()
 def evaluation_sheet(
-    network: DeMoENet, images: SharpImages, *, title: str, crop: int, seed: int
+    network: Any, images: SharpImages, *, title: str, crop: int, seed: int
 ) -> Image.Image:
     """Draw input, output by automatic routing, and truth, with PSNR and the router's choice.
 
     Parameters
     ----------
-    network : DeMoENet
+    network : nn.Module
         In evaluation mode; its device is used.
     images : SharpImages
         Held-out sharp images.

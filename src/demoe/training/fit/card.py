@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from demoe.model.demoe.config import NetworkConfig
+from demoe.model.protocol import Tenant
 from demoe.training.evaluate.scores import Scores
 from demoe.training.fit.loop import TrainingPlan
 
 
 def model_card(
-    config: NetworkConfig,
+    tenant: Tenant,
+    title: str,
     plan: TrainingPlan,
     steps: int,
     scores: Scores,
@@ -21,27 +22,27 @@ def model_card(
 
     Parameters
     ----------
-    config, plan, steps, scores
-        Architecture, schedule, number of steps and figures of the network.
+    tenant, title
+        The network, and what its architecture is called.
+    plan, steps, scores
+        Schedule, number of steps and figures.
     pack : Path or None
         The data pack that it was trained on; its sources and their licences are listed.
     init : Path, optional
         The weights that training began from.
     """
     lines = [
-        "# DeMoE network",
+        f"# {title.partition(' (')[0]} network",
         "",
-        "A deblurring network of the DeMoE family (arXiv 2508.06228), trained with `demoe train`.",
+        f"A deblurring network of the family {title}, trained with `demoe train`.",
         "It keeps exposure: low-light images are restored at the brightness that they have.",
         "",
         "## Design",
         "",
-        f"Width {config.width}; encoder blocks {_numbers(config.encoder_blocks)}, middle "
-        f"{config.middle_blocks}, decoder {_numbers(config.decoder_blocks)}; {config.experts} "
-        "experts, one used at each place. Stored as 16-bit floats, run in 32 bits."
+        f"{tenant.design()} Stored as 16-bit floats, run in 32 bits."
         + (
             " The restored picture has the local mean of the blurred one (`demoe.model.level`)."
-            if config.keeps_level
+            if tenant.keeps_level
             else ""
         ),
         "",
@@ -84,10 +85,6 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
-
-
-def _numbers(values: tuple[int, ...]) -> str:
-    return "-".join(map(str, values))
 
 
 def _sources(pack: Path | None) -> list[str]:

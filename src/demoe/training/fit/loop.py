@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from demoe.choices import TASKS
 from demoe.errors import OutputError, RecipeError, WeightsError
 from demoe.model.backends.allocator import keep_freed_memory
 from demoe.model.backends.half import multiplies_bfloat16
 from demoe.model.checkpoint import read_state_dict, write_weights
-from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.network import DeMoENet
-from demoe.recipe import TASKS
+from demoe.model.protocol import Pupil
 from demoe.training.blur.composites import blend
 from demoe.training.blur.degradations import degrade
 from demoe.training.data.crops import SharpImages
@@ -131,14 +130,6 @@ class TrainingPlan:
         return max(2, round(self.batch * (self.crop / self.last_crop) ** 2)), self.last_crop
 
 
-def fresh_network(config: NetworkConfig) -> DeMoENet:
-    """Return an untrained network that begins as the identity."""
-    network = DeMoENet(config)
-    for parameter in network.ending.parameters():
-        torch.nn.init.zeros_(parameter)
-    return network
-
-
 def restoration_loss(restored: Tensor, target: Tensor) -> Tensor:
     """Return how far images (N, 3, H, W) are from their targets, in three terms.
 
@@ -163,19 +154,19 @@ def learning_rate(plan: TrainingPlan, progress: float) -> float:
 
 
 def train(
-    network: DeMoENet,
+    network: Pupil,
     images: SharpImages,
     plan: TrainingPlan,
     folder: Path,
     *,
     resume: bool = False,
     report: Report = print,
-) -> DeMoENet:
+) -> Pupil:
     """Train a network and return its smoothed copy, ready for use.
 
     Parameters
     ----------
-    network : DeMoENet
+    network : Pupil
         Trained in place, on the device where it is.
     images : SharpImages
         Sharp training images, on the same device.
@@ -199,10 +190,10 @@ def train(
     keep_freed_memory()
     device = next(network.parameters()).device
     on_gpu = device.type == "cuda"
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's gap
+    network.to(memory_format=torch.channels_last)
     network.train().requires_grad_(True)
     # The statistics of small batches mislead the router, so it keeps those of its last fit.
-    network.mlp_branch.eval()
+    network.router.eval()
     smooth = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=plan.rate, betas=(0.9, 0.95), weight_decay=1e-4, fused=True
@@ -254,7 +245,7 @@ class _Workers:
     """
 
     def __init__(
-        self, network: DeMoENet, images: SharpImages, plan: TrainingPlan, count: int, step: int
+        self, network: Pupil, images: SharpImages, plan: TrainingPlan, count: int, step: int
     ) -> None:
         count = max(1, min(count, plan.shape(0)[0] // 2, plan.shape(1)[0] // 2))
         self.network, self.images, self.plan = network, images, plan
@@ -366,23 +357,22 @@ def _examples(images: SharpImages, tasks: list[Kinds], crop: int, draw: Draw) ->
 
 
 def _losses(
-    network: DeMoENet, examples: _Examples, progress: float, plan: TrainingPlan, draw: Draw
+    network: Pupil, examples: _Examples, progress: float, plan: TrainingPlan, draw: Draw
 ) -> tuple[Tensor, float]:
     """Return the loss of one batch, and the share of single blurs that the router gets right."""
-    image, shares, experts = examples.image, examples.shares, network.config.experts
-    features, skips = network.encode(network.pad(image))
-    scores = network.mlp_branch.logits(features).float()
+    image, shares, experts = examples.image, examples.shares, network.choice_count
     whole = shares.mean(dim=(2, 3))
     known = whole.amax(dim=1) > 0
-    gates = F.one_hot(shares.argmax(dim=1), experts).permute(0, 3, 1, 2)
-    # Sharp images may reach any expert, and so may, later on, what the router mistakes.
-    stray = draw.uniform_(len(image)).to(image.device) < (STRAY if progress > 0.5 else 0.0)
-    wild = torch.randint(experts, (len(image),), generator=draw.generator).to(image.device)
-    chosen = F.one_hot(torch.where(known, scores.argmax(dim=1), wild), experts)[:, :, None, None]
-    weights = torch.where((stray | ~known)[:, None, None, None], chosen, gates).to(features.dtype)
-    size = (image.shape[2], image.shape[3])
-    restored = network.decode(features, skips, weights, size).float() + image
-    restored = network.finish(restored, image)
+
+    def choose(scores: Tensor) -> Tensor:
+        gates = F.one_hot(shares.argmax(dim=1), experts).permute(0, 3, 1, 2)
+        # Sharp images may reach any expert, and so may, later on, what the router mistakes.
+        stray = draw.uniform_(len(image)).to(image.device) < (STRAY if progress > 0.5 else 0.0)
+        wild = torch.randint(experts, (len(image),), generator=draw.generator).to(image.device)
+        chosen = F.one_hot(torch.where(known, scores.argmax(dim=1), wild), experts)
+        return torch.where((stray | ~known)[:, None, None, None], chosen[:, :, None, None], gates)
+
+    restored, scores = network.learn(image, choose)
     loss = restoration_loss(restored, examples.target)
     if known.any():
         loss = loss + plan.router_weight * F.cross_entropy(scores[known], whole[known])
@@ -392,7 +382,7 @@ def _losses(
 
 
 @torch.no_grad()
-def _follow(smooth: DeMoENet, network: DeMoENet, decay: float) -> None:
+def _follow(smooth: Pupil, network: Pupil, decay: float) -> None:
     """Move the smoothed copy a step towards the network; buffers are copied."""
     torch._foreach_lerp_(list(smooth.parameters()), list(network.parameters()), 1 - decay)
     for mine, theirs in zip(smooth.buffers(), network.buffers(), strict=True):
@@ -414,8 +404,8 @@ def _log(path: Path, step: int, progress: float, loss: float, right: float) -> N
 
 def _save(
     folder: Path,
-    network: DeMoENet,
-    smooth: DeMoENet,
+    network: Pupil,
+    smooth: Pupil,
     optimiser: torch.optim.Optimizer,
     step: int,
     progress: float,
@@ -438,7 +428,7 @@ def steps_done(folder: Path) -> int:
 
 
 def _load_state(
-    path: Path, network: DeMoENet, smooth: DeMoENet, optimiser: torch.optim.Optimizer
+    path: Path, network: Pupil, smooth: Pupil, optimiser: torch.optim.Optimizer
 ) -> tuple[int, float]:
     state, metadata = read_state_dict(path)
 

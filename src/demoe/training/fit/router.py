@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from demoe.model.demoe.network import DeMoENet
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
+from demoe.model.protocol import Pupil
 from demoe.training.blur.composites import blend
 from demoe.training.blur.degradations import degrade
 from demoe.training.data.crops import SharpImages
@@ -46,7 +46,7 @@ class _Group:
 
 
 def fit_router(
-    network: DeMoENet,
+    network: Pupil,
     images: SharpImages,
     *,
     samples: int = 6000,
@@ -59,7 +59,7 @@ def fit_router(
 
     Parameters
     ----------
-    network : DeMoENet
+    network : Pupil
         Its encoder stays as it is; left in evaluation mode, without gradients.
     images : SharpImages
         Sharp training images.
@@ -74,7 +74,7 @@ def fit_router(
         Told a line now and then.
     """
     network.eval().requires_grad_(False)
-    multiple = network.config.multiple
+    multiple = network.multiple
     large = images.largest_crop // multiple * multiple
     small = min(crop, large) // multiple * multiple
     kinds = [(1 - MIXED - LARGE, small, False), (LARGE, large, False), (MIXED, small, True)]
@@ -99,7 +99,7 @@ def fit_router(
 
 
 def _features(
-    network: DeMoENet,
+    network: Pupil,
     images: SharpImages,
     count: int,
     side: int,
@@ -117,7 +117,7 @@ def _features(
             pictures, tasks = _mixed(images, tasks, side, draw)
         else:
             pictures = degrade(images.batch(len(tasks), side, draw), tasks, draw).image
-        features = network.encode(network.pad(pictures))[0]
+        features = network.deepest(pictures)
         return features.half(), torch.tensor(tasks, device=features.device)
 
     parts = list(pool.map(some, range(0, count, 8)))
@@ -139,7 +139,7 @@ def _mixed(
 
 
 def _learn(
-    network: DeMoENet,
+    network: Pupil,
     seen: list[_Group],
     back: list[_Group],
     steps: int,
@@ -147,7 +147,7 @@ def _learn(
     report: Report,
 ) -> None:
     """Fit the router to kept features, keep its best state, and set its confidence."""
-    router = network.mlp_branch.requires_grad_(True)
+    router = network.router.requires_grad_(True)
     optimiser = torch.optim.AdamW(router.parameters(), lr=1e-3, weight_decay=0.02)
     draw = Draw(seed + 5)
     shares = torch.tensor([float(len(g.tasks)) for g in seen])
@@ -191,22 +191,21 @@ def _part(features: Tensor, draw: Draw) -> Tensor:
 
 
 @torch.no_grad()
-def _judge(network: DeMoENet, groups: list[_Group]) -> tuple[Tensor, Tensor]:
+def _judge(network: Pupil, groups: list[_Group]) -> tuple[Tensor, Tensor]:
     """Return the router's scores (n, tasks) in evaluation mode, and the true tasks (n,)."""
-    router = network.mlp_branch.eval()
+    router = network.router.eval()
     logits = [router.logits(part.float()) for group in groups for part in group.features.split(128)]
     return torch.cat(logits), torch.cat([group.tasks for group in groups])
 
 
 @torch.no_grad()
-def _calibrate(network: DeMoENet, groups: list[_Group], report: Report) -> None:
+def _calibrate(network: Pupil, groups: list[_Group], report: Report) -> None:
     """Divide the last layer by the temperature whose confidence fits best (Guo et al. 2017)."""
     logits, tasks = _judge(network, groups)
     temperatures = [0.5 * 1.05**n for n in range(40)]
     losses = [float(F.cross_entropy(logits / t, tasks)) for t in temperatures]
     temperature = temperatures[losses.index(min(losses))]
-    for parameter in network.mlp_branch.classifier[-1].parameters():
-        parameter.div_(temperature)
+    network.temper(temperature)
     sure = (logits / temperature).softmax(dim=1).amax(dim=1)
     right = (logits.argmax(dim=1) == tasks).float()
     report(

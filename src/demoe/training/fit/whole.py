@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from demoe.errors import OutputError
 from demoe.io.atomic import write_text
+from demoe.model.architectures import ARCHITECTURES, build
 from demoe.model.calibration.measuring import calibration_metadata
-from demoe.model.checkpoint import build_network, read_state_dict, write_weights
-from demoe.model.demoe.config import NetworkConfig
-from demoe.model.demoe.network import DeMoENet
-from demoe.model.loading import choose_device
+from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.devices import choose_device
+from demoe.model.protocol import Architecture
 from demoe.training.data.images import load_images
 from demoe.training.evaluate.evaluation import evaluate
 from demoe.training.fit.card import model_card
-from demoe.training.fit.loop import STATE, TrainingPlan, fresh_network, steps_done, train
+from demoe.training.fit.loop import STATE, TrainingPlan, steps_done, train
 from demoe.training.fit.router import fit_router
 
 ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 2400)
@@ -82,9 +82,8 @@ def train_weights(
         )
     images, held_out = load_images(pack, place)
     torch.manual_seed(plan.seed)
-    network = train(
-        starting_network(init, width).to(place), images, plan, folder, resume=resume, report=report
-    )
+    architecture, begun = starting_network(init, width)
+    network = train(begun.to(place), images, plan, folder, resume=resume, report=report)
     if plan.stop < 1:
         report(f"schedule done up to {plan.stop:.0%}; weights are in {folder}")
         return None
@@ -93,24 +92,20 @@ def train_weights(
     fit_router(network, images, samples=samples, steps=samples // 3, seed=plan.seed, report=report)
     crop = min(128, held_out.largest_crop)
     scores = evaluate(network, held_out, per_task=per_task, crop=crop)
-    card = model_card(network.config, plan, steps_done(folder), scores, pack, init)
-    metadata = {"config": json.dumps(network.config.to_dict()), "card": card}
-    metadata |= calibration_metadata(network)
+    tenant = architecture.room.plain(network)
+    card = model_card(tenant, architecture.title, plan, steps_done(folder), scores, pack, init)
+    metadata = {"config": json.dumps(tenant.facts()), "card": card}
+    metadata |= calibration_metadata(tenant)
     write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
     write_text(folder / "model.md", card)
     write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
     return scores.table()
 
 
-def starting_network(init: Path | None, width: int) -> DeMoENet:
-    """Return the network to train; it keeps levels, since all targets have their image's exposure.
-
-    Weights to start from may not have done so.
-    """
-    if init:
-        begun = build_network(read_state_dict(init)[0], name=str(init))
-        network = DeMoENet(replace(begun.config, keeps_level=True))
-        network.load_state_dict(begun.state_dict(), strict=False)
-        return network
-    # Few blocks where pixels are many, more where they are few: the best use of a short time.
-    return fresh_network(NetworkConfig(width, (0, 1, 2, 4), 2, (1, 1, 1, 0), keeps_level=True))
+def starting_network(init: Path | None, width: int) -> tuple[Architecture, Any]:
+    """Return the architecture, and the network to train: from weights, or from nothing."""
+    if init is None:
+        architecture = ARCHITECTURES["demoe"]
+        return architecture, architecture.room.fresh(width)
+    architecture, network = build(*read_state_dict(init), str(init))
+    return architecture, architecture.room.pupil(network)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.choices import TASKS
 from demoe.errors import DemoeError, RecipeError
 from demoe.io.atomic import partial_output
-from demoe.recipe import TASKS
 from demoe.routing.words.classifier import (
     CLEAR_FROM,
     FOREIGN_FROM,

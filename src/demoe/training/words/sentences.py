@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 
-from demoe.recipe import TASKS
+from demoe.choices import TASKS
 from demoe.routing.words.classifier import UNCLEAR, read_lists
 
 FOREIGN = ("foreign",)

@@ -1,0 +1,67 @@
+"""The architectures that files may hold, told apart by their keys. Loads no torch by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from demoe.choices import Choice
+from demoe.errors import WeightsError
+from demoe.model.demoe import DEMOE
+from demoe.model.protocol import Architecture, Shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in (DEMOE,)}
+"""By name; files are asked for in this order."""
+
+
+def architecture_of(shapes: Shapes, name: str) -> Architecture:
+    """Return the architecture that tensors of these shapes belong to.
+
+    Raises
+    ------
+    WeightsError
+        If it is none that is known here.
+    """
+    for architecture in ARCHITECTURES.values():
+        if architecture.recognises(shapes):
+            return architecture
+    known = ", ".join(one.title for one in ARCHITECTURES.values())
+    raise WeightsError(
+        f"The tensors of {name} are of no known architecture ({known}); use weights trained with "
+        "`demoe train` or released ones (`demoe models list`)."
+    )
+
+
+def build(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str = "these weights"
+) -> tuple[Architecture, Any]:
+    """Build the network that a state dict belongs to, in evaluation mode.
+
+    Raises
+    ------
+    WeightsError
+        If the architecture is not known, or the tensors do not make a network of it.
+    """
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    architecture = architecture_of(shapes, name)
+    return architecture, architecture.room.build(tensors, metadata, name)
+
+
+def choices_in(path: Path) -> tuple[Choice, ...] | None:
+    """Return the choices of a weights file by its header alone; None where that does not tell.
+
+    PyTorch's own files tell nothing without torch.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+            metadata = file.metadata() or {}
+        return architecture_of(shapes, str(path)).choices(shapes, metadata)
+    except (SafetensorError, OSError, WeightsError):
+        return None
