@@ -26,6 +26,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("demoe")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep windows in one process, since one at a time has the keyboard; others file by file."""
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        group = "windows" if "gui" in item.path.parts else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""
@@ -65,13 +72,21 @@ def _same_seeds() -> None:
 def _own_surroundings(tmp_path_factory) -> Iterator[None]:
     """Keep the tests away from what the person at this machine has downloaded or wished for.
 
-    OpenVINO, which compiles each new network, is left to the tests of back ends.
+    OpenVINO, which compiles each new network, is left to the tests of back ends. What is measured
+    on weights is shared among the processes that run tests, and half precision is measured on
+    small pictures, since processors without instructions for it take seconds.
     """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "calibration"
+    shared.mkdir(exist_ok=True)
+    (base / "cache").mkdir()
+    (base / "cache" / "calibration").symlink_to(shared)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DEMOE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr("demoe.model.backends.half.SIDE", 64)
+        patch.setenv("DEMOE_CACHE", str(base / "cache"))
         patch.setenv("DEMOE_BACKEND", "torch")
         patch.setenv("HF_HUB_OFFLINE", "1")  # in processes that the tests start
-        patch.setenv("HF_HUB_CACHE", str(tmp_path_factory.getbasetemp() / "hub"))
+        patch.setenv("HF_HUB_CACHE", str(base / "hub"))
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", os.environ["HF_HUB_CACHE"])
         yield

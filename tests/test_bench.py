@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,9 @@ def small_matrices():
 def printed_and_written(weights, small_matrices, tmp_path_factory):
     target = tmp_path_factory.mktemp("result") / "bench.json"
     words = ("--size", str(SIZE), "--repeats", str(REPEATS), "--tile", "64", "--device", "cpu")
-    with contextlib.redirect_stdout(io.StringIO()) as out:
+    with contextlib.redirect_stdout(io.StringIO()) as out, pytest.MonkeyPatch.context() as patch:
+        # Processes of their own take seconds each.
+        patch.setattr(rows, "in_own_process", lambda function, *given: function(*given))
         code = bench.main(parse(*words, "--model", str(weights), "--json", str(target)))
     assert code == 0
     return out.getvalue(), target.read_text(encoding="utf-8")
@@ -176,22 +179,51 @@ def test_neither_table_nor_json_names_host_or_folders(printed_and_written, weigh
 # -- memory -------------------------------------------------------------------------------
 
 
-def test_a_peak_is_seen_though_it_is_over_at_the_end():
-    idle = measure.memory_in_use(CPU)
+class Meter:
+    """Stands in for the system's own: says what a test wants it to, and when it was read."""
 
-    def work():
-        np.ones(16_000_000).sum()  # 128 MB
+    def __init__(self) -> None:
+        self.now = 100
+        self.read = threading.Event()
 
-    timing = measure.timed(work, 2, CPU, idle)
-    assert timing.peak_bytes > 100e6
+    def __call__(self, device: torch.device) -> int:
+        self.read.set()
+        return self.now
+
+    def rise(self, level: int) -> None:
+        """Take memory, wait until that was seen, and give it back."""
+        before, self.now = self.now, level
+        self.read.clear()
+        assert self.read.wait(60)
+        self.now = before
+
+
+@pytest.fixture
+def meter(monkeypatch) -> Meter:
+    meter = Meter()
+    monkeypatch.setattr(measure, "memory_in_use", meter)
+    return meter
+
+
+def test_a_peak_is_seen_though_it_is_over_at_the_end(meter):
+    timing = measure.timed(lambda: meter.rise(900), 2, CPU, 100)
+    assert timing.peak_bytes == 800
     assert len(timing.seconds) == 2
 
 
-def test_a_peak_does_not_contain_what_an_earlier_row_took():
-    measure.give_memory_back(CPU)
-    idle = measure.memory_in_use(CPU)
-    measure.timed(lambda: np.ones(16_000_000).sum(), 1, CPU, idle)
-    assert measure.timed(lambda: None, 1, CPU, idle).peak_bytes < 60e6
+def test_a_peak_does_not_contain_what_an_earlier_row_took(meter, monkeypatch):
+    given_back = []
+    monkeypatch.setattr(measure, "give_memory_back", given_back.append)
+    assert measure.timed(lambda: meter.rise(900), 1, CPU, 100).peak_bytes == 800
+    assert measure.timed(lambda: None, 1, CPU, 100).peak_bytes == 0
+    assert given_back == [CPU, CPU]
+
+
+def test_the_systems_own_meter_sees_what_is_held():
+    before = measure.memory_in_use(CPU)
+    held = np.ones(2**26)  # half a gigabyte
+    assert measure.memory_in_use(CPU) > before
+    del held
 
 
 def test_without_knowledge_of_memory_there_is_no_figure(monkeypatch):

@@ -383,8 +383,9 @@ def test_info_describes_without_reading(
 
 
 def test_info_gives_numbers_to_scripts(
-    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
+    monkeypatch.setattr("demoe.execution.estimate._matrix_rate", lambda device: 1e11)
     huge, little = tmp_path / "huge.zarr", tmp_path / "little.png"
     zarr.create_array(huge, shape=(9, 6000, 9000), chunks=(1, 500, 500), dtype="uint16")
     Image.fromarray(np.zeros((20, 30), np.uint8)).save(little)
@@ -396,7 +397,7 @@ def test_info_gives_numbers_to_scripts(
     assert large["bytes"] == 9 * 6000 * 9000 * 2
     assert large["routing"] == "local"
     assert large["tiles"] == 9 * 94 * 141
-    assert large["seconds"] > 10 * max(small["seconds"], 0.1)
+    assert large["seconds"] > 1000 * small["seconds"] >= 0
     assert 1e8 < small["memory"] < large["memory"] < 1e9
 
 

@@ -25,7 +25,8 @@ SHARE = 0.99
 """Share of the values of every picture of calibration for which it does; the rest may differ by
 about a step."""
 
-_SIDE = 192
+SIDE = 192
+"""Side in pixels of the pictures that the error is measured on."""
 
 
 class InHalf:
@@ -96,7 +97,7 @@ def half_error(exact: Backend, half: Backend, experts: int, device: torch.device
         Where it is.
     """
     most = 0.0
-    for picture in pictures(_SIDE):
+    for picture in pictures(SIDE):
         if not picture.ordinary:
             continue
         x = torch.from_numpy(picture.values).permute(2, 0, 1)[None].to(device)
