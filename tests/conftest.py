@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import hypothesis
 import numpy as np
 import psutil
 import pytest
 import torch
+from tiny import SHALLOW, tiny_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +28,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("demoe")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep windows in one process, since one at a time has the keyboard; others file by file."""
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
@@ -37,6 +40,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network with random weights, as deep as the published one."""
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another of two levels, whose exact halo keeps tiles small."""
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "shallow.safetensors", config=SHALLOW)
+
+
+@pytest.fixture(scope="module")
+def in_this_thread() -> Iterator[None]:
+    """Compute where the test runs: a pool of threads costs more than such tiles."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
-from tiny import tiny_weights
 
 import demoe
 from demoe.cli import main
@@ -24,11 +23,6 @@ from demoe.training.data import images
 from demoe.training.fit import whole
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Cells decide together: with those around them, and with those of the planes beside."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import alone, tiny_weights
+from tiny import alone
 
 import demoe
 from demoe.errors import RecipeError
@@ -63,11 +61,6 @@ def test_planes_count_by_confidence() -> None:
     unsure[3] += 0.01
     assert (expert_map(agree([unsure, sure, unsure])) == 1).all()
     assert agree([unsure]) is unsure
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "a.safetensors")
 
 
 @pytest.fixture(scope="module")

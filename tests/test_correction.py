@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dask
 import dask.array
 import numpy as np
 import pytest
 import tifffile
-from tiny import SHALLOW, tiny_weights
 
 import demoe
 from demoe.engine.runner import TileRunner
 from demoe.io import open_image, write_image
 
+pytestmark = pytest.mark.usefixtures("in_this_thread")
+
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu", "intensity": "full"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_this_thread():
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", config=SHALLOW)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -77,10 +65,10 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_correction_computes_few_tiles_and_gives_what_a_full_run_gives(
-    weights, computed, case
+    shallow, computed, case
 ) -> None:
     image, axes, fields = CASES[case]
-    result = demoe.deblur(image, axes, **{**SMALL, "model": weights, **fields})
+    result = demoe.deblur(image, axes, **{**SMALL, "model": shallow, **fields})
     pixels = np.array(result.image)
     np.asarray(result.expert_map)
     total = len(computed)
@@ -103,9 +91,9 @@ def test_a_correction_computes_few_tiles_and_gives_what_a_full_run_gives(
 
 @pytest.mark.parametrize("size", [(60, 60), (130, 70)])
 @pytest.mark.parametrize("routing", ["local", "image"])
-def test_other_planes_of_a_stack_are_left_alone(weights, computed, size, routing) -> None:
+def test_other_planes_of_a_stack_are_left_alone(shallow, computed, size, routing) -> None:
     image = np.moveaxis(noise(3, *size, 2), 0, 2)  # Y, X, T, Z: plane axes last
-    result = demoe.deblur(image, "YXTZ", **{**SMALL, "model": weights, "routing": routing})
+    result = demoe.deblur(image, "YXTZ", **{**SMALL, "model": shallow, "routing": routing})
     pixels = np.array(result.image)
     painted = np.zeros(result.expert_map.shape, np.uint8)
     painted[1, 0, 1, 1] = 4  # T 1, Z 0
@@ -113,14 +101,14 @@ def test_other_planes_of_a_stack_are_left_alone(weights, computed, size, routing
     assert {plane for plane, _, _ in few} == {(1, 0, 0)}
 
 
-def test_nothing_new_costs_nothing(weights, computed) -> None:
+def test_nothing_new_costs_nothing(shallow, computed) -> None:
     image = noise(200, 200)
     painted = np.zeros((13, 13), int)
     painted[3, 4] = 2
-    result = demoe.deblur(image, expert_map=painted, **SMALL, model=weights)
+    result = demoe.deblur(image, expert_map=painted, **SMALL, model=shallow)
     assert result.corrected(painted).changed_from(result) == []
     assert result.corrected(painted.repeat(2, 0)).changed_from(result) == []  # finer, but the same
-    other = demoe.deblur(image, **{**SMALL, "tile": 128}, model=weights)
+    other = demoe.deblur(image, **{**SMALL, "tile": 128}, model=shallow)
     with pytest.raises(demoe.RecipeError, match="corrected"):
         other.changed_from(result)
     with pytest.raises(demoe.ImageError, match="from 0 to 7"):
@@ -128,8 +116,8 @@ def test_nothing_new_costs_nothing(weights, computed) -> None:
     assert computed == []
 
 
-def test_what_is_known_of_the_plane_is_not_found_out_again(weights, monkeypatch) -> None:
-    result = demoe.deblur(noise(200, 200), **SMALL, model=weights, routing="local")
+def test_what_is_known_of_the_plane_is_not_found_out_again(shallow, monkeypatch) -> None:
+    result = demoe.deblur(noise(200, 200), **SMALL, model=shallow, routing="local")
     np.asarray(result.image)
     monkeypatch.setattr(TileRunner, "route_windows", None)
     monkeypatch.setattr(TileRunner, "survey", None)
@@ -140,8 +128,8 @@ def test_what_is_known_of_the_plane_is_not_found_out_again(weights, monkeypatch)
     assert np.asarray(fixed.expert_map)[3, 4] == 2
 
 
-def test_cells_that_failed_stay_so_until_their_tile_is_done_again(weights) -> None:
-    result = demoe.deblur(noise(200, 200), **SMALL, model=weights)
+def test_cells_that_failed_stay_so_until_their_tile_is_done_again(shallow) -> None:
+    result = demoe.deblur(noise(200, 200), **SMALL, model=shallow)
     np.asarray(result.image)
     result.work.memory.failed_in((0, 0, 0)).update({(0, 0), (12, 12)})
     painted = np.zeros((13, 13), int)
@@ -155,11 +143,11 @@ def test_cells_that_failed_stay_so_until_their_tile_is_done_again(weights) -> No
 
 
 @pytest.mark.parametrize("routing", ["local", "image", "defocus"])
-def test_confidence_leads_where_there_is_something_to_decide(weights, routing) -> None:
+def test_confidence_leads_where_there_is_something_to_decide(shallow, routing) -> None:
     image = background(240, 330)
     painted = np.zeros((15, 21), int)
     painted[0, 0], painted[7, 10] = 2, 3
-    fields = {**SMALL, "model": weights, "routing": routing, "pitch": 16}
+    fields = {**SMALL, "model": shallow, "routing": routing, "pitch": 16}
     out = demoe.deblur(image, expert_map=painted, **fields)
     assert (out.confidence.shape, out.confidence.dtype) == ((15, 21), np.float32)
     found = np.asarray(out.confidence)
@@ -174,7 +162,7 @@ def test_confidence_leads_where_there_is_something_to_decide(weights, routing) -
     assert found[6, 9] > 0
 
 
-def test_confidence_is_computed_where_it_is_asked_for(weights) -> None:
+def test_confidence_is_computed_where_it_is_asked_for(shallow) -> None:
     read = set()
 
     def block(block_info=None):
@@ -184,7 +172,7 @@ def test_confidence_is_computed_where_it_is_asked_for(weights) -> None:
 
     chunks = ((1,) * 4, (1000,) * 5, (1000,) * 5)
     image = dask.array.map_blocks(block, chunks=chunks, dtype=np.uint8)
-    out = demoe.deblur(image, "ZYX", **SMALL, model=weights, routing="local")
+    out = demoe.deblur(image, "ZYX", **SMALL, model=shallow, routing="local")
     assert out.confidence.shape == (4, 313, 313)
     assert np.asarray(out.confidence[2, :60, :60]).shape == (60, 60)
     assert {at[0] for at in read} == {2}
@@ -195,7 +183,7 @@ def test_confidence_is_computed_where_it_is_asked_for(weights) -> None:
 # -- maps from files -------------------------------------------------------------------------------
 
 
-def test_a_map_from_a_file_lies_where_its_pixel_size_puts_it(weights, tmp_path) -> None:
+def test_a_map_from_a_file_lies_where_its_pixel_size_puts_it(shallow, tmp_path) -> None:
     scale, units = {"Y": 0.5, "X": 0.25}, {"Y": "um", "X": "um"}
     image = demoe.LazyImage.from_array(noise(2, 100, 200), "ZYX", scale=scale, units=units)
     # Ten pixels a value; the map ends at row 50.
@@ -205,7 +193,7 @@ def test_a_map_from_a_file_lies_where_its_pixel_size_puts_it(weights, tmp_path) 
     write_image(
         tmp_path / "map.ome.tif", demoe.LazyImage.from_array(values, scale=ten, units=units)
     )
-    fields = {**SMALL, "model": weights}
+    fields = {**SMALL, "model": shallow}
     for given in (tmp_path / "map.ome.tif", open_image(tmp_path / "map.ome.tif")):
         painted = demoe.deblur(image, expert_map=given, **fields).work.painted
         assert (painted.cells[:3, 6:] == 4).all()
@@ -222,9 +210,9 @@ def test_a_map_from_a_file_lies_where_its_pixel_size_puts_it(weights, tmp_path) 
     assert painted.marked.tolist() == [True, False]
 
 
-def test_the_map_of_a_run_serves_runs_with_other_cells(weights, tmp_path) -> None:
+def test_the_map_of_a_run_serves_runs_with_other_cells(shallow, tmp_path) -> None:
     image = noise(100, 200)
-    fields = {**SMALL, "model": weights, "window": 64}
+    fields = {**SMALL, "model": shallow, "window": 64}
     demoe.run(image, tmp_path / "first.tif", **{**fields, "pitch": 32, "routing": "local"})
     experts = demoe.open_image(tmp_path / "first.experts.tif")
     out = demoe.deblur(image, expert_map=experts, **fields)
@@ -232,6 +220,6 @@ def test_the_map_of_a_run_serves_runs_with_other_cells(weights, tmp_path) -> Non
     np.testing.assert_array_equal(out.expert_map, wide)
 
 
-def test_a_map_that_is_no_file_is_told(weights, tmp_path) -> None:
+def test_a_map_that_is_no_file_is_told(shallow, tmp_path) -> None:
     with pytest.raises(demoe.ImageError, match=r"no file or folder .*nothing\.tif"):
-        demoe.deblur(noise(64, 64), expert_map=tmp_path / "nothing.tif", **SMALL, model=weights)
+        demoe.deblur(noise(64, 64), expert_map=tmp_path / "nothing.tif", **SMALL, model=shallow)

@@ -6,31 +6,20 @@ import json
 import shutil
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 import tifffile
 import zarr
-from tiny import SHALLOW, tiny_weights
 
 import demoe
 from demoe.cli import main
 from demoe.io import write_image
 
+pytestmark = pytest.mark.usefixtures("in_this_thread")
+
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu", "intensity": "full"}
 PIXELS = np.random.default_rng(0).integers(0, 255, (2, 200, 264), np.uint8)
 TILES = 2 * 4 * 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_this_thread():
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", config=SHALLOW)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +30,9 @@ def source(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["zarr", "tif"])
-def finished(request, source, weights, tmp_path_factory) -> Path:
+def finished(request, source, shallow, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("finished") / f"out.ome.{request.param}"
-    demoe.run(source, path, model=weights, routing="local", **SMALL)
+    demoe.run(source, path, model=shallow, routing="local", **SMALL)
     return path
 
 
@@ -65,7 +54,7 @@ def change(cells: np.ndarray, *places: tuple[int, ...]) -> np.ndarray:
 
 
 def test_only_what_changes_is_computed_and_equals_a_full_run(
-    finished, source, weights, computed, tmp_path
+    finished, source, shallow, computed, tmp_path
 ) -> None:
     edited = change(map_of(finished), (0, 0, 0), (0, 0, 1))
     output = tmp_path / finished.name
@@ -75,7 +64,7 @@ def test_only_what_changes_is_computed_and_equals_a_full_run(
     assert len(computed) == report.computed + 1
     assert report.tiles == TILES
     wished = np.where(edited != map_of(finished), edited, 0)
-    whole = demoe.deblur(source, expert_map=wished, model=weights, routing="local", **SMALL)
+    whole = demoe.deblur(source, expert_map=wished, model=shallow, routing="local", **SMALL)
     np.testing.assert_array_equal(pixels_of(output), whole.image)
     np.testing.assert_array_equal(map_of(output), whole.expert_map)
     assert (pixels_of(output) != pixels_of(finished)).any()
@@ -86,7 +75,7 @@ def test_only_what_changes_is_computed_and_equals_a_full_run(
     last = tmp_path / f"last{''.join(finished.suffixes)}"
     demoe.run(source, last, earlier=output, expert_map=again)
     wished[1, 12, 16], wished[0, 0, 1] = again[1, 12, 16], 0
-    whole = demoe.deblur(source, expert_map=wished, model=weights, routing="local", **SMALL)
+    whole = demoe.deblur(source, expert_map=wished, model=shallow, routing="local", **SMALL)
     np.testing.assert_array_equal(pixels_of(last), whole.image)
 
 
@@ -161,7 +150,7 @@ def copy_with(finished: Path, folder: Path, **changes: object) -> Path:
     return path
 
 
-def test_what_does_not_belong_together_is_refused(finished, source, weights, tmp_path) -> None:
+def test_what_does_not_belong_together_is_refused(finished, source, shallow, tmp_path) -> None:
     edited = change(map_of(finished), (0, 0, 0))
     other = np.roll(PIXELS, 7, axis=2)
     record = {"weights": {"sha256": "0" * 64}}

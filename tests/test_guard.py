@@ -188,7 +188,7 @@ def test_the_table_of_strange_pictures_lists_them_all(tmp_path) -> None:
 def test_a_network_that_blows_up_leaves_the_source(tmp_path, monkeypatch) -> None:
     model = load_model(tiny_weights(tmp_path / "a.safetensors"), "cpu")
     source = (noise(0, 100, 130) * 255).astype(np.uint8)
-    work = Model.restore
+    work = DeMoE.restore
 
     def blown_up(self, x, *arguments, **options):
         out = work(self, x, *arguments, **options)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -29,19 +28,10 @@ from demoe.model.mixing import keep_top
 from demoe.routing.gates import expert_map
 
 # Two levels: a halo of 24 pixels on a grid of 4 keeps tiles small and yet exact.
+pytestmark = pytest.mark.usefixtures("in_this_thread")
+
 SHALLOW = NetworkConfig(4, (1, 1), 1, (1, 1), 5, 16, 8)
 SMALL = {"tile": 64, "pitch": 16, "window": 32, "device": "cpu"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _in_this_thread() -> Iterator[None]:
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("deep") / "tiny.safetensors")
 
 
 def decisive_network() -> DeMoENet:

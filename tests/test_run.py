@@ -28,11 +28,6 @@ TILES = 2 * 2 * 3
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def recipe(weights: Path) -> demoe.Recipe:
     return demoe.Recipe(
         model=str(weights), tile=64, halo=16, pitch=32, window=64, routing="local", device="cpu"

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import tiny_weights
 
 import demoe
 from demoe.bench.peers import photo
@@ -26,11 +25,6 @@ def _in_this_thread():
     with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEMOE_BACKEND", "torch")
         yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

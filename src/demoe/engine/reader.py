@@ -13,8 +13,7 @@ from demoe.errors import ImageError
 from demoe.image.intensity import IntensityScale, resolve_intensity
 from demoe.image.lazy_image import LazyImage
 from demoe.plan.tiling import Box, Plane
-
-Pixels = NDArray[np.float32]
+from demoe.routing.router import Pixels
 
 
 class PlaneReader:

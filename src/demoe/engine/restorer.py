@@ -15,11 +15,11 @@ from demoe.engine.cells import CellMaps
 from demoe.engine.flat import active_parts
 from demoe.engine.guard import implausible_cells
 from demoe.engine.memory import Memory
-from demoe.engine.reader import Pixels, PlaneReader
+from demoe.engine.reader import PlaneReader
 from demoe.engine.runner import TileRunner, TooLarge
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.routing.gates import Gates, cells_around, spread
-from demoe.routing.router import PlaneRouter
+from demoe.routing.router import Pixels, PlaneRouter
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Statistics

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.errors import DeviceError
@@ -23,11 +22,11 @@ from demoe.model.loading import Model
 from demoe.model.mixing import keep_top
 from demoe.recipe import Recipe
 from demoe.routing.gates import Gates
+from demoe.routing.router import Pixels
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Statistics
 
-Pixels = NDArray[np.float32]
 Result = TypeVar("Result")
 
 LANES = 2
