@@ -19,6 +19,7 @@ from psygnal import Signal
 from demoe.choices import BLURS, Choice, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
+from demoe.io.psf import read_psf
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
@@ -44,7 +45,7 @@ from napari_demoe._maps import (
 )
 from napari_demoe._outcome import Outcome, joined
 from napari_demoe._paint import cells_of_layer, name_regions
-from napari_demoe._words import describe, duration, finest, tiles
+from napari_demoe._words import describe, duration, finest, script, tiles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -78,6 +79,7 @@ class Choices:
     keep_brightness: bool = False
     pooling: str = "plane"
     skip_flat: bool = False
+    psf: str = ""  # of an image whose blur is known; see `demoe.io.psf.read_psf`
 
     def recipe(self) -> Recipe:
         """Freeze the choices; `RecipeError` if one is out of range."""
@@ -90,6 +92,7 @@ class Choices:
             photometry="preserve" if self.keep_brightness else "model",
             pooling=self.pooling,
             skip_flat=self.skip_flat,
+            psf=read_psf(self.psf) if self.psf.strip() else None,
         )
 
 
@@ -282,6 +285,16 @@ class Session:
             name = f"{meta['name']} preview"
             meta = {**shifted(meta, [part.start for part in job.region]), "name": name}
         self._begin(job, meta, preview)
+
+    def script(self) -> str:
+        """Return Python lines that do the same run without the viewer; nothing if there is none."""
+        if self._source is None:
+            return ""
+        try:
+            return script(self.choices.recipe(), self._source)
+        except DemoeError as error:
+            self._fail(str(error))
+            return ""
 
     @property
     def correctable(self) -> bool:

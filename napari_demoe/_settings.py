@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from napari_demoe._session import PAINTED, Choices
@@ -12,20 +12,24 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-demoe"
 
+KEPT = [field.name for field in fields(Choices) if field.name != "psf"]
+"""All but the blur of one image, which is not that of the next."""
+
 
 def load() -> Choices:
     """Return the choices of the last run, or the defaults."""
     kept = _kept()
     if kept is None:
         return Choices()
-    return Choices(**{field.name: getattr(kept, field.name) for field in fields(Choices)})
+    return Choices(**{name: getattr(kept, name) for name in KEPT})
 
 
 def save(choices: Choices) -> None:
     """Keep the choices for the next time the viewer starts."""
     kept = _kept()
     if kept is not None:
-        for name, value in asdict(choices).items():
+        for name in KEPT:
+            value = getattr(choices, name)
             if value != PAINTED:  # the labels layer is gone by then
                 setattr(kept, name, value)
 

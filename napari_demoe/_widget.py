@@ -33,7 +33,6 @@ from superqt.utils import signals_blocked
 from demoe.model.zoo import list_models
 from napari_demoe import _settings
 from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
-from napari_demoe._words import script
 from napari_demoe._worker import launch
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ TOOLTIPS = {
     "pooling": "Where the network looks for how strong its channels are. The whole plane gives\n"
     "results without seams; each tile by itself needs no look at the rest, but shows seams.",
     "flat": "Pass by what is flat background below its own noise: faster, and the noise stays.",
+    "psf": "Where the blur is known, it is undone by physics, without the network: radius=3\n"
+    "(out of focus), sigma=2.1, or length=11, angle=25 (pixels, degrees), or a PSF's file.",
     "correct": "Deblur again where the map was corrected, with the settings of that run.\n"
     "Only the tiles that change are computed.",
     "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
@@ -122,6 +123,8 @@ class DeblurWidget(QWidget):
         self.top_k = QSpinBox()
         self.brightness = QCheckBox("Keep local brightness")
         self.flat = QCheckBox("Skip flat background")
+        self.psf = QLineEdit()
+        self.psf.setPlaceholderText("radius=3, or a file")
         self.run = QPushButton("Run")
         self.preview = QPushButton("Preview")
         self.script = QPushButton("Copy as Python")
@@ -156,6 +159,7 @@ class DeblurWidget(QWidget):
             ("Device", self.device),
             ("Tile size", self.tile),
             ("Attention", self.pooling),
+            ("Known PSF", self.psf),
         )
         more.addRow("", self.brightness)
         more.addRow("", self.flat)
@@ -282,8 +286,8 @@ class DeblurWidget(QWidget):
     def copy_script(self) -> None:
         """Put Python lines that do the same run on the clipboard."""
         self._read_choices()
-        if self.session.source is not None:
-            lines = script(self.session.choices.recipe(), self.session.source)
+        lines = self.session.script()
+        if lines:
             QApplication.clipboard().setText(lines)
 
     def _read_choices(self) -> None:
@@ -296,6 +300,7 @@ class DeblurWidget(QWidget):
         choices.keep_brightness = self.brightness.isChecked()
         choices.pooling = self.pooling.currentData()
         choices.skip_flat = self.flat.isChecked()
+        choices.psf = self.psf.text()
 
     def _may_download(self, model: ModelInfo) -> bool:
         answer = QMessageBox.question(
@@ -361,6 +366,7 @@ class DeblurWidget(QWidget):
         self.top_k.setValue(choices.top_k)
         self.brightness.setChecked(choices.keep_brightness)
         self.flat.setChecked(choices.skip_flat)
+        self.psf.setText(choices.psf)
 
     def _show(self) -> None:
         session = self.session

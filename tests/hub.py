@@ -102,6 +102,8 @@ def go_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    # With telemetry, it once a day asks for the names of programs that might have started it.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     huggingface_hub.close_session()  # the next one heeds NO_PROXY

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import logging
 import os
 import socket
 import subprocess
@@ -52,6 +51,12 @@ def hub_cache(monkeypatch, tmp_path) -> Path:
     cache = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch) -> None:
+    """huggingface_hub reads 10 MiB at a time, which is more than the whole of PAYLOAD."""
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 18)
 
 
 @pytest.fixture(autouse=True)
@@ -155,22 +160,8 @@ def test_no_token_is_sent(hub, monkeypatch):
 
 
 def test_nothing_is_printed(hub, capfd):
-    hub.end, hub.breaks = 600_000, 1
     zoo.download("demoe")
     assert capfd.readouterr() == ("", "")
-
-
-def test_settings_of_others_are_left_as_they_were(hub):
-    def settings() -> dict[str, object]:
-        return {k: v for k, v in vars(constants).items() if k.isupper()}
-
-    log = logging.getLogger("huggingface_hub")
-    before, level = settings(), log.level
-    zoo.download("demoe")
-    with pytest.raises(ZeroDivisionError):
-        zoo.download("demoe", progress=lambda done, total, message: done / 0, force=True)
-    assert settings() == before
-    assert log.level == level
 
 
 def test_offline_afterwards(hub, monkeypatch):
@@ -239,7 +230,7 @@ def test_stopping(hub, hub_cache, kind):
 )
 def test_a_file_of_another_size_is_refused(hub, hub_cache, body):
     hub.body = body
-    refused(f"{len(body)} bytes")
+    refused("size or checksum")
     assert hub.methods == ["HEAD"]
     assert files_in(hub_cache) == []
 
@@ -273,7 +264,7 @@ def test_another_version_of_the_file_is_left_to_whoever_fetched_it(hub, hub_cach
     assert other.read_bytes() == b"newer weights"
 
 
-def test_a_damaged_file_counts_as_absent(hub, links):
+def test_a_damaged_file_counts_as_absent(hub):
     path = zoo.download("demoe")
     path.write_bytes(PAYLOAD[:500])
     with pytest.raises(WeightsError, match="demoe models download demoe"):
@@ -282,7 +273,7 @@ def test_a_damaged_file_counts_as_absent(hub, links):
     assert zoo.weights_path("demoe") == path
 
 
-def test_force_fetches_it_again(hub, hub_cache, links):
+def test_force_fetches_it_again(hub, hub_cache):
     path = zoo.download("demoe")
     path.write_bytes(bytes(len(PAYLOAD)))
     assert zoo.download("demoe") == path
@@ -324,7 +315,7 @@ def test_server_errors(hub, hub_cache, method, status):
 
 def test_a_server_that_is_no_hub(hub, hub_cache):
     hub.commit = None
-    refused("not on a Hugging Face hub")
+    refused("no Hugging Face hub")
     assert files_in(hub_cache) == []
 
 
@@ -372,13 +363,6 @@ def test_a_full_disk(hub, hub_cache, monkeypatch):
         refused("No space left", OutputError)
     assert contents(hub_cache) == []
     assert zoo.download("demoe").read_bytes() == PAYLOAD
-
-
-def test_a_disk_without_room_is_known_before_anything_is_fetched(hub, hub_cache, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=1000))
-    refused("room for 1000 bytes .* HF_HUB_CACHE", OutputError)
-    assert "GET" not in hub.methods
-    assert files_in(hub_cache) == []
 
 
 # -- names -----------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def main() -> None:
         )
     check(not any(name.startswith(("tests", "src")) for name in files), "the wheel has no tests")
 
-    samples = list(filter(is_readable, (package / "samples").iterdir()))
+    samples = list(filter(is_readable, (package / "samples" / "data").iterdir()))
     check(bool(samples), "the wheel has sample images")
     photo = demoe.open_image(min(samples, key=lambda file: file.stat().st_size))
     y, x = photo.axes.index("Y"), photo.axes.index("X")

@@ -25,6 +25,7 @@ from demoe.errors import RecipeError
 from demoe.image.axes import from_canonical, plane_axes
 from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image
+from demoe.io.psf import read_psf
 from demoe.model.loading import Model, load_model
 from demoe.plan.tiling import Plane, TilePlan
 from demoe.recipe import Recipe
@@ -146,8 +147,8 @@ def deblur(
         cols) for all planes or plane axes first; any resolution. A map whose pixels have a size,
         in the image's own units, lies where that puts it; others cover the image.
     **fields
-        Fields of `Recipe`, which win over ``recipe``. ``model`` may also be a loaded `Model`, and
-        ``routing`` an expert map.
+        Fields of `Recipe`, which win over ``recipe``. ``model`` may also be a loaded `Model`,
+        ``routing`` an expert map, and ``psf`` text or a path as `demoe.io.psf.read_psf` takes it.
 
     Raises
     ------
@@ -164,6 +165,8 @@ def deblur(
         if expert_map is not None:
             raise RecipeError("Give the expert map either as routing or as expert_map, not both.")
         expert_map = fields.pop("routing")
+    if isinstance(fields.get("psf"), str | os.PathLike):
+        fields["psf"] = read_psf(os.fspath(fields["psf"]))
     recipe = (recipe or Recipe()).replace(**fields)
     loaded = load_model(recipe.model, recipe.device)
     painted = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
@@ -69,6 +70,11 @@ class Recipe:
         ``"auto"``: 8-bit images in half precision where the device is faster at it and 99 % of
         values change by less than half a level (measured on the weights), ``"full"``: float32.
 
+    psf : mapping or rows of numbers, optional
+        The blur, if it is known: ``{"radius": r}``, ``{"sigma": s}``, ``{"length": l, "angle": a}``
+        in pixels, or its values (`demoe.model.kernels.psf.make_psf`). It is undone by physics, and
+        no expert works.
+
     Raises
     ------
     RecipeError
@@ -91,6 +97,7 @@ class Recipe:
     skip_flat: bool = False
     photometry: str = "model"
     precision: str = "auto"
+    psf: Any = None
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
@@ -134,6 +141,7 @@ class Recipe:
         if not isinstance(self.skip_flat, bool):
             raise RecipeError(f"skip_flat must be true or false, not {self.skip_flat!r}.")
         self._check_intensity()
+        self._freeze_psf()
 
     def _one_of(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)
@@ -156,6 +164,23 @@ class Recipe:
                 f"intensity needs a finite low value below the high one, not {low} and {high}."
             )
         object.__setattr__(self, "intensity", (low, high))
+
+    def _freeze_psf(self) -> None:
+        """Keep a PSF as plain numbers; whether they make one is checked with the image."""
+        given = self.psf
+        if given is None:
+            return
+        if isinstance(given, Mapping):
+            frozen: Any = {str(name): value for name, value in given.items()}
+        else:
+            values = given.tolist() if hasattr(given, "tolist") else given
+            try:
+                frozen = tuple(tuple(row) for row in values)
+            except TypeError:
+                raise RecipeError(
+                    "psf must be rows of numbers, or a radius, a sigma, or a length and an angle."
+                ) from None
+        object.__setattr__(self, "psf", frozen)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields; an unknown field is a RecipeError."""

@@ -316,3 +316,19 @@ def test_a_large_result_is_kept_on_disk_and_deleted_with_its_layer():
     assert folder.is_dir()
     del large
     assert not folder.exists()
+
+
+def test_a_known_psf_is_undone_without_the_network(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.choices.psf = "radius=2"
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    expected = demoe.deblur(picture, psf={"radius": 2}).image.compute()
+    np.testing.assert_array_equal(session.result.data, expected)
+    assert session.shares[0] == 1
+    assert "psf={'radius': 2.0}" in session.script()
+    session.choices.psf = "radius=two"
+    session.start()
+    assert "not understood" in session.error
+    assert session.script() == ""

@@ -32,6 +32,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--photometry", choices=PHOTOMETRY, help="preserve keeps the local mean")
     parser.add_argument(
+        "--psf",
+        help="the blur, if it is known: an image file, or radius=3, sigma=2.1, length=11,angle=25",
+    )
+    parser.add_argument(
         "--precision", choices=PRECISIONS, help="full: float32 also where the result has 8 bits"
     )
 
@@ -48,6 +52,10 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     if arguments.intensity is not None:
         limits = arguments.intensity.split(",")
         given["intensity"] = limits if len(limits) == 2 else arguments.intensity
+    if arguments.psf is not None:
+        from demoe.io.psf import read_psf
+
+        given["psf"] = read_psf(arguments.psf)
     recipe = recipe.replace(**given)
     _check_routing(recipe)
     return recipe

@@ -92,6 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
             reports.append(asdict(report) | {"output": str(report.output)})
             if not arguments.json:
                 used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
+                if recipe.psf is not None:
+                    used = "undone by its PSF"
                 if report.failed:
                     used += f"; {report.failed} implausible cells kept their source"
                 print(

@@ -15,7 +15,12 @@ from typing import Any
 from demoe.image.intensity import IntensityScale
 from demoe.plan.tiling import Plane
 
-_REMEMBERED = {"decision": 64, "statistics": 64, "block": 4096}  # of at most 50 kB each
+_REMEMBERED = {
+    "decision": 64,
+    "statistics": 64,
+    "setting": 4096,
+    "block": 4096,
+}  # of at most 50 kB each
 
 
 class Memory:

@@ -8,6 +8,7 @@ from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError
 from demoe.image.lazy_image import LazyImage
 from demoe.model.devices import total_memory
+from demoe.model.kernels.psf import make_psf
 from demoe.model.loading import Model
 from demoe.plan.sizing import choose_tile
 from demoe.plan.tiling import TilePlan
@@ -39,6 +40,8 @@ def resolve(
     RecipeError
         If the recipe does not fit the network.
     """
+    if recipe.psf is not None:
+        _check_psf(source, recipe, painted)
     runner = make_runner(model, recipe, source.dtype)
     plan = make_plan(source, recipe, runner)
     routing = resolve_routing(recipe, plan, model.choices)
@@ -49,6 +52,17 @@ def resolve(
         )
     piece = _automatic_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
     return PlaneWork(source, recipe, plan, routing, model.choices, piece, painted)
+
+
+def _check_psf(source: LazyImage, recipe: Recipe, painted: PaintedMap | None) -> None:
+    rows, cols = make_psf(recipe.psf).shape
+    height, width = source.plane_shape
+    if rows > height or cols > width:
+        raise RecipeError(
+            f"The PSF has {rows} x {cols} pixels, but a plane of the image only {height} x {width}."
+        )
+    if painted is not None:
+        raise RecipeError("Where the PSF is known, no expert works: give a PSF or an expert map.")
 
 
 def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan:

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from demoe.choices import Choice, names_of
 from demoe.engine.cells import CellMaps
+from demoe.engine.deconvolver import NoMaps, PlaneDeconvolver
 from demoe.engine.memory import Memory, memory_of
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer
 from demoe.engine.runner import TileRunner, make_runner
 from demoe.image.lazy_image import LazyImage
+from demoe.model.kernels.psf import make_psf
 from demoe.model.loading import load_model
 from demoe.plan.tiling import Plane, TilePlan
 from demoe.recipe import Recipe
@@ -100,14 +102,20 @@ class PlaneWork:
         )
 
     @cached_property
-    def maps(self) -> CellMaps:
+    def maps(self) -> CellMaps | NoMaps:
         """What becomes of each cell."""
+        if self.recipe.psf is not None:
+            return NoMaps(self.choices)
         decides = self.routing not in names_of(self.choices)
         return CellMaps(self.reader, self.router, self.painted, decides, self.memory)
 
     @cached_property
-    def restorer(self) -> Restorer:
+    def restorer(self) -> Restorer | PlaneDeconvolver:
         """What computes tiles."""
+        if self.recipe.psf is not None:
+            psf = make_psf(self.recipe.psf)
+            return PlaneDeconvolver(self.reader, self.plan, psf, self.memory)
+        assert isinstance(self.maps, CellMaps)
         return Restorer(self.reader, self.router, self.maps, self.runner, self.piece, self.memory)
 
     def runner(self) -> TileRunner:

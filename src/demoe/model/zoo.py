@@ -196,7 +196,7 @@ def download(name: str, *, progress: Progress | None = None, force: bool = False
     if model.available and not force:
         return model.path
     by_hand = f"`demoe models import {release.file.name} {name}`"
-    return fetch(release.file, by_hand=by_hand, progress=progress, force=force)
+    return fetch(release.file, by_hand=by_hand, progress=progress)
 
 
 def import_weights(path: str | Path, name: str) -> Path:

@@ -1,0 +1,193 @@
+"""A known blur undone: deconvolution with total variation, by half-quadratic splitting.
+
+The restored picture x minimises ``lambda / 2 |k * x - y|^2 + |grad x|``, no darker than black
+(Rudin, Osher and Fatemi 1992; Wang, Yang, Yin and Zhang, SIAM J. Imaging Sci. 1, 2008): edges may
+be sharp, and noise makes no texture. ``lambda`` is the strength over the variance of the noise. How
+strongly, and whether light or display values were blurred, is chosen by what explains the picture
+best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from demoe.model.kernels.psf import Psf, centroid
+
+STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04)
+"""What is tried, from careful to bold."""
+
+EXPLAINED = {True: 0.85, False: 1.15}
+"""Times the noise: what is explained better than this is explained too well; of photos, and of
+measurements, which shall show nothing that the data do not ask for."""
+
+LIGHT = 1.1
+"""How much worse light may explain a photo than display values do, and still be believed: cameras
+blur light."""
+
+PROGRESS = 0.97
+"""By how much a bolder solution has to explain the picture better than the one before."""
+
+_PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
+_LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}  # of photos, and of measurements
+_BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
+
+Pixels = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a picture is deconvolved.
+
+    Attributes
+    ----------
+    linear : bool
+        Whether light was blurred, not the display values.
+    strength : float
+        Weight of the data against the smoothness.
+    """
+
+    linear: bool
+    strength: float
+
+
+class Deconvolver:
+    """Undoes the blur of one PSF.
+
+    Parameters
+    ----------
+    psf : ndarray
+        (rows, cols), odd, summing to 1.
+    photo : bool
+        Whether pictures have display values, so that light may have been blurred.
+
+    Attributes
+    ----------
+    margin : int
+        Pixels around a place that its solution looks at.
+    """
+
+    def __init__(self, psf: Psf, photo: bool) -> None:
+        self.photo = photo
+        self.margin = int(max(psf.shape)) // 2 + _BORDER
+        self._psf = psf
+
+    @torch.inference_mode()
+    def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
+        """Return a picture (H, W, S) without the blur; beyond its borders it is mirrored."""
+        return _pixels(self._solve(pixels, setting)[0])
+
+    @torch.inference_mode()
+    def choose(self, samples: Sequence[Pixels]) -> Setting:
+        """Choose the boldest setting that still explains samples of a plane better, but for noise.
+
+        Parameters
+        ----------
+        samples : sequence of ndarray
+            (H, W, S) in [0, 1].
+        """
+        middle = STRENGTHS[len(STRENGTHS) // 2]
+        linear = self.photo and (
+            self._error(samples, Setting(True, middle))
+            < LIGHT * self._error(samples, Setting(False, middle))
+        )
+        noise = float(np.mean([_noise(_tensor(one)).mean() for one in samples]))
+        best = Setting(linear, STRENGTHS[0])
+        error = self._error(samples, best)
+        for strength in STRENGTHS[1:]:
+            bolder = Setting(linear, strength)
+            found = self._error(samples, bolder)
+            if found < EXPLAINED[self.photo] * noise or found > PROGRESS * error:
+                break
+            best, error = bolder, found
+        return best
+
+    def _error(self, samples: Sequence[Pixels], setting: Setting) -> float:
+        """Return the root mean square of what solutions, blurred again, leave unexplained."""
+        squares = []
+        for pixels in samples:
+            again = self._solve(pixels, setting)[1]
+            squares.append(float((again - _tensor(pixels)).square().mean()))
+        return float(np.sqrt(np.mean(squares)))
+
+    def _solve(self, pixels: Pixels, setting: Setting) -> tuple[Tensor, Tensor]:
+        """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
+        y = _tensor(pixels)
+        y = _to_light(y) if setting.linear else y
+        pad = min(self.margin, *(side - 1 for side in y.shape[1:]))
+        noise = _noise(y).clamp_min(_LEAST_NOISE[self.photo])[:, None, None]
+        y = F.pad(y[None], (pad,) * 4, mode="reflect")[0]
+        size = y.shape[1:]
+        blur, down, right = self._transfer(size), *_differences(size)
+        weight = setting.strength / noise**2
+        data = weight * blur.conj() * torch.fft.rfft2(y)
+        power = weight * blur.abs().square()
+        rough = down.abs().square() + right.abs().square()
+        x, floor = y, min(0.0, float(y.min()))  # no darker than black, or than what was seen
+        for penalty in _PENALTIES:
+            dy, dx = x.roll(-1, 1) - x, x.roll(-1, 2) - x
+            length = (dy.square() + dx.square()).sqrt().clamp_min(1e-9)
+            kept = (length - 1 / penalty).clamp_min(0) / length
+            edges = down.conj() * torch.fft.rfft2(dy * kept)
+            edges = edges + right.conj() * torch.fft.rfft2(dx * kept)
+            total = (data + penalty * edges) / (power + penalty * rough + 1e-9)
+            x = torch.fft.irfft2(total, size).clamp_min(floor)
+        again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
+        x, again = (t[:, pad : size[0] - pad, pad : size[1] - pad] for t in (x, again))
+        return (_to_display(x), _to_display(again)) if setting.linear else (x, again)
+
+    def _transfer(self, size: tuple[int, ...]) -> Tensor:
+        """Return the PSF's Fourier transform, its centre of mass at the origin."""
+        rows, cols = self._psf.shape
+        plane = np.zeros(size)
+        # A picture smaller than the PSF wraps around, as its own mirror images do.
+        at = np.ix_(
+            (np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1]
+        )
+        np.add.at(plane, at, self._psf)
+        down, right = centroid(self._psf)
+        turn = np.fft.fftfreq(size[0])[:, None] * down + np.fft.rfftfreq(size[1]) * right
+        transfer = np.fft.rfft2(plane) * np.exp(2j * np.pi * turn)
+        return torch.from_numpy(transfer.astype(np.complex64))
+
+
+def _differences(size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the transforms of the differences to the next row and to the next column."""
+    down = np.exp(2j * np.pi * np.fft.fftfreq(size[0]))[:, None] - 1
+    right = np.exp(2j * np.pi * np.fft.rfftfreq(size[1]))[None] - 1
+    down, right = (np.broadcast_to(d, (size[0], size[1] // 2 + 1)) for d in (down, right))
+    return torch.from_numpy(down.astype(np.complex64)), torch.from_numpy(right.astype(np.complex64))
+
+
+def _noise(x: Tensor) -> Tensor:
+    """Return the standard deviation of the noise of each sample, from small differences."""
+    if min(x.shape[1:]) < 3:
+        return torch.zeros(len(x))
+    kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+    rough = F.conv2d(x[:, None], kernel[None, None])
+    return rough.abs().flatten(1).median(dim=1).values / 0.6745
+
+
+def _tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _pixels(x: Tensor) -> Pixels:
+    return np.ascontiguousarray(x.numpy().transpose(1, 2, 0))
+
+
+def _to_light(x: Tensor) -> Tensor:
+    """Undo the sRGB curve (IEC 61966-2-1); values below 0 and above 1 follow it on."""
+    high = ((x.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(x <= 0.04045, x / 12.92, high)
+
+
+def _to_display(x: Tensor) -> Tensor:
+    high = 1.055 * x.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
+    return torch.where(x <= 0.0031308, x * 12.92, high)

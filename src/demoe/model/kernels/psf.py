@@ -1,0 +1,133 @@
+"""Point spread functions: from parameters or from what somebody measured. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.errors import RecipeError
+
+Psf = NDArray[np.float64]
+"""(rows, cols), both odd, >= 0, summing to 1."""
+
+LARGEST = 255
+"""Rows and columns of a PSF, at most."""
+
+_FINE = 9  # points a side that stand for a pixel where a shape has edges
+_FAR = 4.0  # standard deviations after which a Gaussian ends
+
+
+def make_psf(value: Any) -> Psf:
+    """Return a PSF from its parameters or its values.
+
+    Parameters
+    ----------
+    value : mapping or array
+        ``{"radius": r}``: a disc, out of focus; ``{"sigma": s}``: a Gaussian; ``{"length": l,
+        "angle": a}``: an even motion, the angle in degrees from the row towards the top; all in
+        pixels. Or rows and columns of finite values >= 0, as measured; they are scaled to sum 1.
+
+    Raises
+    ------
+    RecipeError
+        If it is none of these; one sentence that says why.
+    """
+    if isinstance(value, Mapping):
+        return _of_parameters(value)
+    try:
+        values = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            "A PSF has rows and columns of numbers, all rows of one length."
+        ) from None
+    if values.ndim != 2:
+        raise RecipeError(
+            f"The PSF has {values.ndim} dimensions, but planes are restored one by one: give rows "
+            "and columns, of a stack the plane in focus."
+        )
+    if not values.size or max(values.shape) > LARGEST:
+        raise RecipeError(
+            f"The PSF has {values.shape[0]} x {values.shape[1]} pixels; give 1 to {LARGEST} rows "
+            "and columns, cut to where there is light."
+        )
+    if not np.isfinite(values).all():
+        row, col = np.argwhere(~np.isfinite(values))[0]
+        raise RecipeError(f"The PSF holds {values[row, col]} at row {row}, column {col}.")
+    if values.min() < 0:
+        row, col = np.argwhere(values < 0)[0]
+        raise RecipeError(
+            f"The PSF is negative ({values[row, col]:g}) at row {row}, column {col}; a PSF says "
+            "where light goes: subtract no more background than there is."
+        )
+    total = values.sum()
+    if not total > 0:
+        raise RecipeError("The PSF is zero everywhere; it has to hold light.")
+    grown = [(0, 1 - side % 2) for side in values.shape]  # an odd side has a middle
+    return np.asarray(np.pad(values / total, grown))
+
+
+def centroid(psf: Psf) -> tuple[float, float]:
+    """Return how far down and right of the middle the light's centre of mass lies, in pixels."""
+    rows, cols = (np.arange(side) - side // 2 for side in psf.shape)
+    return float(psf.sum(axis=1) @ rows), float(psf.sum(axis=0) @ cols)
+
+
+def _of_parameters(value: Mapping[str, Any]) -> Psf:
+    makers: dict[frozenset[str], Callable[..., Psf]] = {
+        frozenset({"radius"}): _disc,
+        frozenset({"sigma"}): _gaussian,
+        frozenset({"length", "angle"}): _line,
+    }
+    make = makers.get(frozenset(value))
+    if make is None:
+        raise RecipeError(
+            "A PSF has a radius, a sigma, or a length and an angle, not "
+            f"{', '.join(map(str, value)) or 'nothing'}."
+        )
+    numbers = {}
+    for name, given in value.items():
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or not np.isfinite(given):
+            raise RecipeError(f"The {name} of a PSF is a number, not {given!r}.")
+        numbers[name] = float(given)
+    size = next(n for name, n in numbers.items() if name != "angle")
+    most = LARGEST / (8 if "sigma" in numbers else 1 if "length" in numbers else 2) - 2
+    if not 0.1 <= size <= most:
+        what = next(name for name in numbers if name != "angle")
+        raise RecipeError(f"The {what} of a PSF is from 0.1 to {most:.0f} pixels, not {size:g}.")
+    return make(**numbers)
+
+
+def _disc(radius: float) -> Psf:
+    return _drawn(radius, lambda y, x: np.hypot(y, x) <= radius)
+
+
+def _gaussian(sigma: float) -> Psf:
+    reach = int(np.ceil(_FAR * sigma))
+    line = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    values = np.outer(line, line)
+    return np.asarray(values / values.sum())
+
+
+def _line(length: float, angle: float) -> Psf:
+    """Draw a line one pixel wide, soft at its edges as pixels are."""
+    along, across = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+
+    def inside(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.bool_]:
+        # Rows count downwards, angles upwards.
+        far, aside = x * along - y * across, x * across + y * along
+        return np.asarray((np.abs(far) <= length / 2) & (np.abs(aside) <= 0.5))
+
+    return _drawn(length / 2 + 0.5, inside)
+
+
+def _drawn(reach: float, inside: Callable[..., NDArray[np.bool_]]) -> Psf:
+    """Draw a shape around the middle, each pixel by the share of it that is inside."""
+    side = 2 * int(np.ceil(reach)) + 1
+    place = (np.arange(side * _FINE) + 0.5) / _FINE - side / 2
+    fine = inside(place[:, None], place[None, :]).astype(np.float64)
+    values = fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
+    return np.asarray(values / values.sum())
