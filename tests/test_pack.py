@@ -317,3 +317,32 @@ def test_importing_the_pack_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_folder_says_where_its_pictures_are_from(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "microscopy").mkdir()
+    rows = ["file\trepository\toriginal\tlicence\tauthor"]
+    for number in range(3):
+        blocks = rng.integers(20, 236, (32, 32, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(blocks).save(tmp_path / "photos" / f"{number}.png")
+        y, x = np.mgrid[:256, :256]
+        places = rng.integers(30, 226, (12, 2))
+        cells = sum(np.exp(-((y - a) ** 2 + (x - b) ** 2) / 300) for a, b in places)
+        dim = (40 * cells.clip(0, 1)).astype(np.uint8)  # smooth, on black, and dark
+        Image.fromarray(dim).save(tmp_path / "microscopy" / f"{number}.png")
+        rows += [f"photos/{number}.png\ta/b\tc.png\tCC0-1.0\tA. Person"]
+        rows += [f"microscopy/{number}.png\td/e\tf.tif\tCC-BY-4.0\t"]
+    table = tmp_path / "LICENSES.tsv"
+    table.write_text("\n".join(rows))
+    pack = load_pack(make_pack([tmp_path], tmp_path / "pack.safetensors", crop=64).path)
+    assert {source.kind for source in pack.sources} == {"photo", "microscopy"}
+    about = {source.name: source for source in pack.sources}
+    assert about["photos/1.png"].package == "a/b: c.png"
+    assert about["microscopy/1.png"].author == "not stated"
+    bright = [pack.images[i].max() for i in np.flatnonzero(pack.kind == 1)]
+    assert max(bright) > 200  # stretched
+    table.write_text("file\tlicence\nphotos/1.png\tCC0-1.0")
+    with pytest.raises(ImageError, match="lacks a column"):
+        make_pack([tmp_path], tmp_path / "pack.safetensors", crop=64)

@@ -15,6 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="*", type=Path, help="sharp images for the pack (else: listed free ones)"
     )
+    parser.add_argument(
+        "--pack-size", type=count, default=48, metavar="MB", help="most that a pack made may take"
+    )
     parser.add_argument("--pack", type=Path, help="data pack to train on (else: drawn images only)")
     parser.add_argument("--out", type=Path, default=Path("training"), help="folder for the results")
     parser.add_argument("--minutes", type=float, default=60, help="length of the whole schedule")
@@ -84,14 +87,16 @@ def _make_pack(arguments: argparse.Namespace) -> int:
     from demoe.training.data.pack import make_pack
     from demoe.training.data.sources import CUTOUTS, collect_sources
 
+    most = arguments.pack_size * 1_000_000
     if arguments.images:
-        report = make_pack(arguments.images, arguments.make_pack)
+        report = make_pack(arguments.images, arguments.make_pack, max_bytes=most)
     else:
         with TemporaryDirectory() as folder:
             place = Path(folder)
             report = make_pack(
                 collect_sources(place),
                 arguments.make_pack,
+                max_bytes=most,
                 cutouts=collect_sources(place, CUTOUTS),
             )
     if not report.n_crops:

@@ -6,6 +6,7 @@ source picture is listed in the file's metadata with its origin, licence and aut
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -31,6 +32,9 @@ MIN_SHARPNESS = 200.0
 MIN_CROPS = 10
 HELD_OUT_SHARE = 0.12
 CUTOUT_SIDE = 128
+LISTING = "LICENSES.tsv"
+"""A table in a folder of pictures that says where each of them is from, and on which terms: columns
+file, repository, original, licence, author. Files below ``microscopy/`` are of that kind."""
 _FORMAT = "demoe-training-pack-1"
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -147,12 +151,14 @@ def make_pack(
     Each picture is taken at long sides of about 1600, 1000 and 700 px (never enlarged) and cut on
     a grid without overlap. A crop stays when the variance of the Laplacian of its luminance
     (0..255) is above 200, when it is neither flat nor largely clipped, and when no crop that looks
-    the same is in the pack already.
+    the same is in the pack already. Microscopy is stretched to its own range, and stays where there
+    is some contrast and little is saturated: cells are smooth and lie on black, and a network has
+    to learn that they do.
 
     Parameters
     ----------
     folders_or_files : iterable of path or SourceFile
-        Pictures, folders of pictures, or zip archives of pictures.
+        Pictures, folders of pictures (with a `LISTING` or not), or zip archives of pictures.
     out : path
         The ``.safetensors`` file to write.
     crop : int
@@ -178,9 +184,13 @@ def make_pack(
     seen: list[NDArray[np.float32]] = []
     for source, picture in _pictures(folders_or_files):
         kept: list[bytes] = []
-        for candidate in _crops(_as_rgb(picture, source.name), crop):
+        is_usable = _is_usable
+        picture = _as_rgb(picture, source.name)
+        if source.kind == "microscopy":
+            picture, is_usable = _stretched(picture), _has_contrast
+        for candidate in _crops(picture, crop):
             sketch = _sketch(candidate)
-            if _is_usable(candidate) and not _is_known(sketch, seen):
+            if is_usable(candidate) and not _is_known(sketch, seen):
                 seen.append(sketch)
                 kept.append(_jpeg(candidate))
         if kept:
@@ -336,13 +346,39 @@ def _pictures(
             continue
         path = Path(item)
         if path.is_dir():
+            known = _listed(path)
             for file in sorted(path.rglob("*")):
                 if file.suffix.lower() in SUFFIXES:
-                    yield PackSource(file.name), _open(file, str(file))
+                    yield known.get(file, PackSource(file.name)), _open(file, str(file))
         elif path.suffix.lower() == ".zip" and path.is_file():
             yield from _zipped(path)
         else:
             yield PackSource(path.name), _open(path, str(path))
+
+
+def _listed(folder: Path) -> dict[Path, PackSource]:
+    """Read where the pictures of a folder are from, if a table in it says so."""
+    table = folder / LISTING
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        return {
+            folder / row["file"]: PackSource(
+                name=row["file"],
+                package=f"{row['repository']}: {row['original']}",
+                licence=row["licence"] or "not stated",
+                author=row["author"] or "not stated",
+                kind="microscopy" if row["file"].startswith("microscopy/") else "photo",
+            )
+            for row in rows
+        }
+    except (KeyError, TypeError) as error:
+        raise ImageError(
+            f"{table} lacks a column ({error}); it has file, repository, original, licence and "
+            "author, parted by tabs."
+        ) from None
 
 
 def _zipped(path: Path) -> Iterator[tuple[PackSource, Image.Image]]:
@@ -405,6 +441,23 @@ def _is_usable(image: NDArray[np.uint8]) -> bool:
     luminance = image.astype(np.float32) @ _LUMA
     clipped = np.mean((luminance <= 4) | (luminance >= 250))
     return bool(clipped < 0.25 and luminance.std() > 12 and sharpness(image) > MIN_SHARPNESS)
+
+
+def _has_contrast(image: NDArray[np.uint8]) -> bool:
+    """Tell whether a crop of microscopy shows something, and hardly anything saturated."""
+    luminance = image.astype(np.float32) @ _LUMA
+    low, high = np.percentile(luminance, (2, 99.5))
+    return bool(high - low > 25 and luminance.std() > 5 and np.mean(luminance >= 252) < 0.03)
+
+
+def _stretched(picture: Image.Image) -> Image.Image:
+    """Stretch a gray picture to nearly all of the range; coloured ones stay."""
+    values = np.asarray(picture).astype(np.float32)
+    low, high = np.percentile(values, (0.1, 99.9))
+    if np.ptp(values, axis=2).max() >= 3 or high - low <= 8:
+        return picture
+    scaled = np.clip((values - low) / (high - low) * 245, 0, 255)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def _sketch(image: NDArray[np.uint8]) -> NDArray[np.float32]:
