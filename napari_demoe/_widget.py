@@ -216,7 +216,9 @@ class DeblurWidget(QWidget):
             self.routing.setCurrentIndex(max(0, self.routing.findData(before)))
         self.top_k.setRange(1, len(experts))
         while self._legend_place.count():
-            self._legend_place.takeAt(0).widget().deleteLater()
+            old = self._legend_place.takeAt(0).widget()
+            old.setParent(None)  # gone from sight at once, and deleted when Qt finds the time
+            old.deleteLater()
         self._legend_place.addWidget(self._legend())
 
     def _legend(self) -> QWidget:

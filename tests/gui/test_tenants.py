@@ -1,0 +1,42 @@
+"""The widget offers what the chosen network has, and no more."""
+
+import numpy as np
+from qtpy.QtWidgets import QRadioButton
+from toy import settled
+
+
+def offered(widget) -> list[str]:
+    return [button.text() for button in widget.findChildren(QRadioButton) if button.isVisible()]
+
+
+def test_menus_and_legend_follow_the_network(viewer, widget, finish, monkeypatch, tmp_path, qtbot):
+    viewer.add_image(np.tile(np.linspace(0, 255, 200).astype(np.uint8), (150, 1)), name="shade")
+    path = settled(monkeypatch, tmp_path / "toy.safetensors")
+    qtbot.waitUntil(lambda: len(offered(widget)) == 5)
+    widget.choose_model(str(path))
+    qtbot.waitUntil(lambda: offered(widget) == ["haze", "rain", "snow"])
+    assert widget.routing.findData("rain") > 0 > widget.routing.findData("defocus")
+    assert widget.top_k.maximum() == 3
+    widget.routing.setCurrentIndex(widget.routing.findData("rain"))
+    widget.run.click()
+    finish(widget)
+    assert not widget.session.error
+    assert [label.text() for label in widget.shares] == ["0%", "100%", "0%"]
+    widget.brushes.button(3).click()
+    assert widget.session.brush == 3
+    widget.choose_model("default")
+    qtbot.waitUntil(lambda: len(offered(widget)) == 5)
+    assert widget.routing.currentData() == "auto"
+    assert {label.text() for label in widget.shares} == {""}
+
+
+def test_a_known_psf_needs_no_expert(viewer, widget, finish):
+    viewer.add_image(np.random.default_rng(0).integers(0, 255, (90, 80), np.uint8), name="noise")
+    widget.psf.setText("radius=two")
+    widget.run.click()
+    assert "not understood" in widget.session.error
+    widget.psf.setText("radius=2")
+    widget.run.click()
+    finish(widget)
+    assert not widget.session.error
+    assert not widget.session.overlay.data.any()
