@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +12,7 @@ from demoe.choices import Choice
 from demoe.recipe import Recipe
 
 if TYPE_CHECKING:
+    from demoe.engine.kernels import Blur
     from demoe.lazy import Deblurred
 
 
@@ -108,6 +109,10 @@ class Finished:
         Expert weights: plane axes, experts, rows and columns.
     confidence : ndarray of float32
         0 to 1, axes of the expert map; see `demoe.Deblurred`.
+    consistency : ndarray of float32 or None
+        Axes of the expert map; see `demoe.Deblurred`.
+    blurs : mapping
+        What was found of the blur in each window, by plane; see `demoe.Deblurred.blurs`.
     pitch : (int, int)
         Rows and columns of pixels a cell covers.
     provenance : mapping
@@ -121,6 +126,8 @@ class Finished:
     expert_map: np.ndarray
     gates: np.ndarray
     confidence: np.ndarray
+    consistency: np.ndarray | None
+    blurs: Mapping[tuple[int, ...], Sequence[Blur]]
     pitch: tuple[int, int]
     provenance: Mapping[str, Any]
     pixels: Any

@@ -17,6 +17,14 @@ from napari_demoe._layers import GEOMETRY, ours, shifted
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+    from demoe.engine.kernels import Blur
+
+MAGNIFIED = 4
+"""Blurs are drawn so many times as large as they are."""
+
+MOST_GLYPHS = 1000
+"""More would make the viewer slow."""
+
 
 def cells_to_layer_order(cells: np.ndarray, axes: str) -> np.ndarray:
     """Put the axes of an expert map into the order of the image's layer.
@@ -56,19 +64,25 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `demoe.io.write_image` takes: experts, gates, confidence, painted, choices and
-        provenance; or nothing.
+        What `demoe.io.write_image` takes: experts, gates, confidence, painted, consistency,
+        kernels, choices and provenance; or nothing.
     """
     left = ours(meta)
     if "expert_map" not in left:
         return {}
     cells = {
         name: None if left.get(key) is None else image.of_cells(left[key], left["pitch"])
-        for name, key in (("experts", "expert_map"), ("confidence",) * 2, ("painted",) * 2)
+        for name, key in {
+            "experts": "expert_map",
+            "confidence": "confidence",
+            "painted": "painted",
+            "consistency": "consistency",
+        }.items()
     }
     return {
         **cells,
         "gates": da.from_array(left["gates"]),
+        "kernels": left.get("kernels"),
         "choices": left["choices"],
         "provenance": dict(left["provenance"]),
     }
@@ -95,9 +109,9 @@ def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return run is not None and run == ours(second).get("run")
 
 
-def is_confidence(meta: Mapping[str, Any]) -> bool:
-    """Whether a layer, given by its attributes, is the confidence map of a run."""
-    return ours(meta).get("map") == "confidence"
+def is_map(meta: Mapping[str, Any]) -> bool:
+    """Whether a layer, given by its attributes, is a map of a run that is saved with its result."""
+    return ours(meta).get("map") in ("confidence", "consistency")
 
 
 def expert_shares(expert_map: np.ndarray, count: int) -> list[float]:
@@ -169,6 +183,90 @@ def confidence_kwargs(
         "multiscale": False,
         "visible": False,
         "metadata": {"demoe": {"map": "confidence"}},
+    }
+
+
+def consistency_kwargs(
+    source: Mapping[str, Any], axes: str, pitch: tuple[int, int]
+) -> dict[str, Any]:
+    """Describe a consistency map as keyword arguments of an image layer, hidden at first.
+
+    Black up to the noise; bright where the result is not supported by the data.
+    """
+    return {
+        **confidence_kwargs(source, axes, pitch),
+        "name": f"{source['name']} consistency",
+        "colormap": "magma",
+        "contrast_limits": (1.0, 4.0),
+        "metadata": {"demoe": {"map": "consistency"}},
+    }
+
+
+def glyphs(
+    blurs: Mapping[tuple[int, ...], Sequence[Blur]], axes: str
+) -> tuple[list[np.ndarray], list[str]]:
+    """Draw the blur of each window, `MAGNIFIED` times, in its middle.
+
+    Parameters
+    ----------
+    blurs : mapping
+        By index along the plane axes; see `demoe.Deblurred.blurs`.
+    axes : str
+        The image's axes.
+
+    Returns
+    -------
+    paths : list of ndarray
+        (points, ndim) in pixels of the image, in the order of a layer's axes.
+    words : list of str
+        What each is called.
+    """
+    spatial = axes.removesuffix("S")
+    paths, words = [], []
+    for plane, found in blurs.items():
+        fixed = dict(zip(plane_axes(axes), plane, strict=True))
+        for blur in found:
+            if blur.kernel is None or len(paths) >= MOST_GLYPHS:
+                continue
+            outline = MAGNIFIED * blur.kernel.outline
+            window = blur.window
+            middle = np.array([window.top + window.bottom, window.left + window.right]) / 2 - 0.5
+            at = dict(zip("YX", (middle + outline).T, strict=True))
+            columns = [at.get(a, np.full(len(outline), fixed.get(a, 0))) for a in spatial]
+            paths.append(np.stack(columns, axis=1))
+            words.append(blur.words)
+    return paths, words
+
+
+def blur_at(blurs: Sequence[Blur], row: float, col: float) -> str:
+    """Return the words for the blur at a pixel: those of the window that has it most inside."""
+
+    def outside(blur: Blur) -> float:
+        window = blur.window
+        middle = (window.top + window.bottom) / 2, (window.left + window.right) / 2
+        return max(abs(row - middle[0]), abs(col - middle[1]))
+
+    return min(blurs, key=outside).words if blurs else ""
+
+
+def is_blur(meta: Mapping[str, Any]) -> bool:
+    """Whether a layer, given by its attributes, draws the blurs that a run found."""
+    return ours(meta).get("map") == "blur"
+
+
+def glyphs_kwargs(source: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Describe drawn blurs as keyword arguments of a shapes layer, hidden at first."""
+    return {
+        **{key: source[key] for key in GEOMETRY if key in source},
+        "name": f"{source['name']} blur ({MAGNIFIED} x)",
+        "shape_type": "path",
+        "features": {"blur": list(words)},
+        "text": {"string": "{blur}", "color": "white", "size": 9, "anchor": "upper_left"},
+        "edge_color": "yellow",
+        "edge_width": 2,
+        "face_color": "transparent",
+        "visible": False,
+        "metadata": {"demoe": {"map": "blur"}},
     }
 
 

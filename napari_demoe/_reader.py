@@ -103,22 +103,23 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
     from napari_demoe._maps import (
         cells_to_layer_order,
         confidence_kwargs,
+        consistency_kwargs,
         expert_shares,
         experts_kwargs,
     )
 
     letters = plane_axes(image.axes) + "YX"
     places = places_beside(path)
-    experts, confidence = (
+    experts, confidence, consistency = (
         demoe.open_image(places[kind]) if places[kind].exists() else None
-        for kind in ("experts", "confidence")
+        for kind in ("experts", "confidence", "consistency")
     )
     if experts is None:
         return []
     down, across = (round(experts.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")
     place = (kwargs, image.axes, (down, across))
     layers: list[LayerTuple] = []
-    for cells in (confidence, experts):
+    for cells in (consistency, confidence, experts):
         if cells is None:
             continue
         values = cells.data.transpose([cells.axes.index(a) for a in letters]).compute()
@@ -130,5 +131,6 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
             experts_are = experts_kwargs(*place, shares, choices)
             layers.append((shown, {**experts_are, **mine}, "labels"))
         else:
-            layers.append((shown, confidence_kwargs(*place), "image"))
+            describe = confidence_kwargs if cells is confidence else consistency_kwargs
+            layers.append((shown, describe(*place), "image"))
     return layers

@@ -34,13 +34,18 @@ from napari_demoe._layers import (
     shifted,
 )
 from napari_demoe._maps import (
+    blur_at,
     cells_to_image_order,
     cells_to_layer_order,
     confidence_kwargs,
+    consistency_kwargs,
     expert_features,
     expert_shares,
     experts_kwargs,
-    is_confidence,
+    glyphs,
+    glyphs_kwargs,
+    is_blur,
+    is_map,
     speak,
 )
 from napari_demoe._outcome import Outcome, joined
@@ -79,7 +84,7 @@ class Choices:
     keep_brightness: bool = False
     pooling: str = "plane"
     skip_flat: bool = False
-    psf: str = ""  # of an image whose blur is known; see `demoe.io.psf.read_psf`
+    psf: str = ""  # empty: it is looked for; else as `demoe.io.psf.read_psf` takes it
 
     def recipe(self) -> Recipe:
         """Freeze the choices; `RecipeError` if one is out of range."""
@@ -92,7 +97,7 @@ class Choices:
             photometry="preserve" if self.keep_brightness else "model",
             pooling=self.pooling,
             skip_flat=self.skip_flat,
-            psf=read_psf(self.psf) if self.psf.strip() else None,
+            psf=read_psf(self.psf) if self.psf.strip() else "auto",
         )
 
 
@@ -121,8 +126,9 @@ class Session:
     shares : list of float
         Part of the last result's cells that each of its experts got, from "not decided" on; empty
         without a result of such experts.
-    result, overlay, confidence : Image, Labels and Image, or None
-        The last result, its expert map and its confidence.
+    result, overlay, confidence, consistency, blur : Image, Labels, Image, Image, Shapes, or None
+        The last result, its expert map, how sure that is, how well the data support the result,
+        and the blurs that were found, drawn.
     painted : Labels, Shapes or None
         The expert map to follow if the routing is `PAINTED`, and to correct the last result by.
     brush : int
@@ -143,6 +149,8 @@ class Session:
         self.result: Image | None = None
         self.overlay: Labels | None = None
         self.confidence: Image | None = None
+        self.consistency: Image | None = None
+        self.blur: Shapes | None = None
         self.painted: Labels | Shapes | None = None
         self.brush = 1
         self.said = ""
@@ -170,12 +178,13 @@ class Session:
     def sources(self) -> list[Image]:
         """Every image layer but maps of ours, in the order of the layer list."""
         images = (layer for layer in self._viewer.layers if is_image(layer))
-        return [image for image in images if not is_confidence({"metadata": image.metadata})]
+        return [image for image in images if not is_map({"metadata": image.metadata})]
 
     @property
     def maps(self) -> list[Labels | Shapes]:
         """Every layer of labels or shapes, in the order of the layer list."""
-        return [each for each in self._viewer.layers if is_labels(each) or is_shapes(each)]
+        drawn = (each for each in self._viewer.layers if is_labels(each) or is_shapes(each))
+        return [each for each in drawn if not is_blur({"metadata": each.metadata})]
 
     @property
     def source(self) -> Image | None:
@@ -215,6 +224,10 @@ class Session:
             self.overlay, self.shares = None, []
         if self.confidence is not None and self.confidence not in self._viewer.layers:
             self.confidence = None
+        if self.consistency is not None and self.consistency not in self._viewer.layers:
+            self.consistency = None
+        if self.blur is not None and self.blur not in self._viewer.layers:
+            self.blur = None
         if self.result is not None and self.result not in self._viewer.layers:
             self.result = self._last = None  # with it, what it keeps on disk
         if self.state == "running" and self._correcting and not self.correctable:
@@ -465,7 +478,10 @@ class Session:
         self.changed.emit()
 
     def describe_cell(self, position: tuple[float, ...]) -> str:
-        """Say which expert worked at a place, and how sure that is, for example "defocus 0.93"."""
+        """Say which expert worked at a place, how sure that is, and what blur was found.
+
+        For example "defocus 0.93; defocus, radius 3.2 px".
+        """
         layer = self.overlay
         if layer is None or not layer.visible:
             return ""
@@ -479,9 +495,10 @@ class Session:
         place = tuple(at[letter] for letter in plane_axes(left["axes"]) + "YX")
         if value != left["expert_map"][place]:
             return f"{words[value] if value else 'the network decides'}, to be applied"
-        if not value:
-            return words[0]
-        return f"{words[value]} {left['confidence'][place]:.2f}"
+        said = f"{words[value]} {left['confidence'][place]:.2f}" if value else words[0]
+        pixel = [(n + 0.5) * step for n, step in zip(place[-2:], left["pitch"], strict=True)]
+        blur = blur_at(left["blurs"].get(place[:-2], ()), *pixel)
+        return f"{said}; {blur}" if blur else said
 
     # -- reports of the worker, on the main thread ---------------------------------------------
 
@@ -565,6 +582,9 @@ class Session:
             "expert_map": done.expert_map,
             "gates": done.gates,
             "confidence": done.confidence,
+            "consistency": done.consistency,
+            "blurs": done.blurs,
+            "kernels": done.result.kernel_picture(),
             "painted": done.result.painted,
             "choices": done.result.choices,
             "pitch": tuple(done.pitch),
@@ -585,6 +605,12 @@ class Session:
             cells_to_layer_order(done.confidence, self._axes), **confidence_kwargs(*place)
         )
         self.confidence.metadata["demoe"]["run"] = left["run"]
+        if done.consistency is not None:
+            self.consistency = self._viewer.add_image(
+                cells_to_layer_order(done.consistency, self._axes), **consistency_kwargs(*place)
+            )
+            self.consistency.metadata["demoe"]["run"] = left["run"]
+        self._draw_blurs(done)
         # Copied, because it can be painted on.
         overlay = self._viewer.add_labels(
             cells_to_layer_order(done.expert_map.copy(), self._axes),
@@ -598,10 +624,24 @@ class Session:
         speak(overlay, self.describe_cell)
         if self.choices.routing != PAINTED:
             self.painted = overlay
-        for each in (overlay, self.confidence):
+        beside = [self.confidence, self.consistency, self.blur]
+        maps = [each for each in (overlay, *beside) if each is not None]
+        for each in maps:
             each.events.visible.connect(self._overlay_toggled)
         if self._preview:
-            self._replace_preview([layer, self.confidence, overlay])
+            self._replace_preview([layer, *maps])
+
+    def _draw_blurs(self, done: Finished) -> None:
+        """Add a layer that draws the blurs that were found, in place of an earlier one."""
+        before = self.blur
+        paths, words = glyphs(done.blurs, self._axes)
+        self.blur = None
+        if paths:
+            self.blur = self._viewer.add_shapes(paths, **glyphs_kwargs(self._meta, words))
+        if before is not None and before in self._viewer.layers:
+            if self.blur is not None:
+                self.blur.visible = before.visible
+            self._viewer.layers.remove(before)
 
     def _renew(self, done: Finished) -> None:
         """Put what was corrected into the last result and its maps."""
@@ -616,6 +656,10 @@ class Session:
         overlay.refresh()
         if confidence is not None:
             confidence.data = cells_to_layer_order(done.confidence, self._axes)
+        if self.consistency is not None and done.consistency is not None:
+            self.consistency.data = cells_to_layer_order(done.consistency, self._axes)
+        if self.blur is not None:
+            self._draw_blurs(done)
 
     def _replace_preview(self, layers: list[Layer]) -> None:
         for earlier in self._preview_layers:

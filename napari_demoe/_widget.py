@@ -52,6 +52,9 @@ DECISIONS = {
 }
 """What the network decides by itself; its own choices follow, and then the painted map."""
 
+SHOWN = ("overlay", "confidence", "blur", "consistency")
+"""Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
+
 PAINTED_WORDS = "As painted or drawn in a layer"
 POOLINGS = {"plane": "Over the whole plane", "tile": "In each tile by itself"}
 DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
@@ -72,12 +75,16 @@ TOOLTIPS = {
     "pooling": "Where the network looks for how strong its channels are. The whole plane gives\n"
     "results without seams; each tile by itself needs no look at the rest, but shows seams.",
     "flat": "Pass by what is flat background below its own noise: faster, and the noise stays.",
-    "psf": "Where the blur is known, it is undone by physics, without the network: radius=3\n"
-    "(out of focus), sigma=2.1, or length=11, angle=25 (pixels, degrees), or a PSF's file.",
+    "psf": "Empty: the blur is looked for. Where it is known, it is undone by physics, without\n"
+    "the network: radius=3 (out of focus), sigma=2.1, or length=11, angle=25 (pixels,\n"
+    "degrees), or a PSF's file. none: the network works alone.",
     "correct": "Deblur again where the map was corrected, with the settings of that run.\n"
     "Only the tiles that change are computed.",
     "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
     "decide) to white (sure, or painted by you).",
+    "blur": "The blur that was found in each place, drawn four times as large as it is.",
+    "consistency": "The result blurred again, against the data: black up to the noise, bright\n"
+    "where the data do not support what is seen.",
     "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
@@ -141,6 +148,8 @@ class DeblurWidget(QWidget):
         self.sentence.setPlaceholderText("What is wrong with the picture?")
         self.overlay = QCheckBox("Expert map")
         self.confidence = QCheckBox("Confidence")
+        self.blur = QCheckBox("Blur")
+        self.consistency = QCheckBox("Consistency")
         self.correct = QPushButton("Apply corrections")
         for name, tip in TOOLTIPS.items():
             getattr(self, name).setToolTip(tip)
@@ -189,7 +198,7 @@ class DeblurWidget(QWidget):
         layout.addLayout(self._legend_place)
         self._offer()
         shown = QHBoxLayout()
-        for part in (QLabel("Show"), self.overlay, self.confidence):
+        for part in (self.overlay, self.confidence, self.blur, self.consistency):
             shown.addWidget(part)
         shown.addStretch(1)
         layout.addLayout(shown)
@@ -273,8 +282,8 @@ class DeblurWidget(QWidget):
         self.cancel.clicked.connect(self.session.cancel)
         self.sentence.returnPressed.connect(self._understand)
         self.correct.clicked.connect(self.session.correct)
-        self.overlay.toggled.connect(self._toggle_overlay)
-        self.confidence.toggled.connect(self._toggle_confidence)
+        for name in SHOWN:
+            getattr(self, name).toggled.connect(lambda on, name=name: self._toggle(name, on))
         self.destroyed.connect(self.session.close)
 
     def start(self, preview: bool = False) -> None:
@@ -340,13 +349,10 @@ class DeblurWidget(QWidget):
         self.model.setCurrentIndex(index)
         self.session.choose_network(model)
 
-    def _toggle_overlay(self, visible: bool) -> None:
-        if self.session.overlay is not None:
-            self.session.overlay.visible = visible
-
-    def _toggle_confidence(self, visible: bool) -> None:
-        if self.session.confidence is not None:
-            self.session.confidence.visible = visible
+    def _toggle(self, name: str, visible: bool) -> None:
+        layer = getattr(self.session, name)
+        if layer is not None:
+            layer.visible = visible
 
     def _understand(self) -> None:
         task = self.session.understand(self.sentence.text())
@@ -394,7 +400,8 @@ class DeblurWidget(QWidget):
             share = session.shares[i] if session.shares else 0.0
             label.setText(f"{share:.0%}" if session.shares else "")
             bar.setValue(round(100 * share))
-        for box, layer in ((self.overlay, session.overlay), (self.confidence, session.confidence)):
+        for name in SHOWN:
+            box, layer = getattr(self, name), getattr(session, name)
             box.setEnabled(layer is not None)
             with signals_blocked(box):
                 box.setChecked(layer is not None and layer.visible)

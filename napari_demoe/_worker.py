@@ -81,6 +81,8 @@ def steps(job: Job) -> Generator[object, None, None]:
 
 
 def _steps(job: Job) -> Generator[object, None, None]:
+    import dask.array as da
+
     import demoe
 
     yield TilesDone(0)  # a chance to stop before the network is loaded
@@ -113,6 +115,10 @@ def _steps(job: Job) -> Generator[object, None, None]:
             pixels[box] = np.asarray(shown[box])
             yield TilesDone(0)
         yield planned
+    checked = None
+    if out.consistency is not None:
+        checked = np.zeros(out.expert_map.shape, np.float32)
+    blurs = {}
     done = 0
     for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, axes)):
         todo = list(tiles)
@@ -129,7 +135,21 @@ def _steps(job: Job) -> Generator[object, None, None]:
         # Now, while the core remembers what it decided for the tiles.
         for name, values in maps.items():
             values[plane] = _compute(getattr(out, name)[plane])
-    yield Finished(**maps, pitch=out.pitch, provenance=out.provenance, pixels=pixels, result=out)
+        blurs[plane] = out.blurs(plane)
+    if checked is not None:
+        consistency = out.consistency_of(da.from_array(pixels))
+        for plane in np.ndindex(checked.shape[:-2]):
+            checked[plane] = _compute(consistency[plane])
+            yield TilesDone(done)
+    yield Finished(
+        **maps,
+        consistency=checked,
+        blurs=blurs,
+        pitch=out.pitch,
+        provenance=out.provenance,
+        pixels=pixels,
+        result=out,
+    )
 
 
 def _correction(job: Job, image: LazyImage) -> Correction | None:

@@ -36,7 +36,7 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     from demoe.errors import OutputError
     from demoe.io import write_image
     from napari_demoe._layers import to_lazy
-    from napari_demoe._maps import is_confidence, map_of_labels, maps_of_image, same_run
+    from napari_demoe._maps import is_map, map_of_labels, maps_of_image, same_run
 
     (data, meta), *others = sorted_by_kind(layers)
     image = to_lazy(data, meta)
@@ -47,7 +47,7 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
                 f"The layer {cells_meta['name']!r} is no map of the image {meta['name']!r}; save "
                 "it on its own."
             )
-        if not is_confidence(cells_meta):
+        if not is_map(cells_meta):
             maps["experts"] = map_of_labels(cells, cells_meta, image, maps["experts"])
     # The save dialog asks before it replaces a file, but it cannot ask about a folder.
     written = write_image(path, image, **maps, overwrite=not Path(path).is_dir())
@@ -56,7 +56,7 @@ def write_layers(path: str, layers: Sequence[LayerTuple]) -> list[str]:
 
 def sorted_by_kind(layers: Sequence[LayerTuple]) -> list[tuple[Any, dict[str, Any]]]:
     """Put the image before its maps, whatever their order in the layer list."""
-    from napari_demoe._maps import is_confidence
+    from napari_demoe._maps import is_map
 
-    ordered = sorted(layers, key=lambda layer: (layer[2], is_confidence(layer[1])))
+    ordered = sorted(layers, key=lambda layer: (layer[2], is_map(layer[1])))
     return [(data, meta) for data, meta, _ in ordered]

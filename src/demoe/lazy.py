@@ -18,7 +18,9 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
+from demoe.engine.kernels import OVERLAP, WINDOW, Blur, window_at, window_counts
 from demoe.engine.provenance import provenance
+from demoe.engine.reader import PlaneReader
 from demoe.engine.resolve import resolve
 from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError
@@ -31,6 +33,12 @@ from demoe.plan.tiling import Plane, TilePlan
 from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
 from demoe.routing.painted import PaintedMap, paint
+
+KERNEL_PITCH = WINDOW - OVERLAP
+"""Pixels from one kernel to the next."""
+
+KERNEL_BLOCK = 4
+"""Kernels a side of a block."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,9 @@ class Deblurred:
     confidence : dask.array.Array
         float32, axes of the expert map: by how much the strongest expert leads, 0 to 1; 1 where a
         person chose, 0 on flat background, where there is nothing to decide.
+    kernels : dask.array.Array or None
+        float32 point spread functions, each summing to 1: plane axes, then (rows, cols, K, K), one
+        every `KERNEL_PITCH` pixels; a point where no blur was found. None where nobody looks.
     pitch : (int, int)
         Rows and columns of pixels a cell covers.
     provenance : dict
@@ -68,6 +79,7 @@ class Deblurred:
     expert_map: da.Array
     gates: da.Array
     confidence: da.Array
+    kernels: da.Array | None
     pitch: tuple[int, int]
     provenance: dict[str, Any]
     recipe: Recipe
@@ -84,6 +96,61 @@ class Deblurred:
         """What a person chose, 0 for nothing, with the expert map's axes; None without a map."""
         painted = self.work.painted
         return None if painted is None else np.broadcast_to(painted.cells, self.expert_map.shape)
+
+    def blurs(self, plane: tuple[int, ...] = ()) -> list[Blur]:
+        """Return what was found of the blur in each window of a plane, row by row.
+
+        Parameters
+        ----------
+        plane : tuple of int
+            Indices along the source's plane axes.
+        """
+        if self.work.kernels_from == "psf":
+            return []  # nothing was looked for
+        index = dict(zip(plane_axes(self.source.axes), plane, strict=True))
+        return self.work.blurs(_plane(index))
+
+    def kernel_picture(self) -> LazyImage | None:
+        """Return the kernels side by side, as a picture that covers the source.
+
+        Each is scaled to a largest value of 1, so that all can be seen.
+        """
+        if self.kernels is None:
+            return None
+        rows, cols, side, _ = self.kernels.shape[-4:]
+        tops = self.kernels.max(axis=(-2, -1), keepdims=True)
+        turned = (self.kernels / tops).swapaxes(-3, -2)
+        picture = turned.reshape(*self.kernels.shape[:-4], rows * side, cols * side)
+        found = self.source.of_cells(picture, (1, 1))
+        steps = {a: self.source.scale.get(a, 1.0) * KERNEL_PITCH / side for a in "YX"}
+        return found.with_data(found.data, scale={**found.scale, **steps})
+
+    @property
+    def consistency(self) -> da.Array | None:
+        """float32, axes of the expert map: what the result, blurred again, leaves unexplained.
+
+        The root mean square over a cell in units of the noise: about 1 where the data support what
+        is seen. It needs the pixels of the result and computes them. None without `kernels`.
+        """
+        return self.consistency_of(self.image)
+
+    def consistency_of(self, image: da.Array) -> da.Array | None:
+        """Return `consistency` of an image that is computed already, of this result's shape."""
+        work = self.work
+        if work.consistency is None:
+            return None
+        planes = self.expert_map.chunks[:-2]
+        name = f"consistency-{tokenize(self.expert_map.name, image.name)}"
+        found: da.Array = da.map_blocks(
+            _consistency_block,
+            work=work,
+            result=_Held(self.source.with_data(image)),
+            chunks=(*planes, *_cell_chunks(work)),
+            dtype=np.float32,
+            meta=np.empty((0,) * self.expert_map.ndim, np.float32),
+            name=name,
+        )
+        return found
 
     def as_image(self) -> LazyImage:
         """Return the restored pixels with the source's axes, scale, units and names."""
@@ -206,6 +273,7 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
         expert_map=_blocks(_experts_block, work, f"experts-{token}", cells, np.dtype(np.uint8)),
         gates=_blocks(_gates_block, work, f"gates-{token}", weights, real),
         confidence=_blocks(_confidence_block, work, f"confidence-{token}", cells, real),
+        kernels=_kernels(work, planes, f"kernels-{token}"),
         pitch=(recipe.pitch, recipe.pitch),
         provenance=provenance(work, loaded),
         recipe=recipe,
@@ -214,10 +282,21 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
     )
 
 
+def _kernels(work: PlaneWork, planes: tuple[tuple[int, ...], ...], name: str) -> da.Array | None:
+    if work.kernels is None:
+        return None
+    first = work.kernels.side
+    cells = (_chunks(count, KERNEL_BLOCK) for count in window_counts(work.plan))
+    chunks = (*planes, *cells, (first,), (first,))
+    return _blocks(_kernels_block, work, name, chunks, np.dtype(np.float32))
+
+
 def _stale(work: PlaneWork, painted: PaintedMap | None) -> NDArray[np.bool_]:
     """Say which tiles another map of a person changes."""
     planes, pitch = work.image.plane_lengths, work.recipe.pitch
-    return stale_tiles(work.painted, painted, planes, work.plan, pitch)
+    # What is painted has a say in the kernels of all windows that it touches.
+    reach = WINDOW if work.kernels_from == "photo" else 0
+    return stale_tiles(work.painted, painted, planes, work.plan, pitch, reach)
 
 
 def _paint(
@@ -288,6 +367,44 @@ def _confidence_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     return _cells_block(work.maps.confidence, work, along, row, col)
 
 
+def _kernels_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    *along, row, col, _, _ = block_id
+    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    assert work.kernels is not None
+    rows, cols = (
+        range(at * KERNEL_BLOCK, min((at + 1) * KERNEL_BLOCK, count))
+        for at, count in zip((row, col), window_counts(work.plan), strict=True)
+    )
+    found = np.stack(
+        [
+            np.stack([work.kernels.values(plane, window_at(work.plan, r, c)) for c in cols])
+            for r in rows
+        ]
+    )
+    return found.reshape((1,) * len(along) + found.shape)
+
+
+class _Held:
+    """An image that dask does not see, and so does not compute as a whole."""
+
+    def __init__(self, image: LazyImage) -> None:
+        self.image = image
+
+
+def _consistency_block(work: PlaneWork, result: _Held, block_id: tuple[int, ...]) -> Any:
+    *along, row, col = block_id
+    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    reader = PlaneReader(result.image, work.recipe.intensity, work.memory)
+    rows, cols = work.router.block_ranges(row, col)
+    assert work.consistency is not None
+    block = work.consistency.cells(plane, rows, cols, lambda box: reader.pixels(plane, box))
+    return block.reshape((1,) * len(along) + block.shape)
+
+
+def _chunks(count: int, side: int) -> tuple[int, ...]:
+    return tuple(min(side, count - start) for start in range(0, count, side))
+
+
 def _cells_block(
     function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
 ) -> Any:
@@ -301,8 +418,5 @@ def _plane(index: Mapping[str, int]) -> Plane:
 
 
 def _cell_chunks(work: PlaneWork) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    side = work.router.block_cells
-    rows, cols = (
-        tuple(min(side, n - start) for start in range(0, n, side)) for n in work.router.cells
-    )
+    rows, cols = (_chunks(n, work.router.block_cells) for n in work.router.cells)
     return rows, cols

@@ -70,10 +70,11 @@ class Recipe:
         ``"auto"``: 8-bit images in half precision where the device is faster at it and 99 % of
         values change by less than half a level (measured on the weights), ``"full"``: float32.
 
-    psf : mapping or rows of numbers, optional
-        The blur, if it is known: ``{"radius": r}``, ``{"sigma": s}``, ``{"length": l, "angle": a}``
-        in pixels, or its values (`demoe.model.kernels.psf.make_psf`). It is undone by physics, and
-        no expert works.
+    psf : "auto", None, mapping or rows of numbers
+        ``"auto"``: weights that have learnt to judge kernels look for the blur's and undo it;
+        None: the network works alone. Or the blur, if it is known: ``{"radius": r}``,
+        ``{"sigma": s}``, ``{"length": l, "angle": a}`` in pixels, or its values
+        (`demoe.model.kernels.psf.make_psf`); it is undone by physics, and no expert works.
 
     Raises
     ------
@@ -97,7 +98,7 @@ class Recipe:
     skip_flat: bool = False
     photometry: str = "model"
     precision: str = "auto"
-    psf: Any = None
+    psf: Any = "auto"
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
@@ -168,7 +169,7 @@ class Recipe:
     def _freeze_psf(self) -> None:
         """Keep a PSF as plain numbers; whether they make one is checked with the image."""
         given = self.psf
-        if given is None:
+        if given is None or (isinstance(given, str) and given == "auto"):
             return
         if isinstance(given, Mapping):
             frozen: Any = {str(name): value for name, value in given.items()}
@@ -178,9 +179,14 @@ class Recipe:
                 frozen = tuple(tuple(row) for row in values)
             except TypeError:
                 raise RecipeError(
-                    "psf must be rows of numbers, or a radius, a sigma, or a length and an angle."
+                    "psf must be auto, rows of numbers, or a radius, sigma, or length and angle."
                 ) from None
         object.__setattr__(self, "psf", frozen)
+
+    @property
+    def knows_psf(self) -> bool:
+        """Whether the blur is given."""
+        return self.psf is not None and not isinstance(self.psf, str)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields; an unknown field is a RecipeError."""

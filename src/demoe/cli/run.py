@@ -92,8 +92,10 @@ def main(arguments: argparse.Namespace) -> int:
             reports.append(asdict(report) | {"output": str(report.output)})
             if not arguments.json:
                 used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
-                if recipe.psf is not None:
+                if recipe.knows_psf:
                     used = "undone by its PSF"
+                if report.consistency is not None:
+                    used += f"; blurred again, {report.consistency:.1f} x the noise from the data"
                 if report.failed:
                     used += f"; {report.failed} implausible cells kept their source"
                 print(

@@ -9,7 +9,7 @@ from demoe.engine.flat import flat_cells, flat_read
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, touched
-from demoe.routing.gates import Gates, confidence, expert_map, override
+from demoe.routing.gates import Gates, cells_around, confidence, expert_map, override, spread
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter
 
@@ -90,6 +90,35 @@ class CellMaps:
     def is_painted(self, plane: Plane) -> bool:
         """Say whether a person painted anything on a plane."""
         return self._labels(plane, range(1), range(1)) is not None
+
+    def asked_for(self, plane: Plane, box: Box) -> int:
+        """Return the choice, from 1 on, that a person painted on most of a rectangle, or 0."""
+        rows, cols = touched(box, self._recipe.pitch)
+        labels = self._labels(plane, rows, cols)
+        if labels is None:
+            return 0
+        counts = np.bincount(labels.ravel())
+        most = int(counts.argmax())
+        return most if 2 * counts[most] > labels.size else 0
+
+    def painted_share(self, plane: Plane, box: Box) -> Gates | None:
+        """Return how much a person decided at each pixel of a rectangle (rows, cols): 0 to 1.
+
+        Between cells it goes over as gates do. None where nothing is painted around.
+        """
+        pitch = self._recipe.pitch
+        cells = self._plan.cells(pitch)
+        rows = cells_around(box.top, box.bottom, pitch, cells[0])
+        cols = cells_around(box.left, box.right, pitch, cells[1])
+        labels = self._labels(plane, rows, cols)
+        if labels is None or not labels.any():
+            return None
+        at = [
+            (np.arange(start, stop) + 0.5) / pitch - cells.start
+            for start, stop, cells in ((box.top, box.bottom, rows), (box.left, box.right, cols))
+        ]
+        share: Gates = spread((labels > 0).astype(np.float32)[None], at[0], at[1])[0]
+        return share
 
     def flat(self, plane: Plane, rows: range, cols: range) -> NDArray[np.bool_]:
         """Say which cells are flat background, unless a person painted them."""

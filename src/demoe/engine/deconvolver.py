@@ -1,4 +1,4 @@
-"""Planes whose blur is known: windows at fixed places, each undone by itself, blended.
+"""Planes whose blur is known or was found: windows at fixed places, each undone by itself, blended.
 
 Windows depend on the plane alone, so that tiles of any size give the same, to the last bit that
 blending leaves.
@@ -6,32 +6,23 @@ blending leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
+from demoe.engine.kernels import OVERLAP, WINDOW, Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.routing.gates import Gates
-
-if TYPE_CHECKING:
-    from demoe.model.kernels.deconvolution import Deconvolver, Setting
-
-WINDOW, OVERLAP = 256, 32
-"""Side in pixels of a window, and how much of it its neighbour covers, too."""
-
-
-SAMPLES, SAMPLE = 2, 384
-"""Places along each axis on which it is chosen how a plane is deconvolved; their side in pixels."""
+from demoe.routing.router import Pixels
 
 
 class PlaneDeconvolver:
-    """Computes tiles of an image whose PSF is known; stands in for `Restorer`.
+    """Computes tiles of an image by undoing its blur; stands in for `Restorer`.
 
     Parameters
     ----------
@@ -39,63 +30,100 @@ class PlaneDeconvolver:
         Its pixels.
     plan : TilePlan
         How planes are cut.
-    psf : ndarray
-        See `demoe.model.kernels.psf.make_psf`.
+    kernels : Kernels
+        Say how each window is undone.
     memory : Memory
-        Keeps how each plane is deconvolved.
+        Keeps a few windows that neighbouring tiles share.
     """
 
     def __init__(
-        self,
-        reader: PlaneReader,
-        plan: TilePlan,
-        psf: NDArray[np.float64],
-        memory: Memory,
+        self, reader: PlaneReader, plan: TilePlan, kernels: Kernels, memory: Memory
     ) -> None:
         self._reader, self._plan = reader, plan
-        self._psf, self._memory = psf, memory
+        self._kernels, self._memory = kernels, memory
 
     def tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
         """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
-        core = self._plan.tile_at(row, col).core
+        return self.core(plane, self._plan.tile_at(row, col).core)
+
+    def core(self, plane: Plane, core: Box) -> NDArray[Any]:
+        """Return a restored rectangle: (rows, cols, S), dtype of the image."""
         kept = self._reader.values(plane, core)
         samples = min(kept.shape[2], 3)  # an alpha channel passes by
-        total = np.zeros((*core.shape, samples), np.float32)
-        weights = np.zeros((*core.shape, 1), np.float32)
-        setting = self._setting(plane)
-        for window, weight in self._windows(core):
-            size = (self._plan.height, self._plan.width)
-            read = window.grown(self._deconvolver.margin, *size)
-            restored = self._deconvolver.restore(self._reader.pixels(plane, read), setting)
-            shared = window.common(core)
-            part = weight[shared.within(window)][..., None]
-            total[shared.within(core)] += part * restored[shared.within(read)]
-            weights[shared.within(core)] += part
-        done = self._reader.scale.restore(total / weights, self._reader.image.dtype)
+        restored = self.undone(plane, core)[0]
+        done = self._reader.scale.restore(restored, self._reader.image.dtype)
         return np.concatenate([done, kept[..., samples:]], axis=2)
 
-    @cached_property
-    def _deconvolver(self) -> Deconvolver:
-        from demoe.model.kernels.deconvolution import Deconvolver
+    def undone(self, plane: Plane, box: Box) -> tuple[Pixels, Pixels, Pixels]:
+        """Return a rectangle without its blur.
 
-        image = self._reader.image
-        return Deconvolver(self._psf, photo=image.is_rgb and image.dtype == np.uint8)
+        Returns
+        -------
+        restored, again : ndarray of float32
+            (rows, cols, S), and that blurred again. Where no kernel was found, the source.
+        gain : ndarray of float32
+            (rows, cols, 1): what it is expected to gain, in dB.
+        """
+        samples = 3 if self._reader.image.is_rgb else 1
+        totals = [np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1)]
+        weights = np.zeros((*box.shape, 1), np.float32)
+        for window, weight in self._windows(box):
+            shared = window.common(box)
+            part = weight[shared.within(window)][..., None]
+            solved = self._solved(plane, window)
+            for total, values in zip(totals, solved, strict=True):
+                total[shared.within(box)] += part * values[shared.within(window)]
+            weights[shared.within(box)] += part
+        restored, again, gain = (total / weights for total in totals)
+        return restored, again, gain
 
-    def _setting(self, plane: Plane) -> Setting:
-        """Return how a plane is deconvolved, chosen once on places that stand for it."""
+    def blurred(self, plane: Plane, box: Box, result: Callable[[Box], Pixels]) -> Pixels:
+        """Return a rectangle of some result blurred by the kernels that were found there.
 
-        def choose() -> Setting:
-            sides = (self._plan.height, self._plan.width)
-            tops, lefts = (_spread_starts(length) for length in sides)
-            boxes = [
-                Box(top, left, min(top + SAMPLE, sides[0]), min(left + SAMPLE, sides[1]))
-                for top in tops
-                for left in lefts
-            ]
-            return self._deconvolver.choose([self._reader.pixels(plane, box) for box in boxes])
+        Parameters
+        ----------
+        plane, box : Plane, Box
+            Where.
+        result : callable
+            Returns rectangles (rows, cols, S) of it.
+        """
+        total: Any = 0.0
+        weights = np.zeros((*box.shape, 1), np.float32)
+        for window, weight in self._windows(box):
+            shared = window.common(box)
+            part = weight[shared.within(window)][..., None]
+            solution = self._kernels.window(plane, window)
+            reach = solution.deconvolver.margin if solution else 0
+            read = shared.grown(reach, self._plan.height, self._plan.width)
+            sharp = result(read)
+            if solution is not None:
+                sharp = solution.deconvolver.blur(sharp, solution.setting.linear)
+            if not weights.any():
+                total = np.zeros((*box.shape, sharp.shape[2]), np.float32)
+            total[shared.within(box)] += part * sharp[shared.within(read)]
+            weights[shared.within(box)] += part
+        blurred: Pixels = total / weights
+        return blurred
 
-        found: Setting = self._memory.once("setting", plane, choose)
+    def _solved(self, plane: Plane, window: Box) -> tuple[Pixels, Pixels, Pixels]:
+        solution = self._kernels.window(plane, window)
+        found: tuple[Pixels, Pixels, Pixels] = self._memory.once(
+            "window", (plane, window, solution), lambda: self._solve(plane, window, solution)
+        )
         return found
+
+    def _solve(
+        self, plane: Plane, window: Box, solution: Solution | None
+    ) -> tuple[Pixels, Pixels, Pixels]:
+        gain = np.full((*window.shape, 1), solution.gain if solution else 0.0, np.float32)
+        if solution is None:
+            source = self._reader.pixels(plane, window)
+            return source, source, gain
+        read = window.grown(solution.deconvolver.margin, self._plan.height, self._plan.width)
+        pixels = self._reader.pixels(plane, read)
+        restored, again = solution.deconvolver.solve(pixels, solution.setting)
+        inner = window.within(read)
+        return restored[inner], again[inner], gain
 
     def _windows(self, core: Box) -> Iterator[tuple[Box, NDArray[np.float32]]]:
         """Give the windows that a core touches, always in one order, with their weights."""
@@ -126,13 +154,6 @@ def _along(start: int, stop: int, length: int) -> Iterator[tuple[int, int, NDArr
         if end < length:
             weight = np.minimum(weight, back)
         yield begin, end, weight.astype(np.float32)
-
-
-def _spread_starts(length: int) -> list[int]:
-    """Return where the samples begin that are spread over a length, all of it where it is short."""
-    room = max(0, length - SAMPLE)
-    count = min(SAMPLES, -(-length // SAMPLE))
-    return [(2 * i + 1) * room // (2 * count) for i in range(count)]
 
 
 class NoMaps:

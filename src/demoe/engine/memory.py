@@ -18,9 +18,10 @@ from demoe.plan.tiling import Plane
 _REMEMBERED = {
     "decision": 64,
     "statistics": 64,
-    "setting": 4096,
-    "block": 4096,
-}  # of at most 50 kB each
+    "kernel": 4096,
+    "block": 4096,  # of at most 50 kB each
+    "window": 16,  # of at most 3 MB each
+}
 
 
 class Memory:

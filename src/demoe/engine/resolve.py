@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from demoe.choices import Choice, names_of, number_of
+from demoe.engine.kernels import is_photo
 from demoe.engine.runner import TileRunner, make_runner
 from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError
 from demoe.image.lazy_image import LazyImage
 from demoe.model.devices import total_memory
+from demoe.model.kernels.fusion import REACH
 from demoe.model.kernels.psf import make_psf
 from demoe.model.loading import Model
 from demoe.plan.sizing import choose_tile
 from demoe.plan.tiling import TilePlan
 from demoe.recipe import DECIDED, Recipe
 from demoe.routing.painted import PaintedMap
+
+SMALLEST = 64
+"""Least side in pixels of a plane in which a kernel can be found."""
 
 SKIPPING_TILE = 2048
 """Side in pixels of an automatic tile of which only parts are computed."""
@@ -40,10 +45,11 @@ def resolve(
     RecipeError
         If the recipe does not fit the network.
     """
-    if recipe.psf is not None:
+    if recipe.knows_psf:
         _check_psf(source, recipe, painted)
     runner = make_runner(model, recipe, source.dtype)
-    plan = make_plan(source, recipe, runner)
+    kernels_from = _kernels_from(source, recipe, model)
+    plan = make_plan(source, recipe, runner, REACH if kernels_from == "photo" else 0)
     routing = resolve_routing(recipe, plan, model.choices)
     if not model.tenant.decides and routing in DECIDED:
         raise RecipeError(
@@ -51,7 +57,19 @@ def resolve(
             f"choices: {', '.join(names_of(model.choices))}."
         )
     piece = _automatic_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
-    return PlaneWork(source, recipe, plan, routing, model.choices, piece, painted)
+    return PlaneWork(source, recipe, plan, routing, model.choices, piece, kernels_from, painted)
+
+
+def _kernels_from(source: LazyImage, recipe: Recipe, model: Model) -> str:
+    """Say where the blur's kernel comes from; see `PlaneWork`."""
+    if recipe.knows_psf:
+        return "psf"
+    if recipe.psf is None or model.tools is None or min(source.plane_shape) < SMALLEST:
+        return ""
+    if is_photo(source):
+        return "photo"
+    # Of a measurement, an expert that a person asks for is not overruled.
+    return "measurement" if recipe.routing in DECIDED else ""
 
 
 def _check_psf(source: LazyImage, recipe: Recipe, painted: PaintedMap | None) -> None:
@@ -65,8 +83,11 @@ def _check_psf(source: LazyImage, recipe: Recipe, painted: PaintedMap | None) ->
         raise RecipeError("Where the PSF is known, no expert works: give a PSF or an expert map.")
 
 
-def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan:
-    """Cut planes by the recipe; what it leaves open follows from network, dtype and device."""
+def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner, reach: int = 0) -> TilePlan:
+    """Cut planes by the recipe; what it leaves open follows from network, dtype and device.
+
+    ``reach`` is what is done to the network's picture looks so far around a place.
+    """
     height, width = source.plane_shape
     grid = runner.model.multiple
     for name in ("tile", "halo", "pitch", "window"):
@@ -89,9 +110,9 @@ def make_plan(source: LazyImage, recipe: Recipe, runner: TileRunner) -> TilePlan
     if not isinstance(recipe.halo, str):
         halo = recipe.halo
     elif recipe.pooling == "tile" or alone:
-        halo = runner.halo
+        halo = runner.halo + reach
     else:
-        halo = runner.halo_for(source.dtype)
+        halo = runner.halo_for(source.dtype) + reach
     tile = side(0 if alone else halo)
     if recipe.skip_flat and recipe.tile == "auto":  # cut as little as possible of what is restored
         tile = max(tile, SKIPPING_TILE // step * step)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from demoe.engine.cells import CellMaps
 from demoe.engine.flat import active_parts
+from demoe.engine.fuser import Fuser
 from demoe.engine.guard import implausible_cells
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
@@ -43,6 +44,8 @@ class Restorer:
         Largest side in pixels of what is computed at once where a tile is passed by in parts.
     memory : Memory
         What was found out so far.
+    fuser : Fuser, optional
+        Makes one picture of the network's and of what undoing the blur makes.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class Restorer:
         runner: Callable[[], TileRunner],
         piece: int,
         memory: Memory,
+        fuser: Fuser | None = None,
     ) -> None:
         self._reader, self._router, self._maps, self._runner = reader, router, maps, runner
-        self._piece, self._memory = piece, memory
+        self._piece, self._memory, self._fuser = piece, memory, fuser
         self._recipe, self._plan = router.recipe, router.plan
 
     def tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
@@ -82,6 +86,8 @@ class Restorer:
 
     def _restore(self, plane: Plane, core: Box, read: Box, *, recurring: bool) -> NDArray[Any]:
         """Restore a rectangle, half by half where the device has too little memory."""
+        if self._fuser is not None and not self._fuser.asks_network(plane, core):
+            return self._fuser.alone(plane, core)
         memory, area = self._memory, math.prod(read.shape)
         halves = _halves(core, self._plan.grid)
         if area < memory.too_large or not halves:
@@ -112,7 +118,10 @@ class Restorer:
         restored = runner.restore(pixels, weights, statistics, recurring=recurring)
         inner = core.within(read)
         kept = values[inner]
-        done = self._reader.scale.restore(restored[inner], self._reader.image.dtype)
+        final = restored[inner]
+        if self._fuser is not None:
+            final = self._fuser.fuse(plane, core, read, pixels, restored)
+        done = self._reader.scale.restore(final, self._reader.image.dtype)
         for cell, part in self._implausible(plane, core, read, pixels, restored):
             self._maps.note_failed(plane, cell)
             done[part] = kept[part][..., :samples]

@@ -15,15 +15,29 @@ from numpy.typing import NDArray
 
 from demoe.choices import Choice, names_of
 from demoe.engine.cells import CellMaps
+from demoe.engine.consistency import Consistency
 from demoe.engine.deconvolver import NoMaps, PlaneDeconvolver
+from demoe.engine.fuser import Fuser
+from demoe.engine.kernels import (
+    Blur,
+    Families,
+    Kernels,
+    KnownKernels,
+    MeasurementKernels,
+    PhotoKernels,
+    window_at,
+    window_counts,
+)
 from demoe.engine.memory import Memory, memory_of
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer
 from demoe.engine.runner import TileRunner, make_runner
 from demoe.image.lazy_image import LazyImage
+from demoe.model.kernels.families import FAMILIES
 from demoe.model.kernels.psf import make_psf
+from demoe.model.kernels.tools import KernelTools
 from demoe.model.loading import load_model
-from demoe.plan.tiling import Plane, TilePlan
+from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.recipe import Recipe
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter
@@ -49,6 +63,9 @@ class PlaneWork:
         Those of the network.
     piece : int
         Largest side of what is computed at once.
+    kernels_from : str
+        Where the blur's kernel comes from: "psf" (it is given), "photo" or "measurement" (it is
+        looked for in such an image), or "" (the network works alone).
     painted : PaintedMap or None
         A person's choices, which win.
     """
@@ -61,10 +78,12 @@ class PlaneWork:
         routing: str,
         choices: tuple[Choice, ...],
         piece: int,
+        kernels_from: str = "",
         painted: PaintedMap | None = None,
     ) -> None:
         self.image, self.recipe, self.plan, self.routing = image, recipe, plan, routing
-        self.choices, self.piece, self.painted = choices, piece, painted
+        self.choices, self.piece = choices, piece
+        self.kernels_from, self.painted = kernels_from, painted
         self._identity = uuid.uuid4().hex  # what its copies in other processes have in common
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +123,7 @@ class PlaneWork:
     @cached_property
     def maps(self) -> CellMaps | NoMaps:
         """What becomes of each cell."""
-        if self.recipe.psf is not None:
+        if self.kernels_from == "psf":
             return NoMaps(self.choices)
         decides = self.routing not in names_of(self.choices)
         return CellMaps(self.reader, self.router, self.painted, decides, self.memory)
@@ -112,11 +131,79 @@ class PlaneWork:
     @cached_property
     def restorer(self) -> Restorer | PlaneDeconvolver:
         """What computes tiles."""
-        if self.recipe.psf is not None:
-            psf = make_psf(self.recipe.psf)
-            return PlaneDeconvolver(self.reader, self.plan, psf, self.memory)
+        if self.kernels_from == "psf":
+            assert self.deconvolver is not None
+            return self.deconvolver
         assert isinstance(self.maps, CellMaps)
-        return Restorer(self.reader, self.router, self.maps, self.runner, self.piece, self.memory)
+        return Restorer(
+            self.reader,
+            self.router,
+            self.maps,
+            self.runner,
+            self.piece,
+            self.memory,
+            self.fuser,
+        )
+
+    @cached_property
+    def kernels(self) -> Kernels | None:
+        """What says how the blur of each window is undone; None where nobody looks for it."""
+        if self.kernels_from == "psf":
+            psf = make_psf(self.recipe.psf)
+            return KnownKernels(self.reader, self.plan, psf, self.memory)
+        if self.kernels_from == "photo":
+            judge = self._tools.judge
+            return PhotoKernels(self.reader, self.plan, judge, self._allowed, self.memory)
+        if self.kernels_from == "measurement":
+            return MeasurementKernels(self.reader, self.plan, self.memory)
+        return None
+
+    def _allowed(self, plane: Plane, window: Box) -> Families | None:
+        """Return the families of kernels that a person allows in a window, by what was painted."""
+        assert isinstance(self.maps, CellMaps)
+        names = names_of(self.choices)
+        asked = self.maps.asked_for(plane, window)
+        name = names[asked - 1] if asked else self.routing
+        return FAMILIES.get(name)
+
+    @cached_property
+    def deconvolver(self) -> PlaneDeconvolver | None:
+        """What undoes the blur."""
+        if self.kernels is None:
+            return None
+        return PlaneDeconvolver(self.reader, self.plan, self.kernels, self.memory)
+
+    @cached_property
+    def fuser(self) -> Fuser | None:
+        """What makes one picture of the network's and the deconvolution's."""
+        if self.deconvolver is None:
+            return None
+        assert isinstance(self.maps, CellMaps)
+        fusion = self._tools.fusion if self.kernels_from == "photo" else None
+        return Fuser(self.reader, self.plan, self.deconvolver, self.maps, fusion, self.memory)
+
+    @cached_property
+    def consistency(self) -> Consistency | None:
+        """What compares results with the source."""
+        if self.deconvolver is None:
+            return None
+        pitch = self.recipe.pitch
+        return Consistency(self.reader, self.plan, self.deconvolver, pitch, self.memory)
+
+    def blurs(self, plane: Plane) -> list[Blur]:
+        """Return what was found of the blur in each window of a plane, row by row."""
+        if self.kernels is None:
+            return []
+        rows, cols = window_counts(self.plan)
+        windows = [window_at(self.plan, row, col) for row in range(rows) for col in range(cols)]
+        found = ((window, self.kernels.window(plane, window)) for window in windows)
+        return [Blur(window, solution.kernel if solution else None) for window, solution in found]
+
+    @property
+    def _tools(self) -> KernelTools:
+        tools = load_model(self.recipe.model, self.recipe.device).tools
+        assert tools is not None  # or `resolve` would not have asked for kernels
+        return tools
 
     def runner(self) -> TileRunner:
         """Return the engine on this process's device."""
@@ -138,7 +225,14 @@ class PlaneWork:
             The tiles that change: plane axes of the image, then rows and columns of tiles.
         """
         other = PlaneWork(
-            self.image, self.recipe, self.plan, self.routing, self.choices, self.piece, painted
+            self.image,
+            self.recipe,
+            self.plan,
+            self.routing,
+            self.choices,
+            self.piece,
+            self.kernels_from,
+            painted,
         )
         other.memory.take_from(self.memory)
         with self.memory.lock:

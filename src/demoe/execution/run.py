@@ -64,6 +64,8 @@ class Report:
         Part of the routing cells that no expert worked on.
     failed : int
         Routing cells that kept their source, because what the network gave was not plausible.
+    consistency : float or None
+        Median of `Deblurred.consistency`; None where no kernel was looked for.
     provenance : dict
         As in `Deblurred`.
     """
@@ -76,6 +78,7 @@ class Report:
     shares: dict[str, float]
     skipped: float
     failed: int
+    consistency: float | None
     provenance: dict[str, Any] = field(repr=False)
 
 
@@ -156,7 +159,7 @@ def run(
                 _take_over(correction, store, watch)
             before = len(store.done)
             _compute_tiles(result, store, workers, client, watch)
-            experts = _finish(result, store, target, overwrite, watch, client)
+            experts, consistency = _finish(result, store, target, overwrite, watch, client)
             failed = len(store.failed)
         except BaseException:
             if not store.done:
@@ -177,6 +180,7 @@ def run(
         },
         skipped=float(counts[0] / counts.sum()),
         failed=failed,
+        consistency=None if consistency is None else float(np.median(consistency)),
         provenance=result.provenance,
     )
 
@@ -321,8 +325,8 @@ def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
 
 def _finish(
     result: Deblurred, store: TileStore, target: Path, overwrite: bool, watch: _Watch, client: Any
-) -> NDArray[np.uint8]:
-    """Write the output from the stored tiles, and return the expert map."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
+    """Write the output from the stored tiles, and return the expert map and the consistency."""
     total = math.prod(result.image.numblocks)
 
     def tell(done: int, blocks: int, _: str) -> None:
@@ -340,13 +344,16 @@ def _finish(
     if store.failed:
         expert_map = expert_map.copy()
         expert_map[tuple(np.transpose(list(store.failed)))] = 0
-    experts, sure, painted = (
+    lazy = result.consistency_of(store.as_dask())
+    # The tiles lie here, and so is the source read here, cluster or not.
+    consistency = None if lazy is None else np.asarray(lazy.compute(scheduler="threads"))
+    experts, sure, painted, consistent = (
         None
         if cells is None
         else result.source.of_cells(
             da.from_array(cells, chunks=result.expert_map.chunks), result.pitch
         )
-        for cells in (expert_map, confidence, result.painted)
+        for cells in (expert_map, confidence, result.painted, consistency)
     )
     # On this machine, even where a cluster is dask's default: the tiles lie here.
     with dask_config.set(scheduler="threads"):
@@ -357,12 +364,14 @@ def _finish(
             gates=gates,
             confidence=sure,
             painted=painted,
+            consistency=consistent,
+            kernels=result.kernel_picture(),
             choices=result.choices,
             provenance=result.provenance,
             overwrite=overwrite,
             progress=tell,
         )
-    return expert_map
+    return expert_map, consistency
 
 
 @contextmanager

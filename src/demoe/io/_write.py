@@ -35,6 +35,8 @@ def write_image(
     gates: LazyImage | da.Array | None = None,
     confidence: LazyImage | None = None,
     painted: LazyImage | None = None,
+    consistency: LazyImage | None = None,
+    kernels: LazyImage | None = None,
     provenance: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -62,6 +64,12 @@ def write_image(
     painted : LazyImage, optional
         A person's choices, one value a routing cell. In zarr they become demoe/painted, else the
         sibling NAME.painted.tif.
+    consistency : LazyImage, optional
+        How well the data support the result, one value a routing cell. In zarr it becomes
+        demoe/consistency, else the sibling NAME.consistency.tif.
+    kernels : LazyImage, optional
+        The kernels that were found, side by side as a picture. In zarr they become demoe/kernels,
+        else the sibling NAME.kernels.tif.
     provenance : dict, optional
         What JSON can hold; the attribute "demoe" in zarr, else the sibling NAME.demoe.json.
     overwrite : bool, default False
@@ -87,7 +95,13 @@ def write_image(
     kind = suffix_of(target)
     # One text for the check and the file, so that nothing unserialisable is met half-way.
     record = None if provenance is None else json.dumps(provenance, indent=2)
-    parts = {"experts": experts, "confidence": confidence, "painted": painted, "record": record}
+    cells = {
+        "confidence": confidence,
+        "painted": painted,
+        "consistency": consistency,
+        "kernels": kernels,
+    }
+    parts = {"experts": experts, **cells, "record": record}
     beside = {
         place: content
         for name, place in places_beside(target).items()
@@ -105,8 +119,7 @@ def write_image(
                 experts=experts,
                 choices=choices,
                 gates=gates.data if isinstance(gates, LazyImage) else gates,
-                confidence=confidence,
-                painted=painted,
+                cells={name: one for name, one in cells.items() if one is not None},
                 provenance=provenance,
                 progress=progress,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, product
 from pathlib import Path
@@ -43,8 +43,7 @@ def write_zarr(
     experts: LazyImage | None,
     choices: Sequence[Choice] = (),
     gates: da.Array | None,
-    confidence: LazyImage | None,
-    painted: LazyImage | None,
+    cells: Mapping[str, LazyImage],
     provenance: dict[str, Any] | None,
     progress: Progress | None,
 ) -> None:
@@ -63,10 +62,8 @@ def write_zarr(
         What the values 1, 2 ... of the expert map mean; colours and names of the label image.
     gates : dask array, optional
         Expert weights, stored as they are in demoe/gates.
-    confidence : LazyImage, optional
-        How sure the choice of experts is, stored in demoe/confidence with the axes of the map.
-    painted : LazyImage, optional
-        A person's choices, stored in demoe/painted with the axes of the map.
+    cells : mapping of str to LazyImage
+        Other maps, each stored in demoe/NAME with its axes.
     provenance : dict, optional
         What JSON can hold; stored in the attribute "demoe".
     progress : callable, optional
@@ -78,9 +75,8 @@ def write_zarr(
             _write_experts(root, image, experts, choices)
         if gates is not None:
             _write_cells(root, "gates", gates, None)
-        for name, cells in (("confidence", confidence), ("painted", painted)):
-            if cells is not None:
-                _write_cells(root, name, cells.data, cells.axes)
+        for name, one in cells.items():
+            _write_cells(root, name, one.data, one.axes)
 
 
 @contextmanager

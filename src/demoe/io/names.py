@@ -16,6 +16,8 @@ _BESIDE = {
     "experts": ("labels/expert_map", "experts.tif"),
     "confidence": ("demoe/confidence", "confidence.tif"),
     "painted": ("demoe/painted", "painted.tif"),
+    "consistency": ("demoe/consistency", "consistency.tif"),
+    "kernels": ("demoe/kernels", "kernels.tif"),
     "record": ("zarr.json", "demoe.json"),
 }
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
@@ -52,7 +54,7 @@ def places_beside(path: Path) -> dict[str, Path]:
     Returns
     -------
     dict of str to Path
-        Places of "experts", "confidence", "painted" and "record".
+        Places of "experts", "confidence", "painted", "consistency", "kernels" and "record".
     """
     if path.is_dir() or suffix_of(path) in ZARR:
         return {kind: path / inside for kind, (inside, _) in _BESIDE.items()}

@@ -8,6 +8,9 @@ from typing import Any
 from demoe.errors import RecipeError
 from demoe.io import open_image
 
+WORDS = {"auto": "auto", "none": None}
+"""What is no PSF: look for it, or leave it to the network."""
+
 
 def read_psf(text: str) -> Any:
     """Return what `Recipe.psf` takes.
@@ -15,7 +18,8 @@ def read_psf(text: str) -> Any:
     Parameters
     ----------
     text : str
-        Such as ``radius=3``, ``sigma=2.1`` or ``length=11, angle=25``, or the path of an image.
+        ``auto``, ``none``, such as ``radius=3``, ``sigma=2.1`` or ``length=11, angle=25``, or the
+        path of an image.
 
     Raises
     ------
@@ -24,6 +28,8 @@ def read_psf(text: str) -> Any:
     ImageError
         If the file cannot be read.
     """
+    if text.strip().lower() in WORDS:
+        return WORDS[text.strip().lower()]
     if "=" in text and not Path(text).exists():
         try:
             pairs = [part.split("=") for part in text.split(",")]

@@ -20,6 +20,10 @@ ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in (DEMOE,)}
 """By name; files are asked for in this order."""
 
 
+TOOLS = "kernels."
+"""Begins the names of tensors that are no network's: see `demoe.model.kernels.tools`."""
+
+
 def architecture_of(shapes: Shapes, name: str) -> Architecture:
     """Return the architecture that tensors of these shapes belong to.
 
@@ -48,6 +52,7 @@ def build(
     WeightsError
         If the architecture is not known, or the tensors do not make a network of it.
     """
+    tensors = {key: value for key, value in tensors.items() if not key.startswith(TOOLS)}
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     architecture = architecture_of(shapes, name)
     return architecture, architecture.room.build(tensors, metadata, name)

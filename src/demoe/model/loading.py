@@ -18,6 +18,7 @@ from demoe.model.backends.allocator import share_one_heap
 from demoe.model.calibration.measuring import Calibration, calibration_of
 from demoe.model.checkpoint import read_state_dict
 from demoe.model.devices import choose_device
+from demoe.model.kernels.tools import KernelTools, tools_of
 from demoe.model.protocol import Architecture, Tenant
 from demoe.model.zoo import sha256_of, weights_path
 
@@ -42,6 +43,8 @@ class Model:
         Where it runs.
     metadata : mapping of str to str
         What the weights file says of itself, such as its ``card``; may be empty.
+    tools : KernelTools or None
+        What the file has learnt of kernels.
     """
 
     tenant: Tenant
@@ -51,6 +54,7 @@ class Model:
     sha256: str
     device: torch.device
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tools: KernelTools | None = None
     _calibration: Callable[[], Calibration] = field(kw_only=True, repr=False)
 
     @property
@@ -140,5 +144,13 @@ def _load(name: str, path: Path, _mtime: int, _size: int, device: str) -> Model:
 
     tenant = architecture.room.settle(network, place, lambda: calibration().bfloat16)
     return Model(
-        tenant, architecture, name, path, sha256, place, metadata, _calibration=calibration
+        tenant,
+        architecture,
+        name,
+        path,
+        sha256,
+        place,
+        metadata,
+        tools_of(tensors, str(path)),
+        _calibration=calibration,
     )

@@ -33,6 +33,7 @@ def stale_tiles(
     planes: tuple[int, ...],
     plan: TilePlan,
     pitch: int,
+    reach: int = 0,
 ) -> NDArray[np.bool_]:
     """Say which tiles two maps of a person make different.
 
@@ -46,6 +47,8 @@ def stale_tiles(
         How each plane is cut.
     pitch : int
         Pixels a side of a routing cell.
+    reach : int
+        Pixels around a read in which paint changes a tile, too.
 
     Returns
     -------
@@ -57,6 +60,8 @@ def stale_tiles(
     differ = np.zeros(cells, bool) | (old != new)
     down = [plan.tile_at(row, 0).read for row in range(plan.shape[0])]
     across = [plan.tile_at(0, col).read for col in range(plan.shape[1])]
+    size = (plan.height, plan.width)
+    down, across = ([read.grown(reach, *size) for read in reads] for reads in (down, across))
     rows = [cells_around(read.top, read.bottom, pitch, cells[0]) for read in down]
     cols = [cells_around(read.left, read.right, pitch, cells[1]) for read in across]
     # How many cells differ before each corner; so a difference of sums counts those of a tile.

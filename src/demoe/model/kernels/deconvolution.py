@@ -9,6 +9,7 @@ best.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from demoe.model.kernels.noise import noise_model, noise_of
 from demoe.model.kernels.psf import Psf, centroid
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04)
 """What is tried, from careful to bold."""
 
-EXPLAINED = {True: 0.85, False: 1.15}
+EXPLAINED = {True: 0.85, False: 1.0}
 """Times the noise: what is explained better than this is explained too well; of photos, and of
 measurements, which shall show nothing that the data do not ask for."""
 
@@ -31,11 +33,15 @@ LIGHT = 1.1
 """How much worse light may explain a photo than display values do, and still be believed: cameras
 blur light."""
 
+LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}
+"""What there is at least, of photos and of measurements."""
+
 PROGRESS = 0.97
 """By how much a bolder solution has to explain the picture better than the one before."""
 
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
-_LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}  # of photos, and of measurements
+_SIZES = 4  # of windows whose transfer functions are kept; most are of one size
+_TINY = 1e-8  # variance that no picture of 8 bits goes below
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
 
 Pixels = NDArray[np.float32]
@@ -77,55 +83,82 @@ class Deconvolver:
         self.photo = photo
         self.margin = int(max(psf.shape)) // 2 + _BORDER
         self._psf = psf
+        self._transfers: dict[tuple[int, ...], Tensor] = {}
 
     @torch.inference_mode()
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
         """Return a picture (H, W, S) without the blur; beyond its borders it is mirrored."""
-        return _pixels(self._solve(pixels, setting)[0])
+        return self.solve(pixels, setting)[0]
 
     @torch.inference_mode()
-    def choose(self, samples: Sequence[Pixels]) -> Setting:
+    def solve(self, pixels: Pixels, setting: Setting) -> tuple[Pixels, Pixels]:
+        """Return a picture (H, W, S) without the blur, and that blurred again."""
+        restored, again = self._solve(pixels, setting)
+        return _pixels(restored), _pixels(again)
+
+    @torch.inference_mode()
+    def blur(self, pixels: Pixels, linear: bool) -> Pixels:
+        """Return a picture (H, W, S) blurred, mirrored beyond its borders."""
+        x = _tensor(pixels)
+        x = _to_light(x) if linear else x
+        pad = min(self.margin, *(side - 1 for side in x.shape[1:]))
+        x = F.pad(x[None], (pad,) * 4, mode="reflect")[0]
+        size = x.shape[1:]
+        x = torch.fft.irfft2(self._transfer(size) * torch.fft.rfft2(x), size)
+        x = x[:, pad : size[0] - pad, pad : size[1] - pad]
+        return _pixels(_to_display(x) if linear else x)
+
+    @torch.inference_mode()
+    def choose(self, samples: Sequence[Pixels], linear: bool | None = None) -> Setting:
         """Choose the boldest setting that still explains samples of a plane better, but for noise.
 
         Parameters
         ----------
         samples : sequence of ndarray
             (H, W, S) in [0, 1].
+        linear : bool, optional
+            Whether light was blurred; by default what explains a photo better.
         """
         middle = STRENGTHS[len(STRENGTHS) // 2]
-        linear = self.photo and (
-            self._error(samples, Setting(True, middle))
-            < LIGHT * self._error(samples, Setting(False, middle))
-        )
-        noise = float(np.mean([_noise(_tensor(one)).mean() for one in samples]))
+        if linear is None:
+            linear = self.photo and (
+                self._error(samples, Setting(True, middle))
+                < LIGHT * self._error(samples, Setting(False, middle))
+            )
         best = Setting(linear, STRENGTHS[0])
         error = self._error(samples, best)
         for strength in STRENGTHS[1:]:
             bolder = Setting(linear, strength)
             found = self._error(samples, bolder)
-            if found < EXPLAINED[self.photo] * noise or found > PROGRESS * error:
+            if found < EXPLAINED[self.photo] or found > PROGRESS * error:
                 break
             best, error = bolder, found
         return best
 
     def _error(self, samples: Sequence[Pixels], setting: Setting) -> float:
-        """Return the root mean square of what solutions, blurred again, leave unexplained."""
+        """Return what solutions, blurred again, leave unexplained: root mean square over noise."""
         squares = []
         for pixels in samples:
-            again = self._solve(pixels, setting)[1]
-            squares.append(float((again - _tensor(pixels)).square().mean()))
+            again, seen = self._solve(pixels, setting)[1], _tensor(pixels)
+            squares.append(float(((again - seen).square() / self._variance(seen)).mean()))
         return float(np.sqrt(np.mean(squares)))
+
+    def _variance(self, seen: Tensor) -> Tensor:
+        """Return the variance of the noise, that broadcasts to samples (S, H, W)."""
+        if self.photo:
+            return noise_of(seen).mean().square().clamp_min(_TINY)
+        variance = torch.stack([noise_model(one).variance(one) for one in seen])
+        return variance.clamp_min(LEAST_NOISE[False] ** 2)
 
     def _solve(self, pixels: Pixels, setting: Setting) -> tuple[Tensor, Tensor]:
         """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
         y = _tensor(pixels)
         y = _to_light(y) if setting.linear else y
         pad = min(self.margin, *(side - 1 for side in y.shape[1:]))
-        noise = _noise(y).clamp_min(_LEAST_NOISE[self.photo])[:, None, None]
+        weight = setting.strength / self._power(y)[:, None, None]
         y = F.pad(y[None], (pad,) * 4, mode="reflect")[0]
         size = y.shape[1:]
         blur, down, right = self._transfer(size), *_differences(size)
-        weight = setting.strength / noise**2
         data = weight * blur.conj() * torch.fft.rfft2(y)
         power = weight * blur.abs().square()
         rough = down.abs().square() + right.abs().square()
@@ -142,8 +175,22 @@ class Deconvolver:
         x, again = (t[:, pad : size[0] - pad, pad : size[1] - pad] for t in (x, again))
         return (_to_display(x), _to_display(again)) if setting.linear else (x, again)
 
+    def _power(self, y: Tensor) -> Tensor:
+        """Return the mean variance of the noise of each of samples (S, H, W)."""
+        least = LEAST_NOISE[self.photo] ** 2
+        if self.photo:
+            return noise_of(y).square().clamp_min(least)
+        return torch.stack([noise_model(one).variance(one).mean() for one in y]).clamp_min(least)
+
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
         """Return the PSF's Fourier transform, its centre of mass at the origin."""
+        if size not in self._transfers:
+            if len(self._transfers) >= _SIZES:
+                self._transfers.clear()
+            self._transfers[size] = self._transformed(size)
+        return self._transfers[size]
+
+    def _transformed(self, size: tuple[int, ...]) -> Tensor:
         rows, cols = self._psf.shape
         plane = np.zeros(size)
         # A picture smaller than the PSF wraps around, as its own mirror images do.
@@ -157,21 +204,13 @@ class Deconvolver:
         return torch.from_numpy(transfer.astype(np.complex64))
 
 
+@functools.lru_cache(maxsize=8)
 def _differences(size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return the transforms of the differences to the next row and to the next column."""
     down = np.exp(2j * np.pi * np.fft.fftfreq(size[0]))[:, None] - 1
     right = np.exp(2j * np.pi * np.fft.rfftfreq(size[1]))[None] - 1
     down, right = (np.broadcast_to(d, (size[0], size[1] // 2 + 1)) for d in (down, right))
     return torch.from_numpy(down.astype(np.complex64)), torch.from_numpy(right.astype(np.complex64))
-
-
-def _noise(x: Tensor) -> Tensor:
-    """Return the standard deviation of the noise of each sample, from small differences."""
-    if min(x.shape[1:]) < 3:
-        return torch.zeros(len(x))
-    kernel = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
-    rough = F.conv2d(x[:, None], kernel[None, None])
-    return rough.abs().flatten(1).median(dim=1).values / 0.6745
 
 
 def _tensor(pixels: Pixels) -> Tensor:

@@ -1,0 +1,332 @@
+"""How each window of a plane is undone: by a kernel that is known, or that was found there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.engine.memory import Memory
+from demoe.engine.reader import PlaneReader
+from demoe.image.lazy_image import LazyImage
+from demoe.model.kernels.families import SIDE, Kernel
+from demoe.plan.tiling import Box, Plane, TilePlan
+
+if TYPE_CHECKING:
+    from demoe.model.kernels.deconvolution import Deconvolver, Setting
+    from demoe.model.kernels.estimator import Place
+    from demoe.model.kernels.families import Kernel
+    from demoe.model.kernels.judge import Judge
+
+WINDOW, OVERLAP = 256, 32
+"""Side in pixels of a window, and how much of it its neighbour covers, too."""
+
+SAMPLES, SAMPLE = 2, 384
+"""Places along each axis that stand for a plane; their side in pixels."""
+
+LEAST_GAIN = 0.3
+"""Decibels that a kernel must promise to be used."""
+
+ASKED_GAIN = 0.0
+"""The same of one that a person asked for."""
+
+BETTER = 0.5
+"""Decibels by which another kernel must promise more somewhere to be tried window by window."""
+
+Families = frozenset[str]
+
+_PROMISE = (-2.0, 4.0)  # what a place may say for or against a kernel of the whole plane
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How a window is undone.
+
+    Attributes
+    ----------
+    deconvolver : Deconvolver
+        Holds the kernel.
+    setting : Setting
+        How strongly, and whether light was blurred.
+    gain : float
+        What it is expected to gain, in dB.
+    kernel : Kernel or None
+        The member of a family that was found; None where the PSF was given.
+    """
+
+    deconvolver: Deconvolver
+    setting: Setting
+    gain: float = 0.0
+    kernel: Kernel | None = None
+
+
+@dataclass(frozen=True)
+class Blur:
+    """What was found of the blur in a window.
+
+    Attributes
+    ----------
+    window : Box
+        Where.
+    kernel : Kernel or None
+        Its kernel; None where none was found, or the PSF was given.
+    """
+
+    window: Box
+    kernel: Kernel | None
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return self.kernel.words if self.kernel else "no blur found"
+
+
+class Kernels(Protocol):
+    """What `PlaneDeconvolver` asks; ``side`` is that of `values`."""
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of a kernel."""
+
+    def window(self, plane: Plane, window: Box) -> Solution | None:
+        """Return how a window is undone; None where nothing is."""
+
+    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
+        """Return the kernel (K, K) of a window; a point where nothing is undone."""
+
+
+def window_counts(plan: TilePlan) -> tuple[int, int]:
+    """Return how many windows there are down and across a plane."""
+    step = WINDOW - OVERLAP
+    rows, cols = (max(1, -(-(side - OVERLAP) // step)) for side in (plan.height, plan.width))
+    return rows, cols
+
+
+def window_at(plan: TilePlan, row: int, col: int) -> Box:
+    """Return a window by its row and column."""
+    step = WINDOW - OVERLAP
+    top, left = row * step, col * step
+    return Box(top, left, min(top + WINDOW, plan.height), min(left + WINDOW, plan.width))
+
+
+def is_photo(image: LazyImage) -> bool:
+    """Tell pictures with display values from measurements: one channel, or more than 8 bits."""
+    return bool(image.is_rgb and image.dtype == np.uint8)
+
+
+def sample_boxes(plan: TilePlan) -> list[Box]:
+    """Return the places that stand for a plane."""
+    tops, lefts = (_spread_starts(length) for length in (plan.height, plan.width))
+    return [
+        Box(top, left, min(top + SAMPLE, plan.height), min(left + SAMPLE, plan.width))
+        for top in tops
+        for left in lefts
+    ]
+
+
+class KnownKernels:
+    """The same PSF everywhere."""
+
+    def __init__(
+        self, reader: PlaneReader, plan: TilePlan, psf: NDArray[np.float64], memory: Memory
+    ) -> None:
+        self._reader, self._plan, self._psf, self._memory = reader, plan, psf, memory
+        self.side = max(psf.shape)
+
+    def window(self, plane: Plane, window: Box) -> Solution:
+        """Return how a window is undone: as is best for places that stand for its plane."""
+
+        def choose() -> Solution:
+            samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
+            return Solution(self._deconvolver, self._deconvolver.choose(samples))
+
+        found: Solution = self._memory.once("kernel", plane, choose)
+        return found
+
+    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
+        """Return the PSF, in a square."""
+        rows, cols = ((self.side - n) // 2 for n in self._psf.shape)
+        return np.pad(self._psf, ((rows, rows), (cols, cols))).astype(np.float32)
+
+    @functools.cached_property
+    def _deconvolver(self) -> Deconvolver:
+        from demoe.model.kernels.deconvolution import Deconvolver
+
+        return Deconvolver(self._psf, photo=is_photo(self._reader.image))
+
+
+class PhotoKernels:
+    """Kernels of a photo: found on places that stand for a plane; of several, each window's own.
+
+    Parameters
+    ----------
+    reader, plan, memory : PlaneReader, TilePlan, Memory
+        Its pixels, how planes are cut, and what was found out so far.
+    judge : Judge
+        Says what kernels are worth.
+    allowed : callable
+        Returns the families that a person allows in a window; None where nobody said anything.
+    """
+
+    def __init__(
+        self,
+        reader: PlaneReader,
+        plan: TilePlan,
+        judge: Judge,
+        allowed: Callable[[Plane, Box], Families | None],
+        memory: Memory,
+    ) -> None:
+        self._reader, self._plan, self._judge = reader, plan, judge
+        self._allowed, self._memory = allowed, memory
+        self.side = SIDE
+
+    def window(self, plane: Plane, window: Box) -> Solution | None:
+        """Return how a window is undone; None where no kernel promises anything."""
+        families = self._allowed(plane, window)
+        if families is not None:
+            asked: Solution | None = self._memory.once(
+                "kernel",
+                (plane, window, families),
+                lambda: self._asked(plane, window, families),
+            )
+            return asked
+        of_plane: list[Solution] = self._memory.once("kernel", plane, lambda: self._found(plane))
+        if len(of_plane) < 2:
+            return of_plane[0] if of_plane else None
+        found: Solution | None = self._memory.once(
+            "kernel", (plane, window), lambda: self._best(plane, window, of_plane)
+        )
+        return found
+
+    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
+        """Return the kernel of a window."""
+        return _values(self.window(plane, window))
+
+    def _found(self, plane: Plane) -> list[Solution]:
+        """Return how a plane's windows may be undone, what serves all of it first."""
+        from demoe.model.kernels.estimator import middle_of
+
+        places = [self._place(plane, box) for box in sample_boxes(self._plan)]
+        own = [place.judged(place.guesses(), self._judge) for place in places]
+        kernels = list(dict.fromkeys(estimates[0].kernel for estimates in own))
+        every = [place.judged(place.scored(kernels), self._judge) for place in places]
+        promises = [{(one.kernel, one.linear): one.gain for one in found} for found in every]
+        mean = {
+            key: float(np.mean([np.clip(promise[key], *_PROMISE) for promise in promises]))
+            for key in promises[0]
+        }
+        first = max(mean, key=mean.__getitem__)
+        picked = {first: mean[first]} if mean[first] >= LEAST_GAIN else {}
+        for promise in promises:
+            best = max(promise, key=promise.__getitem__)
+            least = max(LEAST_GAIN, promise[first] + BETTER) if picked else LEAST_GAIN
+            if promise[best] >= least:
+                picked.setdefault(best, promise[best])
+        samples = [middle_of(place.gray)[..., None] for place in places]
+        return [self._solution(*key, gain, samples) for key, gain in picked.items()]
+
+    def _solution(
+        self, kernel: Kernel, linear: bool, gain: float, samples: list[NDArray[np.float32]]
+    ) -> Solution:
+        from demoe.model.kernels.deconvolution import Deconvolver
+
+        deconvolver = Deconvolver(kernel.values, photo=True)
+        return Solution(deconvolver, deconvolver.choose(samples, linear), gain, kernel)
+
+    def _best(self, plane: Plane, window: Box, of_plane: list[Solution]) -> Solution | None:
+        size = (self._plan.height, self._plan.width)
+        place = self._place(plane, window.grown((SAMPLE - WINDOW) // 2, *size))
+        kernels = list(dict.fromkeys(one.kernel for one in of_plane if one.kernel))
+        judged = place.judged(place.scored(kernels), self._judge)
+        known = {(one.kernel, one.setting.linear): one for one in of_plane}
+        best = next(one for one in judged if (one.kernel, one.linear) in known)
+        if best.gain < LEAST_GAIN:
+            return None
+        solution = known[best.kernel, best.linear]
+        return Solution(solution.deconvolver, solution.setting, best.gain, best.kernel)
+
+    def _asked(self, plane: Plane, window: Box, families: Families) -> Solution | None:
+        """Return how a window is undone by a kernel of some families, found there."""
+        from demoe.model.kernels.estimator import middle_of
+
+        size = (self._plan.height, self._plan.width)
+        place = self._place(plane, window.grown((SAMPLE - WINDOW) // 2, *size))
+        guesses = [guess for guess in place.guesses() if guess[0].family in families]
+        best = place.judged(guesses, self._judge)[0]
+        if best.gain < ASKED_GAIN:
+            return None
+        samples = [middle_of(place.gray)[..., None]]
+        return self._solution(best.kernel, best.linear, best.gain, samples)
+
+    def _place(self, plane: Plane, box: Box) -> Place:
+        from demoe.model.kernels.estimator import Place, gray_of
+
+        return Place(gray_of(self._reader.pixels(plane, box)))
+
+
+class MeasurementKernels:
+    """Kernels of a measurement: what explains a window and its plane together."""
+
+    def __init__(self, reader: PlaneReader, plan: TilePlan, memory: Memory) -> None:
+        self._reader, self._plan, self._memory = reader, plan, memory
+        self.side = SIDE
+
+    def window(self, plane: Plane, window: Box) -> Solution:
+        """Return how a window is undone."""
+        found: Solution = self._memory.once(
+            "kernel", (plane, window), lambda: self._best(plane, window)
+        )
+        return found
+
+    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
+        """Return the kernel of a window."""
+        return _values(self.window(plane, window))
+
+    def _best(self, plane: Plane, window: Box) -> Solution:
+        from demoe.model.kernels.estimator import careful, round_kernels
+
+        of_plane = self._memory.once("kernel", plane, lambda: self._of_plane(plane))
+        size = (self._plan.height, self._plan.width)
+        box = window.grown((SAMPLE - WINDOW) // 2, *size)
+        scores = of_plane + self._scores(plane, box)
+        kernel = careful(round_kernels()[int(scores.argmin())])
+        found: Solution = self._memory.once(
+            "kernel", (plane, kernel), lambda: self._solution(plane, kernel)
+        )
+        return found
+
+    def _of_plane(self, plane: Plane) -> NDArray[np.float64]:
+        boxes = sample_boxes(self._plan)
+        return np.asarray(np.mean([self._scores(plane, box) for box in boxes], axis=0))
+
+    def _scores(self, plane: Plane, box: Box) -> NDArray[np.float64]:
+        from demoe.model.kernels.estimator import gray_of, round_scores
+
+        return round_scores(gray_of(self._reader.pixels(plane, box)))
+
+    def _solution(self, plane: Plane, kernel: Kernel) -> Solution:
+        from demoe.model.kernels.deconvolution import Deconvolver
+
+        deconvolver = Deconvolver(kernel.values, photo=False)
+        samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
+        return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
+
+
+def _values(solution: Solution | None) -> NDArray[np.float32]:
+    """Return a window's kernel, a point where nothing is undone."""
+    if solution is not None and solution.kernel is not None:
+        return solution.kernel.values.astype(np.float32)
+    point = np.zeros((SIDE, SIDE), np.float32)
+    point[SIDE // 2, SIDE // 2] = 1
+    return point
+
+
+def _spread_starts(length: int) -> list[int]:
+    """Return where the samples begin that are spread over a length, all of it where it is short."""
+    room = max(0, length - SAMPLE)
+    count = min(SAMPLES, -(-length // SAMPLE))
+    return [(2 * i + 1) * room // (2 * count) for i in range(count)]

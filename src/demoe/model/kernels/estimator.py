@@ -1,0 +1,130 @@
+"""Which kernel blurred a place: guesses by the spectrum, judged by what undoing them does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
+from demoe.model.kernels.judge import Judge, measure
+from demoe.model.kernels.spectrum import pooled, window_scores
+
+TRIED = 256
+"""Side in pixels of the middle of a place on which guesses are tried."""
+
+CAREFUL = 0.9
+"""A Gaussian of a measurement counts as so much of what was found: objects that are smooth
+themselves make it look larger, and too large a kernel invents rings."""
+
+_SHORTLIST = 12  # straight motions that are bent, too
+_PATHS = 2  # guesses among the straight ones, and among the bent ones
+
+Gray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was found out about the blur of a place.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        The kernel.
+    linear : bool
+        Whether it blurred light, not display values.
+    gain : float
+        By how many dB undoing it is expected to help.
+    """
+
+    kernel: Kernel
+    linear: bool
+    gain: float
+
+
+def gray_of(pixels: NDArray[np.float32]) -> Gray:
+    """Return the luma (H, W) of a picture (H, W, 1 or 3)."""
+    if pixels.shape[2] == 1:
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def middle_of(gray: Gray) -> Gray:
+    """Return the middle of a place, on which guesses are tried."""
+    starts = [max(0, (side - TRIED) // 2) for side in gray.shape]
+    top, left = starts
+    return np.ascontiguousarray(gray[top : top + TRIED, left : left + TRIED])
+
+
+class Place:
+    """A part of a picture whose kernel is asked for.
+
+    Parameters
+    ----------
+    gray : ndarray of float32
+        (H, W), luma of display values in [0, 1].
+    """
+
+    def __init__(self, gray: Gray) -> None:
+        self.gray = gray
+        self._straight = window_scores(gray, straight_kernels())
+
+    def guesses(self) -> list[tuple[Kernel, float]]:
+        """Return kernels that may have blurred it, one or two of each kind, with scores."""
+        straight = straight_kernels()
+        ranked = [straight[i] for i in pooled(self._straight).argsort()]
+        motions = [kernel for kernel in ranked if kernel.family == "motion"]
+        bent = dict(self.scored([a for k in motions[:_SHORTLIST] for a in arcs_of(k)]))
+        arcs = _apart(sorted(bent, key=bent.__getitem__))
+        round_ones = [
+            next(k for k in ranked if k.family == family) for family in ("disc", "gaussian")
+        ]
+        return self.scored([*round_ones, *_apart(motions), *arcs, *(arc.turned for arc in arcs)])
+
+    def scored(self, kernels: Sequence[Kernel]) -> list[tuple[Kernel, float]]:
+        """Return kernels with scores among each other and all straight ones."""
+        if not kernels:
+            return []
+        both = np.concatenate([self._straight, window_scores(self.gray, kernels)], axis=1)
+        return list(zip(kernels, pooled(both)[-len(kernels) :].tolist(), strict=True))
+
+    def judged(self, guesses: Sequence[tuple[Kernel, float]], judge: Judge) -> list[Estimate]:
+        """Return guesses with the gain that is expected of them, the largest first."""
+        measured, _ = measure(middle_of(self.gray), guesses, (False, True))
+        gains = judge.gains(measured).reshape(len(guesses), 2)
+        estimates = [
+            Estimate(kernel, bool(linear), float(gain))
+            for (kernel, _), pair in zip(guesses, gains, strict=True)
+            for linear, gain in enumerate(pair)
+        ]
+        return sorted(estimates, key=lambda one: -one.gain)
+
+
+def _apart(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """Return the first kernels that are no neighbours of each other."""
+    found: list[Kernel] = []
+    for kernel in kernels:
+        if len(found) < _PATHS and not any(kernel.is_like(other) for other in found):
+            found.append(kernel)
+    return found
+
+
+@functools.cache
+def round_kernels() -> tuple[Kernel, ...]:
+    """Return the kernels of a lens out of focus."""
+    return tuple(kernel for kernel in straight_kernels() if kernel.family != "motion")
+
+
+def round_scores(gray: Gray) -> NDArray[np.float64]:
+    """Score `round_kernels` on a place of a measurement; the smallest explains it best."""
+    return pooled(window_scores(gray, round_kernels()))
+
+
+def careful(kernel: Kernel) -> Kernel:
+    """Return a kernel of a measurement, a Gaussian somewhat smaller than it was found."""
+    if kernel.family != "gaussian":
+        return kernel
+    return replace(kernel, size=CAREFUL * kernel.size)

@@ -1,0 +1,152 @@
+"""Families of blur: discs and Gaussians (out of focus), straight and bent motion.
+
+Sizes are in pixels, angles in degrees from the row towards the top.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.model.kernels.psf import Psf, make_psf
+
+SIDE = 33
+"""Rows and columns of every kernel of the families."""
+
+ROUND, MOTION = frozenset({"disc", "gaussian"}), frozenset({"motion"})
+
+FAMILIES = {
+    "defocus": ROUND,
+    "global_motion": MOTION,
+    "local_motion": MOTION,
+    "synth_global_motion": MOTION,
+}
+"""What a person says of the kernel who asks for one of these choices; others leave it open."""
+
+_RADII = (0.5, 0.75, *np.arange(1.0, 8.01, 0.25).tolist())
+_SIGMAS = tuple(np.arange(0.4, 3.9, 0.15).tolist())
+_LENGTHS = (3, 4, 5, 6, 7, 8.5, 10, 12, 14, 17, 20, 24, 28)
+_BENDS = (-1.6, -0.8, 0.8, 1.6)  # radians from the one end of a path to the other
+_LEAST_BENT = 7.0  # below this length, nobody could tell
+_POINTS = 241
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One blur of a family.
+
+    Attributes
+    ----------
+    family : {"disc", "gaussian", "motion"}
+        Its kind.
+    size : float
+        Radius, sigma or length, in pixels.
+    angle, bend : float
+        Of motion: the direction in degrees, and by how many radians it turns from end to end.
+    """
+
+    family: str
+    size: float
+    angle: float = 0.0
+    bend: float = 0.0
+
+    @property
+    def values(self) -> Psf:
+        """The point spread function: (`SIDE`, `SIDE`), summing to 1, centred on its centroid."""
+        return _drawn(self)
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        if self.family == "disc":
+            return f"defocus, radius {self.size:.1f} px"
+        if self.family == "gaussian":
+            return f"defocus, sigma {self.size:.1f} px"
+        how = "motion on an arc," if self.bend else "motion"
+        return f"{how} {self.size:.0f} px at {self.angle % 180:.0f}°"
+
+    @property
+    def outline(self) -> NDArray[np.float64]:
+        """Return the kernel as a line: points (n, 2) of y and x around its middle, in pixels."""
+        if self.family == "motion":
+            return _way(self).T[:: _POINTS // 24]
+        turn = np.linspace(0, 2 * np.pi, 25)
+        return self.size * np.stack([np.sin(turn), np.cos(turn)], axis=1)
+
+    @property
+    def turned(self) -> Kernel:
+        """The same turned by half a circle: the spectrum of a blurred image cannot tell them."""
+        return replace(self, angle=self.angle + 180)
+
+    def is_like(self, other: Kernel) -> bool:
+        """Tell whether another is so near that it is no other guess."""
+        if self.family != other.family:
+            return False
+        if self.family != "motion":
+            return True
+        aside = abs((self.angle - other.angle + 90) % 180 - 90)
+        return aside < 20 and 0.7 < self.size / other.size < 1.4
+
+
+@functools.cache
+def straight_kernels() -> tuple[Kernel, ...]:
+    """Return the kernels that a blur is compared with first: none of them bent."""
+    return tuple(_straight())
+
+
+def _straight() -> Iterator[Kernel]:
+    yield from (Kernel("disc", radius) for radius in _RADII)
+    yield from (Kernel("gaussian", sigma) for sigma in _SIGMAS)
+    for length in _LENGTHS:
+        count = max(8, min(32, int(length * 2.2)))
+        for angle in np.arange(count) * (180 / count):
+            yield Kernel("motion", float(length), float(angle))
+
+
+def arcs_of(kernel: Kernel) -> tuple[Kernel, ...]:
+    """Return a straight motion bent to both sides; none where nobody could tell."""
+    if kernel.family != "motion" or kernel.size < _LEAST_BENT:
+        return ()
+    return tuple(replace(kernel, bend=bend) for bend in _BENDS)
+
+
+@functools.lru_cache(maxsize=4096)
+def _drawn(kernel: Kernel) -> Psf:
+    if kernel.family == "motion":
+        return _path(kernel)
+    name = "radius" if kernel.family == "disc" else "sigma"
+    values = make_psf({name: kernel.size})
+    side = (SIDE - values.shape[0]) // 2
+    return np.pad(values, side)
+
+
+def _path(kernel: Kernel) -> Psf:
+    """Draw the way of a point at even speed, each position shared by the four pixels around it."""
+    return splat(_way(kernel))
+
+
+def _way(kernel: Kernel) -> NDArray[np.float64]:
+    """Return positions (2, points) of y and x on a path, their mean in the middle."""
+    along = np.linspace(-0.5, 0.5, _POINTS)
+    heading = math.radians(kernel.angle) + kernel.bend * along
+    steps = np.stack([-np.sin(heading), np.cos(heading)]) * (kernel.size / _POINTS)
+    way = steps.cumsum(axis=1)
+    return np.asarray(way - way.mean(axis=1, keepdims=True))
+
+
+def splat(way: NDArray[np.float64]) -> Psf:
+    """Return the PSF of a point that spends equal time at positions (2, points) of y and x."""
+    values = np.zeros((SIDE, SIDE))
+    low = np.floor(way).astype(int)
+    part = way - low
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = (part[0] if down else 1 - part[0]) * (part[1] if right else 1 - part[1])
+            rows, cols = (np.clip(low + [[down], [right]] + SIDE // 2, 0, SIDE - 1)).tolist()
+            np.add.at(values, (rows, cols), weight)
+    return np.asarray(values / values.sum())

@@ -1,0 +1,225 @@
+"""How much undoing a kernel will gain, told from what it does: a small network on measurements.
+
+A likelihood of spectra takes strong edges for lines and cannot tell a kernel from itself turned by
+half a circle. A kernel that is wrong shows in the picture that it makes: it cannot be blurred back
+to what was seen, and it rings. So each guess is tried on a part, measured, and judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demoe.model.checkpoint import fill
+from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Setting
+from demoe.model.kernels.families import Kernel
+from demoe.model.kernels.noise import noise_of
+
+STRENGTH = 0.01
+"""How strongly guesses are tried."""
+
+MEASURES = (
+    "score",
+    "score above the best guess",
+    "residual over noise",
+    "median residual over noise",
+    "sparsity of edges, against before",
+    "mean of edges, against before",
+    "mean root of edges, against before",
+    "overshoot within 7 px over noise",
+    "overshoot within 25 px over noise",
+    "change over noise",
+    "correlation of neighbouring residuals",
+    "width of the kernel, least",
+    "width of the kernel, most",
+    "area of the kernel",
+    "noise",
+    "share of white",
+    "mean",
+    "edges before",
+    "sparsity of edges before",
+    "disc",
+    "gaussian",
+    "motion",
+    "turned",
+    "bent",
+    "light",
+)
+"""What a guess is judged by, in order; most as logarithms."""
+
+MEMBERS, HIDDEN = 4, 32
+
+_INNER = (slice(16, -16), slice(16, -16))  # the border is guessed in part
+_WHITE = 0.98
+
+Gray = NDArray[np.float32]
+Measured = NDArray[np.float32]
+
+
+class Judge(nn.Module):
+    """Predicts gains in dB from `MEASURES`: the mean of a few small networks.
+
+    Its training (`demoe.training.kernels`) sets the mean and scale of the measures.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(len(MEASURES)))
+        self.register_buffer("scale", torch.ones(len(MEASURES)))
+        self.members = nn.ModuleList(_member() for _ in range(MEMBERS))
+
+    def forward(self, measured: Tensor) -> Tensor:
+        """Return gains (N,) in dB, from what was measured (N, measures)."""
+        at = (measured - self.mean) / self.scale
+        return torch.cat([member(at) for member in self.members], dim=1).mean(dim=1)
+
+    @torch.inference_mode()
+    def gains(self, measured: Measured) -> NDArray[np.float32]:
+        """Return gains (N,) in dB."""
+        found: NDArray[np.float32] = self(torch.from_numpy(measured)).numpy()
+        return found
+
+
+def _member() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(len(MEASURES), HIDDEN),
+        nn.GELU(),
+        nn.Dropout(0.1),
+        nn.Linear(HIDDEN, HIDDEN),
+        nn.GELU(),
+        nn.Dropout(0.1),
+        nn.Linear(HIDDEN, 1),
+    )
+
+
+def judge_of(tensors: Mapping[str, Tensor], name: str) -> Judge:
+    """Make a judge of its tensors; raises WeightsError if they are not such."""
+    return fill(Judge, tensors, name, "a judge of kernels")
+
+
+def measure(
+    gray: Gray, guesses: Sequence[tuple[Kernel, float]], linear: Sequence[bool]
+) -> tuple[Measured, list[Gray]]:
+    """Try kernels on a part of a photo.
+
+    Parameters
+    ----------
+    gray : ndarray of float32
+        (H, W), luma of display values in [0, 1].
+    guesses : sequence of (Kernel, float)
+        With their scores (`spectrum.pooled`).
+    linear : sequence of bool
+        Whether to try them on display values, on light, or on both.
+
+    Returns
+    -------
+    measured : ndarray of float32
+        (guesses x linear, measures), the latter running faster.
+    restored : list of ndarray
+        What each made of the part.
+    """
+    before = _Before(gray)
+    best = min(score for _, score in guesses)
+    rows, restored = [], []
+    for kernel, score in guesses:
+        deconvolver = Deconvolver(kernel.values, photo=True)
+        about = [*_size(kernel), *before.noise_and_light]
+        kind = [
+            *(kernel.family == family for family in ("disc", "gaussian", "motion")),
+            kernel.angle >= 180,
+            kernel.bend != 0,
+        ]
+        for in_light in linear:
+            setting = Setting(in_light, STRENGTH)
+            x, again = (a[..., 0] for a in deconvolver.solve(gray[..., None], setting))
+            x = x.clip(0, 1.2)
+            rows.append([score, score - best, *before.against(x, again), *about, *kind, in_light])
+            restored.append(x)
+    return np.array(rows, dtype=np.float32), restored
+
+
+class _Before:
+    """What a part was like before anything was tried on it."""
+
+    def __init__(self, gray: Gray) -> None:
+        self._gray = gray
+        self._noise = max(float(noise_of(torch.from_numpy(gray)[None])[0]), LEAST_NOISE[True])
+        edges = _edges(gray)
+        self._sparsity, self._mean, self._root = _spread(edges)
+        self._ranges = [_range(gray, side) for side in (7, 25)]
+        self.noise_and_light = [
+            np.log(self._noise),
+            float((gray > _WHITE).mean()),
+            float(gray.mean()),
+            np.log(self._mean + 1e-4),
+            self._sparsity,
+        ]
+
+    def against(self, x: Gray, again: Gray) -> list[float]:
+        """Measure a picture that was made of it, and what that gives when blurred again."""
+        noise = self._noise
+        left = (again - self._gray)[_INNER]
+        square = float((left**2).mean())
+        sparsity, mean, root = _spread(_edges(x))
+        centred = left - left.mean()
+        beside = [(centred[1:] * centred[:-1]).mean(), (centred[:, 1:] * centred[:, :-1]).mean()]
+        over = [
+            float((np.maximum(low - x, 0) + np.maximum(x - high, 0))[_INNER].mean())
+            for low, high in self._ranges
+        ]
+        change = float(np.sqrt(((x - self._gray)[_INNER] ** 2).mean()))
+        return [
+            np.log(np.sqrt(square) / noise + 1e-3),
+            np.log(float(np.median(np.abs(left))) / 0.6745 / noise + 0.1),
+            np.log(sparsity / self._sparsity),
+            np.log(mean / self._mean),
+            np.log(root / self._root),
+            *(np.log(one / noise + 0.01) for one in over),
+            np.log(change / noise + 0.01),
+            float(sum(beside)) / 2 / (float((centred**2).mean()) + 1e-12),
+        ]
+
+
+def _edges(x: Gray) -> Gray:
+    x = x[_INNER]
+    return np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
+
+
+def _spread(edges: Gray) -> tuple[float, float, float]:
+    """Return how evenly edges are spread, their mean, and the mean of their roots."""
+    mean = float(edges.mean()) + 1e-6
+    return (
+        mean / (float(np.sqrt((edges**2).mean())) + 1e-6),
+        mean,
+        float(np.sqrt(edges).mean()) + 1e-4,
+    )
+
+
+def _range(gray: Gray, side: int) -> tuple[Gray, Gray]:
+    """Return the least and the greatest value around each pixel."""
+    x = torch.from_numpy(gray)[None, None]
+    high, low = (
+        sign * F.max_pool2d(F.pad(sign * x, (side // 2,) * 4, mode="replicate"), side, 1)
+        for sign in (1, -1)
+    )
+    return low[0, 0].numpy(), high[0, 0].numpy()
+
+
+def _size(kernel: Kernel) -> list[float]:
+    """Return the logarithms of a kernel's least and greatest width and of its area."""
+    values = kernel.values
+    at = np.arange(len(values)) - len(values) // 2
+    down, right = values.sum(axis=1) @ at, values.sum(axis=0) @ at
+    yy = values.sum(axis=1) @ at**2 - down**2
+    xx = values.sum(axis=0) @ at**2 - right**2
+    yx = at @ values @ at - down * right
+    widths = np.sqrt(np.linalg.eigvalsh([[yy, yx], [yx, xx]]).clip(1e-4))
+    return [*np.log(widths).tolist(), float(-0.5 * np.log((values**2).sum()))]

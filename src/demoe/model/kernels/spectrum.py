@@ -1,0 +1,138 @@
+"""How well kernels explain the power spectrum of a blurred window: a Whittle likelihood.
+
+The spectrum of a sharp scene falls with a power of the frequency; a kernel multiplies it by its
+own, and noise adds a constant: ``A |K(f)|^2 (|f| + 0.005)^-a + n``. The score of a kernel is the
+mean over frequencies of ``log M + P / M`` of that model M and the spectrum P seen (Whittle 1953).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from demoe.model.kernels.families import Kernel, straight_kernels
+from demoe.model.kernels.psf import Psf
+
+SIDE = 192
+"""Side in pixels of a window whose spectrum is looked at."""
+
+STEP = 96
+"""From one window to the next."""
+
+CLIP = 0.05
+"""A window counts this much against a kernel, at most: one odd window overrules no others."""
+
+_FALLS = (2.0, 2.6)  # how steeply spectra of scenes fall
+_BAND = (0.02, 0.48)  # cycles a pixel
+_NOISY = 0.42  # above this there is little but noise
+_BLOCK = 2  # frequencies to a side that are taken together
+_REFINEMENTS = 3
+
+Scores = NDArray[np.float64]
+
+
+def window_scores(gray: NDArray[np.float32], kernels: Sequence[Kernel]) -> Scores:
+    """Score kernels on each window of a picture; in a window, the smallest explains it best.
+
+    Parameters
+    ----------
+    gray : ndarray of float32
+        (H, W); a side below `SIDE` is mirrored on.
+    kernels : sequence of Kernel
+        What is compared.
+
+    Returns
+    -------
+    ndarray of float64
+        (windows, kernels).
+    """
+    models = _usual_models() if kernels is straight_kernels() else _models_of(kernels)
+    return np.stack([_score(window, models).double().numpy() for window in _windows(gray)])
+
+
+def pooled(scores: Scores) -> NDArray[np.float64]:
+    """Return one score a kernel: how far above the best of each window it is, in the mean."""
+    above = scores - scores.min(axis=1, keepdims=True)
+    return np.asarray(np.minimum(above, CLIP).mean(axis=0))
+
+
+def _windows(gray: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    short = [(0, max(0, SIDE - side)) for side in gray.shape]
+    gray = np.pad(gray, short, mode="symmetric")
+    tops, lefts = (range(0, side - SIDE + 1, STEP) for side in gray.shape)
+    return [gray[t : t + SIDE, n : n + SIDE] for t in tops for n in lefts]
+
+
+@torch.inference_mode()
+def _score(window: NDArray[np.float32], models: Sequence[Tensor]) -> Tensor:
+    centred = torch.from_numpy(np.ascontiguousarray(window - window.mean())) * _taper()
+    seen = _binned(torch.fft.rfft2(centred).abs().square() / SIDE**2)[_used()]
+    high = _binned(_frequency())[_used()] > _NOISY
+    noise = seen[high].median().clamp_min(1e-10) * 0.9
+    best: Tensor | None = None
+    for model in models:
+        signal = (seen - noise).clamp_min(0).sum() / model.sum(dim=1)
+        scale = signal.clamp_min(1e-20)[:, None]
+        for _ in range(_REFINEMENTS):  # least squares, weighted by what the model expects
+            weight = model / (scale * model + noise).square()
+            fitted = (weight * (seen - noise)).sum(dim=1) / (weight * model).sum(dim=1)
+            scale = torch.maximum(fitted[:, None], 1e-12 * scale)
+        expected = scale * model + noise
+        score = (expected.log() + seen / expected).mean(dim=1)
+        best = score if best is None else torch.minimum(best, score)
+    assert best is not None
+    return best
+
+
+@functools.cache
+def _usual_models() -> list[Tensor]:
+    return _models_of(straight_kernels())
+
+
+def _models_of(kernels: Sequence[Kernel]) -> list[Tensor]:
+    """Return what scenes of each steepness look like behind each kernel: (kernels, blocks)."""
+    scenes = [(_frequency() + 0.005) ** -fall for fall in _FALLS]
+    shapes = [_transfer_power(kernel.values) for kernel in kernels]
+    return [torch.stack([_binned(shape * scene)[_used()] for shape in shapes]) for scene in scenes]
+
+
+def _transfer_power(psf: Psf) -> Tensor:
+    plane = np.zeros((SIDE, SIDE), np.float32)
+    plane[: psf.shape[0], : psf.shape[1]] = psf
+    power: Tensor = torch.fft.rfft2(torch.from_numpy(plane)).abs().square()
+    return power
+
+
+def _binned(spectrum: Tensor) -> Tensor:
+    """Average blocks of a half spectrum (..., SIDE, SIDE // 2 + 1), the last column left out."""
+    half = SIDE // 2
+    centred = torch.fft.fftshift(spectrum, dim=-2)[..., :half]
+    blocks = centred.reshape(*centred.shape[:-2], SIDE // _BLOCK, _BLOCK, half // _BLOCK, _BLOCK)
+    means: Tensor = blocks.mean(dim=(-3, -1))
+    return means
+
+
+@functools.cache
+def _frequency() -> Tensor:
+    down, right = torch.fft.fftfreq(SIDE)[:, None], torch.fft.rfftfreq(SIDE)[None]
+    distance: Tensor = torch.hypot(down, right)
+    return distance
+
+
+@functools.cache
+def _used() -> Tensor:
+    frequency = _binned(_frequency())
+    return (frequency > _BAND[0]) & (frequency < _BAND[1])
+
+
+@functools.cache
+def _taper() -> Tensor:
+    """Return a Hann window that keeps the power."""
+    line = torch.hann_window(SIDE, periodic=False)
+    window: Tensor = line[:, None] * line
+    return window.div(window.square().mean().sqrt())

@@ -1,0 +1,110 @@
+"""The judge of kernels: what guesses gained on places that are known, learnt by heart of few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from demoe.model.kernels.estimator import Place as Looked
+from demoe.model.kernels.estimator import gray_of, middle_of
+from demoe.model.kernels.judge import Judge, measure
+from demoe.training.kernels.places import Place
+
+WORST, BEST = -4.0, 6.0
+"""Gains in dB are learnt within these bounds: beyond, more makes no difference to a choice."""
+
+STEPS, RATE, DECAY = 900, 3e-3, 1e-3
+_BORDER = 16
+_LEAST = 1e-7  # error of a sharp place, so that its gains are finite
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Guesses tried on places.
+
+    Attributes
+    ----------
+    measured : ndarray of float32
+        (guesses, measures).
+    gains : ndarray of float32
+        (guesses,), in dB.
+    place : ndarray of int
+        (guesses,): which place each belongs to.
+    task : ndarray of int
+        (places,).
+    """
+
+    measured: NDArray[np.float32]
+    gains: NDArray[np.float32]
+    place: NDArray[np.int64]
+    task: NDArray[np.int64]
+
+
+def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried:
+    """Measure guesses on places, and what they gain there."""
+    measured, gains, owner, tasks = [], [], [], []
+    for number, place in enumerate(places):
+        gray, sharp = gray_of(place.blurred), middle_of(gray_of(place.sharp))
+        seen = middle_of(gray)
+        found, restored = measure(seen, Looked(gray).guesses(), (False, True))
+        before = _error(seen, sharp)
+        measured.append(found)
+        gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
+        owner += [number] * len(restored)
+        tasks.append(place.task)
+        report(number + 1)
+    return Tried(
+        np.concatenate(measured),
+        np.array(gains, dtype=np.float32),
+        np.array(owner),
+        np.array(tasks),
+    )
+
+
+def _error(x: NDArray[np.float32], sharp: NDArray[np.float32]) -> float:
+    inner = (slice(_BORDER, -_BORDER),) * 2
+    return max(float(((x - sharp)[inner] ** 2).mean()), _LEAST)
+
+
+def learn_judge(tried: Tried, seed: int) -> Judge:
+    """Fit a judge to what guesses gained."""
+    torch.manual_seed(seed)
+    judge = Judge()
+    x = torch.from_numpy(tried.measured)
+    judge.mean, judge.scale = x.mean(dim=0), x.std(dim=0) + 1e-3
+    gains = torch.from_numpy(tried.gains).clamp(WORST, BEST)
+    at = (x - judge.mean) / judge.scale
+    judge.train()
+    for member in judge.members:
+        optimizer = torch.optim.AdamW(member.parameters(), RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+        for _ in range(STEPS):
+            loss = F.huber_loss(member(at)[:, 0], gains)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return judge.eval().requires_grad_(False)
+
+
+def chosen_gains(judge: Judge, tried: Tried, least: float) -> NDArray[np.float32]:
+    """Return what each place gains by the judge's choice; 0 where it expects less than ``least``.
+
+    Returns
+    -------
+    ndarray of float32
+        (places,), in dB.
+    """
+    expected = judge.gains(tried.measured)
+    found = np.zeros(len(tried.task), np.float32)
+    for place in range(len(found)):
+        own = np.flatnonzero(tried.place == place)
+        best = own[expected[own].argmax()]
+        if expected[best] > least:
+            found[place] = tried.gains[best]
+    return found
