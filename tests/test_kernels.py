@@ -132,7 +132,7 @@ def test_guesses_hold_each_family_and_both_ways_of_a_bend(sharp):
     assert {kernel.family for kernel in kernels} == {"disc", "gaussian", "motion"}
     bent = [kernel for kernel in kernels if kernel.bend]
     assert {kernel.turned.angle % 360 for kernel in bent} == {k.angle % 360 for k in bent}
-    measured, restored = measure(gray[:256, :256], guesses, (False, True))
+    measured, restored = measure(gray[:256, :256], guesses, (False, True), 256)
     assert measured.shape == (2 * len(guesses), len(MEASURES))
     assert np.isfinite(measured).all()
     assert len(restored) == len(measured)

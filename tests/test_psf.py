@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,40 @@ def test_the_command_line_takes_it(pollen, tmp_path: Path, capsys):
     again = ["run", str(source), str(target), "--overwrite", "--quiet", "--psf"]
     assert main([*again, "radius=-1"]) == 2
     assert main([*again, str(tmp_path / "none.tif")]) == 1
+
+
+# -- microscopes -----------------------------------------------------------------------------------
+
+
+def test_a_microscope_has_its_airy_disc():
+    psf = make_psf({"na": 0.5, "wavelength": 0.5, "pixel": 0.1})
+    middle = len(psf) // 2
+    ring = 0.61 * 0.5 / 0.5 / 0.1  # first dark ring, in pixels
+    profile = psf[middle, middle:]
+    assert psf.sum() == pytest.approx(1)
+    assert np.abs(centroid(psf)).max() < 0.01
+    assert np.argmin(profile[: int(1.5 * ring)]) == pytest.approx(ring, abs=1)
+    wide = make_psf({"na": 0.5, "wavelength": 0.5, "pixel": 0.1, "defocus": 5.0})
+    assert wide.max() < psf.max() / 3
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"na": 1.5, "wavelength": 0.5, "pixel": 0.1, "index": 1.33}, "refractive index 1.33"),
+        ({"na": 0, "wavelength": 0.5, "pixel": 0.1}, "na of a PSF is above 0"),
+        ({"na": 1.0, "wavelength": 0.5}, "pixel is missing"),
+        ({"na": 1.0, "wavelength": 0.5, "pixel": 0.1, "colour": 3}, "colour is none"),
+        ({"na": 1.0, "wavelength": 500, "pixel": 0.1}, "same unit"),
+        ({"na": 1.0, "wavelength": float("nan"), "pixel": 0.1}, "wavelength of a PSF is a number"),
+    ],
+)
+def test_a_microscope_that_cannot_be_is_refused(value, words):
+    with pytest.raises(RecipeError, match=words):
+        make_psf(value)
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psfmodels", None)
+    with pytest.raises(RecipeError, match=r"napari-demoe\[psf\]"):
+        make_psf({"na": 1.0, "wavelength": 0.5, "pixel": 0.1})

@@ -33,7 +33,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photometry", choices=PHOTOMETRY, help="preserve keeps the local mean")
     parser.add_argument(
         "--psf",
-        help="the blur, if it is known: an image file, or radius=3, sigma=2.1, length=11,angle=25",
+        help="the blur, if it is known: an image file, or radius=3, sigma=2.1, length=11,angle=25, "
+        "na=1.4,wavelength=0.52,pixel=0.1; auto: look for it; none: the network alone",
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="full: float32 also where the result has 8 bits"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -34,10 +35,22 @@ LEAST_GAIN = 0.3
 ASKED_GAIN = 0.0
 """The same of one that a person asked for."""
 
+AROUND = 64
+"""Pixels around a window that help to tell its kernel."""
+
+EVERY_WINDOW = 12
+"""Windows of a plane up to which guesses are made on each, not on a few places."""
+
 BETTER = 0.5
 """Decibels by which another kernel must promise more somewhere to be tried window by window."""
 
+MOST_KERNELS = 4
+"""Kernels of a plane among which its windows choose."""
+
 Families = frozenset[str]
+
+Way = tuple[Kernel, bool]
+"""A kernel, and whether it blurred light."""
 
 _PROMISE = (-2.0, 4.0)  # what a place may say for or against a kernel of the whole plane
 
@@ -187,18 +200,9 @@ class PhotoKernels:
     def window(self, plane: Plane, window: Box) -> Solution | None:
         """Return how a window is undone; None where no kernel promises anything."""
         families = self._allowed(plane, window)
-        if families is not None:
-            asked: Solution | None = self._memory.once(
-                "kernel",
-                (plane, window, families),
-                lambda: self._asked(plane, window, families),
-            )
-            return asked
-        of_plane: list[Solution] = self._memory.once("kernel", plane, lambda: self._found(plane))
-        if len(of_plane) < 2:
-            return of_plane[0] if of_plane else None
+        make = self._asked if families is not None else self._best
         found: Solution | None = self._memory.once(
-            "kernel", (plane, window), lambda: self._best(plane, window, of_plane)
+            "kernel", (plane, window, families), lambda: make(plane, window, families)
         )
         return found
 
@@ -206,28 +210,65 @@ class PhotoKernels:
         """Return the kernel of a window."""
         return _values(self.window(plane, window))
 
-    def _found(self, plane: Plane) -> list[Solution]:
-        """Return how a plane's windows may be undone, what serves all of it first."""
+    def _boxes(self) -> list[Box]:
+        """Return the places that guesses are made on: of a small plane, every window."""
+        if not self._is_small:
+            return sample_boxes(self._plan)
+        rows, cols = window_counts(self._plan)
+        windows = [window_at(self._plan, row, col) for row in range(rows) for col in range(cols)]
+        return [self._around(window) for window in windows]
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether guesses are made on each window: more than one place, but not too many."""
+        is_one = max(self._plan.height, self._plan.width) <= SAMPLE
+        return not is_one and math.prod(window_counts(self._plan)) <= EVERY_WINDOW
+
+    def _around(self, window: Box) -> Box:
+        return window.grown(AROUND, self._plan.height, self._plan.width)
+
+    def _of_plane(self, plane: Plane) -> tuple[dict[Way, Solution], Way | None]:
+        """Return how a plane's windows may be undone, and what serves all of it."""
+        found: tuple[dict[Way, Solution], Way | None] = self._memory.once(
+            "kernel", plane, lambda: self._found(plane)
+        )
+        return found
+
+    def _found(self, plane: Plane) -> tuple[dict[Way, Solution], Way | None]:
         from demoe.model.kernels.estimator import middle_of
 
-        places = [self._place(plane, box) for box in sample_boxes(self._plan)]
-        own = [place.judged(place.guesses(), self._judge) for place in places]
-        kernels = list(dict.fromkeys(estimates[0].kernel for estimates in own))
-        every = [place.judged(place.scored(kernels), self._judge) for place in places]
-        promises = [{(one.kernel, one.linear): one.gain for one in found} for found in every]
+        boxes = self._boxes()
+        places = [self._place(plane, box) for box in boxes]
+        guessed = [place.judged(place.guesses(), self._judge)[0] for place in places]
+        guessed.sort(key=lambda one: -one.gain)
+        kernels: list[Kernel] = []
+        for one in guessed:
+            if len(kernels) < MOST_KERNELS and not any(one.kernel.is_near(k) for k in kernels):
+                kernels.append(one.kernel)
+        promises = [self._promise(plane, box, tuple(kernels)) for box in boxes]
         mean = {
-            key: float(np.mean([np.clip(promise[key], *_PROMISE) for promise in promises]))
-            for key in promises[0]
+            way: float(np.mean([np.clip(promise[way], *_PROMISE) for promise in promises]))
+            for way in promises[0]
         }
-        first = max(mean, key=mean.__getitem__)
-        picked = {first: mean[first]} if mean[first] >= LEAST_GAIN else {}
-        for promise in promises:
-            best = max(promise, key=promise.__getitem__)
-            least = max(LEAST_GAIN, promise[first] + BETTER) if picked else LEAST_GAIN
-            if promise[best] >= least:
-                picked.setdefault(best, promise[best])
+        first: Way | None = max(mean, key=mean.__getitem__)
+        if first is not None and mean[first] < LEAST_GAIN:
+            first = None
+        used = {first, *(_choice(promise, first) for promise in promises)} - {None}
         samples = [middle_of(place.gray)[..., None] for place in places]
-        return [self._solution(*key, gain, samples) for key, gain in picked.items()]
+        ordered = (way for way in promises[0] if way in used)
+        return {way: self._solution(*way, mean[way], samples) for way in ordered}, first
+
+    def _promise(self, plane: Plane, box: Box, kernels: tuple[Kernel, ...]) -> dict[Way, float]:
+        """Return what each way to undo a place is expected to gain."""
+
+        def judge() -> dict[Way, float]:
+            place = self._place(plane, box)
+            judged = place.judged(place.scored(kernels), self._judge)
+            gains = {(one.kernel, one.linear): one.gain for one in judged}
+            return {(k, linear): gains[k, linear] for k in kernels for linear in (False, True)}
+
+        found: dict[Way, float] = self._memory.once("kernel", (plane, box, kernels), judge)
+        return found
 
     def _solution(
         self, kernel: Kernel, linear: bool, gain: float, samples: list[NDArray[np.float32]]
@@ -237,24 +278,24 @@ class PhotoKernels:
         deconvolver = Deconvolver(kernel.values, photo=True)
         return Solution(deconvolver, deconvolver.choose(samples, linear), gain, kernel)
 
-    def _best(self, plane: Plane, window: Box, of_plane: list[Solution]) -> Solution | None:
-        size = (self._plan.height, self._plan.width)
-        place = self._place(plane, window.grown((SAMPLE - WINDOW) // 2, *size))
-        kernels = list(dict.fromkeys(one.kernel for one in of_plane if one.kernel))
-        judged = place.judged(place.scored(kernels), self._judge)
-        known = {(one.kernel, one.setting.linear): one for one in of_plane}
-        best = next(one for one in judged if (one.kernel, one.linear) in known)
-        if best.gain < LEAST_GAIN:
+    def _best(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
+        """Return how a window is best undone, of what was found for its plane."""
+        solutions, first = self._of_plane(plane)
+        if not solutions:
             return None
-        solution = known[best.kernel, best.linear]
-        return Solution(solution.deconvolver, solution.setting, best.gain, best.kernel)
+        if first is not None and list(solutions) == [first] and not self._is_small:
+            return solutions[first]  # all places agree
+        kernels = tuple(dict.fromkeys(kernel for kernel, _ in solutions))
+        promise = self._promise(plane, self._around(window), kernels)
+        way = _choice({way: promise[way] for way in solutions}, first)
+        return None if way is None else replace(solutions[way], gain=promise[way])
 
-    def _asked(self, plane: Plane, window: Box, families: Families) -> Solution | None:
+    def _asked(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is undone by a kernel of some families, found there."""
         from demoe.model.kernels.estimator import middle_of
 
-        size = (self._plan.height, self._plan.width)
-        place = self._place(plane, window.grown((SAMPLE - WINDOW) // 2, *size))
+        place = self._place(plane, self._around(window))
+        assert families is not None
         guesses = [guess for guess in place.guesses() if guess[0].family in families]
         best = place.judged(guesses, self._judge)[0]
         if best.gain < ASKED_GAIN:
@@ -314,6 +355,14 @@ class MeasurementKernels:
         deconvolver = Deconvolver(kernel.values, photo=False)
         samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
         return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
+
+
+def _choice(promise: Mapping[Way, float], first: Way | None) -> Way | None:
+    """Choose how to undo a place: as its plane, unless another way promises clearly more there."""
+    best = max(promise, key=promise.__getitem__)
+    if first is not None and promise[best] < promise[first] + BETTER:
+        return first if promise[first] >= 0 else None
+    return best if promise[best] >= LEAST_GAIN else None
 
 
 def _values(solution: Solution | None) -> NDArray[np.float32]:

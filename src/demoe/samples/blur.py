@@ -80,6 +80,11 @@ def convolve(plane: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray
     return full[2 * half : 2 * half + plane.shape[0], 2 * half : 2 * half + plane.shape[1]]
 
 
+def kernels_of(recipe: Mapping[str, Any]) -> list[NDArray[np.float64]]:
+    """Return the kernels of a recipe's parts, from left to right; see `apply_recipe`."""
+    return [_kernel(part) for part in recipe["parts"]]
+
+
 def apply_recipe(image: NDArray[Any], axes: str, recipe: Mapping[str, Any]) -> NDArray[Any]:
     """Blur an image as a recipe says; the same recipe always gives the same pixels.
 
@@ -108,7 +113,7 @@ def apply_recipe(image: NDArray[Any], axes: str, recipe: Mapping[str, Any]) -> N
     ImageError
         The recipe names a kernel that does not exist.
     """
-    kernels = [_kernel(part) for part in recipe["parts"]]
+    kernels = kernels_of(recipe)
     top = float(np.iinfo(image.dtype).max)
     light = (image / top) ** recipe["gamma"]
     planes = np.moveaxis(light, -1, 0) if "S" in axes else light

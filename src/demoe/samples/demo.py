@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from demoe.choices import names_of
 from demoe.errors import OutputError
 from demoe.execution.run import Progress, save
 from demoe.io import open_image
-from demoe.lazy import deblur
+from demoe.lazy import Deblurred, deblur
 from demoe.recipe import Recipe
 from demoe.samples.images import load_sample, sample_names
 from demoe.samples.picture import SheetRow, contact_sheet, psnr
+
+MOST_KERNELS = 4
+"""Kernels that are drawn of a sample."""
 
 
 def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) -> str:
@@ -72,6 +77,8 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
                 sharp=None if sharp is None else sharp[middle],
                 pitch=result.pitch,
                 note=sample.note,
+                found=_found(result, middle),
+                kernels=sample.kernels,
             )
         )
         lines[-1] += f"  -> {path.name}"
@@ -79,3 +86,11 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
     if progress is not None:
         progress(len(samples), len(samples), "")
     return "\n".join([*lines, "", f"Picture: {picture}"])
+
+
+def _found(result: Deblurred, plane: tuple[int, ...]) -> list[NDArray[Any]]:
+    """Return the kernels along the middle of a plane, those of neighbours that agree once."""
+    if result.kernels is None:
+        return []
+    across = np.asarray(result.kernels[(*plane, result.kernels.shape[-4] // 2)])
+    return [k for n, k in enumerate(across) if not n or (k != across[n - 1]).any()][:MOST_KERNELS]

@@ -20,7 +20,7 @@ from PIL import Image
 
 from demoe.errors import ImageError
 from demoe.image.lazy_image import LazyImage
-from demoe.samples.blur import apply_recipe
+from demoe.samples.blur import apply_recipe, kernels_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class Sample:
         and no sharp picture exists.
     note : str
         One or two sentences: what it shows and how it was blurred.
+    kernels : tuple of ndarray
+        What blurred it, from left to right; empty where that is not known.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Sample:
     blurred: LazyImage
     sharp: LazyImage | None
     note: str
+    kernels: tuple[NDArray[np.float64], ...] = ()
 
 
 def sample_names() -> tuple[str, ...]:
@@ -89,10 +92,11 @@ def load_sample(name: str) -> Sample:
     if "blur" in entry:
         sharp = LazyImage.from_array(pixels, axes, name=f"{name} sharp")
         pixels = apply_recipe(pixels, axes, entry["blur"])
+        kernels = kernels_of(entry["blur"])
     else:
-        sharp = None
+        sharp, kernels = None, []
     blurred = LazyImage.from_array(pixels, axes, name=name)
-    return Sample(name, entry["title"], blurred, sharp, entry["note"])
+    return Sample(name, entry["title"], blurred, sharp, entry["note"], tuple(kernels))
 
 
 def _folder() -> Traversable:

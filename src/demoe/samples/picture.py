@@ -27,6 +27,7 @@ _FRAME = (255, 255, 255)
 _ZOOM = 2.5  # of a detail against the picture around it
 _DETAIL = 0.42  # side of a detail, as a share of the panel's shorter side
 _TINT = 0.55
+_KERNEL, _KERNEL_PIXELS = 51, 17  # side of a drawn kernel, and pixels of the image in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class SheetRow:
         One line in small print beside the title.
     choices : tuple of Choice
         What the numbers mean.
+    found, kernels : sequence of ndarray
+        Kernels that were found and the true ones, from left to right; drawn below output and truth.
     """
 
     title: str
@@ -59,6 +62,8 @@ class SheetRow:
     pitch: tuple[int, int] | None = None
     note: str = ""
     choices: tuple[Choice, ...] = BLURS
+    found: Sequence[NDArray[Any]] = ()
+    kernels: Sequence[NDArray[Any]] = ()
 
     def __post_init__(self) -> None:
         """Check that the pictures fit each other."""
@@ -120,8 +125,9 @@ def contact_sheet(
     """Draw samples as a picture and write it.
 
     Each row shows input, output, expert map and the sharp picture, with the PSNR against the sharp
-    picture where there is one, and in a corner the place that changed most, enlarged. Intensities
-    of one row are shown on one scale.
+    picture where there is one, and in a corner the place that changed most, enlarged. Below output
+    and truth are the kernels that were found, and the true ones, three times as large as they are.
+    Intensities of one row are shown on one scale.
 
     Parameters
     ----------
@@ -253,6 +259,8 @@ def _draw_row(
     for panel, left in zip(panels, lefts, strict=False):
         sheet.paste(panel, (left, top))
     _text(draw, (lefts[2], below), _shares(row), 21, _INK, column)
+    for kernels, left in ((row.found, lefts[1]), (row.kernels, lefts[3])):
+        _draw_kernels(sheet, kernels, left + size[0], below)
 
     if truth is None or row.sharp is None:
         draw.rectangle(
@@ -270,6 +278,25 @@ def _draw_row(
     gain = f" ({second - first:+.2f} dB)" if math.isfinite(first) and math.isfinite(second) else ""
     _text(draw, (lefts[0], below), f"PSNR {first:.2f} dB", 21, _INK, column)
     _text(draw, (lefts[1], below), f"PSNR {second:.2f} dB{gain}", 21, _INK, column)
+
+
+def _draw_kernels(
+    sheet: Image.Image, kernels: Sequence[NDArray[Any]], right: int, top: int
+) -> None:
+    """Draw kernels side by side, all on one scale of pixels, their right end at a column."""
+    left = right - len(kernels) * (_KERNEL + 4) + 4
+    for kernel in kernels:
+        # The middle of each, in as many pixels: so that one can compare their sizes.
+        shown = np.zeros((_KERNEL_PIXELS, _KERNEL_PIXELS))
+        side = min(kernel.shape[0], _KERNEL_PIXELS)
+        inner, outer = (kernel.shape[0] - side) // 2, (_KERNEL_PIXELS - side) // 2
+        shown[outer : outer + side, outer : outer + side] = kernel[
+            inner : inner + side, inner : inner + side
+        ]
+        picture = _as_picture(np.sqrt(shown), 0.0, float(np.sqrt(shown.max()) or 1))
+        size = (_KERNEL, _KERNEL)
+        sheet.paste(picture.resize(size, Image.Resampling.NEAREST), (left, top))
+        left += _KERNEL + 4
 
 
 def _display_range(row: SheetRow) -> tuple[float, float]:

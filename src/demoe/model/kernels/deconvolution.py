@@ -40,7 +40,6 @@ PROGRESS = 0.97
 """By how much a bolder solution has to explain the picture better than the one before."""
 
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
-_SIZES = 4  # of windows whose transfer functions are kept; most are of one size
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
 
@@ -82,8 +81,7 @@ class Deconvolver:
     def __init__(self, psf: Psf, photo: bool) -> None:
         self.photo = photo
         self.margin = int(max(psf.shape)) // 2 + _BORDER
-        self._psf = psf
-        self._transfers: dict[tuple[int, ...], Tensor] = {}
+        self._psf = np.ascontiguousarray(psf, dtype=np.float64)
 
     @torch.inference_mode()
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
@@ -183,25 +181,22 @@ class Deconvolver:
         return torch.stack([noise_model(one).variance(one).mean() for one in y]).clamp_min(least)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
-        """Return the PSF's Fourier transform, its centre of mass at the origin."""
-        if size not in self._transfers:
-            if len(self._transfers) >= _SIZES:
-                self._transfers.clear()
-            self._transfers[size] = self._transformed(size)
-        return self._transfers[size]
+        return _transfer(self._psf.tobytes(), self._psf.shape, size)
 
-    def _transformed(self, size: tuple[int, ...]) -> Tensor:
-        rows, cols = self._psf.shape
-        plane = np.zeros(size)
-        # A picture smaller than the PSF wraps around, as its own mirror images do.
-        at = np.ix_(
-            (np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1]
-        )
-        np.add.at(plane, at, self._psf)
-        down, right = centroid(self._psf)
-        turn = np.fft.fftfreq(size[0])[:, None] * down + np.fft.rfftfreq(size[1]) * right
-        transfer = np.fft.rfft2(plane) * np.exp(2j * np.pi * turn)
-        return torch.from_numpy(transfer.astype(np.complex64))
+
+@functools.lru_cache(maxsize=32)
+def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
+    """Return a PSF's Fourier transform, its centre of mass at the origin."""
+    values = np.frombuffer(psf).reshape(shape)
+    rows, cols = shape
+    plane = np.zeros(size)
+    # A picture smaller than the PSF wraps around, as its own mirror images do.
+    at = np.ix_((np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1])
+    np.add.at(plane, at, values)
+    down, right = centroid(values)
+    turn = np.fft.fftfreq(size[0])[:, None] * down + np.fft.rfftfreq(size[1]) * right
+    transfer = np.fft.rfft2(plane) * np.exp(2j * np.pi * turn)
+    return torch.from_numpy(transfer.astype(np.complex64))
 
 
 @functools.lru_cache(maxsize=8)

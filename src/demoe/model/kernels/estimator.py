@@ -93,7 +93,7 @@ class Place:
 
     def judged(self, guesses: Sequence[tuple[Kernel, float]], judge: Judge) -> list[Estimate]:
         """Return guesses with the gain that is expected of them, the largest first."""
-        measured, _ = measure(middle_of(self.gray), guesses, (False, True))
+        measured, _ = measure(middle_of(self.gray), guesses, (False, True), min(self.gray.shape))
         gains = judge.gains(measured).reshape(len(guesses), 2)
         estimates = [
             Estimate(kernel, bool(linear), float(gain))

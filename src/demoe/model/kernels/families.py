@@ -92,6 +92,12 @@ class Kernel:
         aside = abs((self.angle - other.angle + 90) % 180 - 90)
         return aside < 20 and 0.7 < self.size / other.size < 1.4
 
+    def is_near(self, other: Kernel) -> bool:
+        """Tell whether another is so near that it makes no difference which of them is undone."""
+        alike = self.is_like(other) and self.bend == other.bend
+        turned = (self.angle - other.angle + 180) % 360 - 180
+        return alike and 0.8 < self.size / other.size < 1.25 and (not self.bend or abs(turned) < 90)
+
 
 @functools.cache
 def straight_kernels() -> tuple[Kernel, ...]:

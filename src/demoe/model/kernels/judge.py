@@ -49,6 +49,7 @@ MEASURES = (
     "turned",
     "bent",
     "light",
+    "side of the place",
 )
 """What a guess is judged by, in order; most as logarithms."""
 
@@ -106,7 +107,7 @@ def judge_of(tensors: Mapping[str, Tensor], name: str) -> Judge:
 
 
 def measure(
-    gray: Gray, guesses: Sequence[tuple[Kernel, float]], linear: Sequence[bool]
+    gray: Gray, guesses: Sequence[tuple[Kernel, float]], linear: Sequence[bool], side: int
 ) -> tuple[Measured, list[Gray]]:
     """Try kernels on a part of a photo.
 
@@ -118,6 +119,8 @@ def measure(
         With their scores (`spectrum.pooled`).
     linear : sequence of bool
         Whether to try them on display values, on light, or on both.
+    side : int
+        Least side of the place whose middle this is: the scores are of all of it.
 
     Returns
     -------
@@ -141,7 +144,8 @@ def measure(
             setting = Setting(in_light, STRENGTH)
             x, again = (a[..., 0] for a in deconvolver.solve(gray[..., None], setting))
             x = x.clip(0, 1.2)
-            rows.append([score, score - best, *before.against(x, again), *about, *kind, in_light])
+            done = before.against(x, again)
+            rows.append([score, score - best, *done, *about, *kind, in_light, np.log(side / 384)])
             restored.append(x)
     return np.array(rows, dtype=np.float32), restored
 

@@ -16,6 +16,14 @@ Psf = NDArray[np.float64]
 LARGEST = 255
 """Rows and columns of a PSF, at most."""
 
+OPTICS = ("na", "wavelength", "pixel")
+OPTIONAL = {"index": 1.515, "defocus": 0.0}
+"""What makes the PSF of a microscope: numerical aperture, wavelength of the light and size of a
+pixel in the sample; perhaps the refractive index, and how far the plane lies out of focus. Lengths
+are in micrometres."""
+
+_RINGS = 6.0  # first dark rings after which little light is left
+_HIGH = 0.7  # numerical aperture above which light is no scalar
 _FINE = 9  # points a side that stand for a pixel where a shape has edges
 _FAR = 4.0  # standard deviations after which a Gaussian ends
 
@@ -28,7 +36,9 @@ def make_psf(value: Any) -> Psf:
     value : mapping or array
         ``{"radius": r}``: a disc, out of focus; ``{"sigma": s}``: a Gaussian; ``{"length": l,
         "angle": a}``: an even motion, the angle in degrees from the row towards the top; all in
-        pixels. Or rows and columns of finite values >= 0, as measured; they are scaled to sum 1.
+        pixels. ``{"na": n, "wavelength": w, "pixel": p}``, with ``"index"`` or ``"defocus"`` where
+        needed: a microscope, lengths in micrometres. Or rows and columns of finite values >= 0,
+        as measured; they are scaled to sum 1.
 
     Raises
     ------
@@ -76,6 +86,8 @@ def centroid(psf: Psf) -> tuple[float, float]:
 
 
 def _of_parameters(value: Mapping[str, Any]) -> Psf:
+    if OPTICS[0] in value:
+        return _microscope(value)
     makers: dict[frozenset[str], Callable[..., Psf]] = {
         frozenset({"radius"}): _disc,
         frozenset({"sigma"}): _gaussian,
@@ -84,21 +96,72 @@ def _of_parameters(value: Mapping[str, Any]) -> Psf:
     make = makers.get(frozenset(value))
     if make is None:
         raise RecipeError(
-            "A PSF has a radius, a sigma, or a length and an angle, not "
+            "A PSF has a radius, a sigma, a length and an angle, or na, wavelength and pixel, not "
             f"{', '.join(map(str, value)) or 'nothing'}."
         )
-    numbers = {}
-    for name, given in value.items():
-        number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or not np.isfinite(given):
-            raise RecipeError(f"The {name} of a PSF is a number, not {given!r}.")
-        numbers[name] = float(given)
+    numbers = _numbers(value)
     size = next(n for name, n in numbers.items() if name != "angle")
     most = LARGEST / (8 if "sigma" in numbers else 1 if "length" in numbers else 2) - 2
     if not 0.1 <= size <= most:
         what = next(name for name in numbers if name != "angle")
         raise RecipeError(f"The {what} of a PSF is from 0.1 to {most:.0f} pixels, not {size:g}.")
     return make(**numbers)
+
+
+def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {}
+    for name, given in value.items():
+        number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not number or not np.isfinite(given):
+            raise RecipeError(f"The {name} of a PSF is a number, not {given!r}.")
+        numbers[name] = float(given)
+    return numbers
+
+
+def _microscope(value: Mapping[str, Any]) -> Psf:
+    """Compute the PSF of a wide-field microscope by the package psfmodels."""
+    unknown = [name for name in value if name not in (*OPTICS, *OPTIONAL)]
+    missing = [name for name in OPTICS if name not in value]
+    if unknown or missing:
+        raise RecipeError(
+            f"A microscope's PSF has {', '.join(OPTICS)} and perhaps {' or '.join(OPTIONAL)}, but "
+            f"{missing[0] + ' is missing' if missing else str(unknown[0]) + ' is none of them'}."
+        )
+    numbers = OPTIONAL | _numbers(value)
+    na, wavelength, pixel, index = (numbers[name] for name in (*OPTICS, "index"))
+    for name in (*OPTICS, "index"):
+        if not numbers[name] > 0:
+            raise RecipeError(f"The {name} of a PSF is above 0, not {numbers[name]:g}.")
+    if not na < index:
+        raise RecipeError(
+            f"The numerical aperture is {na:g}, but it cannot reach the refractive index {index:g}."
+        )
+    # Out of focus, light goes as far as its cone is wide.
+    cone = abs(numbers["defocus"]) * na / np.sqrt(index**2 - na**2)
+    reach = int(np.ceil((_RINGS * 0.61 * wavelength / na + cone) / pixel))
+    if 2 * reach + 1 > LARGEST:
+        raise RecipeError(
+            f"The PSF would be {2 * reach + 1} pixels wide, more than {LARGEST}; are wavelength, "
+            "pixel and defocus in the same unit?"
+        )
+    try:
+        from psfmodels import make_psf as model
+    except ImportError:
+        raise RecipeError(
+            "PSFs of microscopes need the package psfmodels: pip install 'napari-demoe[psf]'."
+        ) from None
+    values = model(
+        [numbers["defocus"]],
+        nx=2 * reach + 1,
+        dxy=pixel,
+        NA=na,
+        wvl=wavelength,
+        ns=index,
+        ni=index,
+        ni0=index,
+        model="scalar" if na < _HIGH else "vectorial",
+    )[0]
+    return np.asarray(values / values.sum(), dtype=np.float64)
 
 
 def _disc(radius: float) -> Psf:

@@ -18,7 +18,10 @@ from demoe.training.kernels.places import Place
 WORST, BEST = -4.0, 6.0
 """Gains in dB are learnt within these bounds: beyond, more makes no difference to a choice."""
 
-STEPS, RATE, DECAY = 900, 3e-3, 1e-3
+SIDES = (384, 320, 256)
+"""Sides in pixels of the places that are learnt from, in turn."""
+
+STEPS, RATE, DECAY = 2000, 3e-3, 1e-3
 _BORDER = 16
 _LEAST = 1e-7  # error of a sharp place, so that its gains are finite
 
@@ -49,9 +52,10 @@ def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried
     """Measure guesses on places, and what they gain there."""
     measured, gains, owner, tasks = [], [], [], []
     for number, place in enumerate(places):
-        gray, sharp = gray_of(place.blurred), middle_of(gray_of(place.sharp))
-        seen = middle_of(gray)
-        found, restored = measure(seen, Looked(gray).guesses(), (False, True))
+        side = SIDES[number % len(SIDES)]
+        gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
+        seen, sharp = middle_of(gray), middle_of(sharp)
+        found, restored = measure(seen, Looked(gray).guesses(), (False, True), side)
         before = _error(seen, sharp)
         measured.append(found)
         gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
@@ -64,6 +68,11 @@ def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried
         np.array(owner),
         np.array(tasks),
     )
+
+
+def _middle(gray: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    start = (len(gray) - side) // 2
+    return np.ascontiguousarray(gray[start : start + side, start : start + side])
 
 
 def _error(x: NDArray[np.float32], sharp: NDArray[np.float32]) -> float:
