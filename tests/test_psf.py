@@ -83,7 +83,10 @@ def test_values_are_scaled_and_get_a_middle():
         (np.ones((300, 3)), "300 x 3 pixels"),
         ([[1, 2], [1]], "rows of one length"),
         (np.array([["a"]]), "rows and columns of numbers"),
-        ({"size": 3}, "a radius, a sigma, or a length and an angle, not size"),
+        (
+            {"size": 3},
+            "a radius, a sigma, a length and an angle, or na, wavelength and pixel, not size",
+        ),
         ({}, "not nothing"),
         ({"length": 3}, "a length and an angle"),
         ({"radius": "x"}, "radius of a PSF is a number"),
