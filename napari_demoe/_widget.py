@@ -197,10 +197,10 @@ class DeblurWidget(QWidget):
         self._legend_place = QVBoxLayout()
         layout.addLayout(self._legend_place)
         self._offer()
-        shown = QHBoxLayout()
-        for part in (self.overlay, self.confidence, self.blur, self.consistency):
-            shown.addWidget(part)
-        shown.addStretch(1)
+        shown = QGridLayout()
+        for number, name in enumerate(SHOWN):
+            shown.addWidget(getattr(self, name), *divmod(number, 2))
+        shown.setColumnStretch(2, 1)
         layout.addLayout(shown)
         layout.addWidget(self.cursor)
         layout.addWidget(_rule())
