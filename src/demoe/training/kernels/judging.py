@@ -1,4 +1,4 @@
-"""The judge of kernels: what guesses gained on places that are known, learnt by heart of few."""
+"""The judge of kernels: what guesses gained on places that are known, ."""
 
 from __future__ import annotations
 
