@@ -1,4 +1,4 @@
-"""The judge of kernels: what guesses gained on places that are known, ."""
+"""The judge of kernels: learnt from what guesses gained on places that are known."""
 
 from __future__ import annotations
 
