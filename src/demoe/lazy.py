@@ -18,7 +18,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
-from demoe.engine.kernels import OVERLAP, WINDOW, Blur, window_at, window_counts
+from demoe.engine.kernels import STEP, WINDOW, Blur, window_at, window_counts
 from demoe.engine.provenance import provenance
 from demoe.engine.reader import PlaneReader
 from demoe.engine.resolve import resolve
@@ -34,7 +34,7 @@ from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
 from demoe.routing.painted import PaintedMap, paint
 
-KERNEL_PITCH = WINDOW - OVERLAP
+KERNEL_PITCH = STEP
 """Pixels from one kernel to the next."""
 
 KERNEL_BLOCK = 4
@@ -285,9 +285,9 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
 def _kernels(work: PlaneWork, planes: tuple[tuple[int, ...], ...], name: str) -> da.Array | None:
     if work.kernels is None:
         return None
-    first = work.kernels.side
+    side = work.kernels.side
     cells = (_chunks(count, KERNEL_BLOCK) for count in window_counts(work.plan))
-    chunks = (*planes, *cells, (first,), (first,))
+    chunks = (*planes, *cells, (side,), (side,))
     return _blocks(_kernels_block, work, name, chunks, np.dtype(np.float32))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
-from demoe.engine.kernels import OVERLAP, WINDOW, Kernels, Solution
+from demoe.engine.kernels import OVERLAP, STEP, WINDOW, Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan
@@ -140,9 +140,8 @@ class PlaneDeconvolver:
 
 def _along(start: int, stop: int, length: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
     """Give first pixel, end and weights of the windows along an axis that touch a stretch."""
-    step = WINDOW - OVERLAP
-    first = max(0, (start - WINDOW) // step + 1)
-    for begin in range(first * step, min(stop, length), step):
+    first = max(0, (start - WINDOW) // STEP + 1)
+    for begin in range(first * STEP, min(stop, length), STEP):
         end = min(begin + WINDOW, length)
         if end <= start or (begin and end - begin <= OVERLAP):
             continue  # the window before covers that

@@ -20,11 +20,13 @@ from demoe.plan.tiling import Box, Plane, TilePlan
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Deconvolver, Setting
     from demoe.model.kernels.estimator import Place
-    from demoe.model.kernels.families import Kernel
     from demoe.model.kernels.judge import Judge
 
 WINDOW, OVERLAP = 256, 32
 """Side in pixels of a window, and how much of it its neighbour covers, too."""
+
+STEP = WINDOW - OVERLAP
+"""From one window to the next."""
 
 SAMPLES, SAMPLE = 2, 384
 """Places along each axis that stand for a plane; their side in pixels."""
@@ -114,15 +116,13 @@ class Kernels(Protocol):
 
 def window_counts(plan: TilePlan) -> tuple[int, int]:
     """Return how many windows there are down and across a plane."""
-    step = WINDOW - OVERLAP
-    rows, cols = (max(1, -(-(side - OVERLAP) // step)) for side in (plan.height, plan.width))
+    rows, cols = (max(1, -(-(side - OVERLAP) // STEP)) for side in (plan.height, plan.width))
     return rows, cols
 
 
 def window_at(plan: TilePlan, row: int, col: int) -> Box:
     """Return a window by its row and column."""
-    step = WINDOW - OVERLAP
-    top, left = row * step, col * step
+    top, left = row * STEP, col * STEP
     return Box(top, left, min(top + WINDOW, plan.height), min(left + WINDOW, plan.width))
 
 
@@ -245,7 +245,10 @@ class PhotoKernels:
         for one in guessed:
             if len(kernels) < MOST_KERNELS and not any(one.kernel.is_near(k) for k in kernels):
                 kernels.append(one.kernel)
-        promises = [self._promise(plane, box, tuple(kernels)) for box in boxes]
+        promises = [
+            self._promise(plane, box, tuple(kernels), place)
+            for box, place in zip(boxes, places, strict=True)
+        ]
         mean = {
             way: float(np.mean([np.clip(promise[way], *_PROMISE) for promise in promises]))
             for way in promises[0]
@@ -258,12 +261,14 @@ class PhotoKernels:
         ordered = (way for way in promises[0] if way in used)
         return {way: self._solution(*way, mean[way], samples) for way in ordered}, first
 
-    def _promise(self, plane: Plane, box: Box, kernels: tuple[Kernel, ...]) -> dict[Way, float]:
+    def _promise(
+        self, plane: Plane, box: Box, kernels: tuple[Kernel, ...], place: Place | None = None
+    ) -> dict[Way, float]:
         """Return what each way to undo a place is expected to gain."""
 
         def judge() -> dict[Way, float]:
-            place = self._place(plane, box)
-            judged = place.judged(place.scored(kernels), self._judge)
+            looked = place or self._place(plane, box)
+            judged = looked.judged(looked.scored(kernels), self._judge)
             gains = {(one.kernel, one.linear): one.gain for one in judged}
             return {(k, linear): gains[k, linear] for k in kernels for linear in (False, True)}
 

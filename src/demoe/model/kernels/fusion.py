@@ -60,20 +60,6 @@ class Fusion(nn.Module):
         noise : Tensor
             (N,): standard deviation of the noise of the whole plane.
         """
-        weights = self.weights(source, network, candidate, again, gain, noise)
-        pictures = torch.stack([source, network, candidate], dim=1)
-        return (weights[:, :, None] * pictures).sum(dim=1)
-
-    def weights(
-        self,
-        source: Tensor,
-        network: Tensor,
-        candidate: Tensor,
-        again: Tensor,
-        gain: Tensor,
-        noise: Tensor,
-    ) -> Tensor:
-        """Return the weights (N, 3, H, W) of source, network and candidate."""
         left = (again - source).abs().mean(dim=1, keepdim=True)
         inputs = torch.cat(
             [
@@ -86,7 +72,13 @@ class Fusion(nn.Module):
             ],
             dim=1,
         )
-        height, width = source.shape[2:]
+        weights = self._weights(inputs)
+        pictures = torch.stack([source, network, candidate], dim=1)
+        return (weights[:, :, None] * pictures).sum(dim=1)
+
+    def _weights(self, inputs: Tensor) -> Tensor:
+        """Return the weights (N, 3, H, W) of source, network and candidate."""
+        height, width = inputs.shape[2:]
         inputs = F.pad(inputs, (0, width % GRID, 0, height % GRID), mode="replicate")
         x = F.gelu(self.first(F.avg_pool2d(inputs, GRID)))
         x = F.gelu(self.second(x)) + x
