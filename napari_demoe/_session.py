@@ -624,12 +624,12 @@ class Session:
         speak(overlay, self.describe_cell)
         if self.choices.routing != PAINTED:
             self.painted = overlay
-        beside = [self.confidence, self.consistency, self.blur]
-        maps = [each for each in (overlay, *beside) if each is not None]
+        maps = [m for m in (overlay, self.confidence, self.consistency) if m is not None]
         for each in maps:
             each.events.visible.connect(self._overlay_toggled)
         if self._preview:
-            self._replace_preview([layer, *maps])
+            drawn = [] if self.blur is None else [self.blur]
+            self._replace_preview([layer, *maps, *drawn])
 
     def _draw_blurs(self, done: Finished) -> None:
         """Add a layer that draws the blurs that were found, in place of an earlier one."""
@@ -638,6 +638,7 @@ class Session:
         self.blur = None
         if paths:
             self.blur = self._viewer.add_shapes(paths, **glyphs_kwargs(self._meta, words))
+            self.blur.events.visible.connect(self._overlay_toggled)
         if before is not None and before in self._viewer.layers:
             if self.blur is not None:
                 self.blur.visible = before.visible

@@ -118,7 +118,8 @@ def _steps(job: Job) -> Generator[object, None, None]:
     checked = None
     if out.consistency is not None:
         checked = np.zeros(out.expert_map.shape, np.float32)
-    blurs = {}
+    # A correction looks only at the planes that it changes.
+    blurs = {} if job.earlier is None else dict(job.earlier.blurs)
     done = 0
     for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, axes)):
         todo = list(tiles)

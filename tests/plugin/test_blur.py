@@ -63,6 +63,20 @@ def test_a_second_run_and_closed_layers_leave_nothing_behind(finished, viewer, w
     assert finished.consistency in viewer.layers
 
 
+def test_a_correction_keeps_what_was_found_in_other_planes(finished, viewer, worker):
+    finished.overlay.data[0, 0, 0] = 2
+    finished.painted = finished.overlay
+    finished.correct()
+    worker.finish()
+    assert finished.error == ""
+    assert list(finished.blur.features["blur"]) == ["defocus, radius 2.5 px"] * 2
+    assert finished.describe_cell((2.0, 60.0, 60.0)).endswith("; defocus, radius 2.5 px")
+    told = []
+    finished.changed.connect(lambda: told.append(finished.blur.visible))
+    finished.blur.visible = True
+    assert told == [True]
+
+
 def test_what_is_saved_is_shown_again(finished, viewer, tmp_path):
     layers = [finished.result, finished.consistency, finished.confidence, finished.overlay]
     saved = [layer.as_layer_data_tuple() for layer in layers]
