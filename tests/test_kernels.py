@@ -20,7 +20,7 @@ from demoe.model.kernels.deconvolution import Deconvolver
 from demoe.model.kernels.estimator import Place, careful, round_kernels, round_scores
 from demoe.model.kernels.families import SIDE, Kernel, arcs_of, straight_kernels
 from demoe.model.kernels.fusion import REACH, Fusion
-from demoe.model.kernels.judge import MEASURES, measure
+from demoe.model.kernels.judge import MEASURES
 from demoe.model.kernels.noise import noise_model
 from demoe.model.kernels.psf import centroid
 from demoe.model.kernels.spectrum import pooled, window_scores
@@ -127,15 +127,16 @@ def test_spectra_tell_kernels(sharp, kernel):
 def test_guesses_hold_each_family_and_both_ways_of_a_bend(sharp):
     arc = arcs_of(Kernel("motion", 20.0, 30.0))[3]
     gray = _blurred(sharp, arc).mean(axis=2).astype(np.float32) / 255
-    guesses = Place(gray).guesses()
+    place = Place(gray)
+    guesses = place.guesses()
     kernels = [kernel for kernel, _ in guesses]
     assert {kernel.family for kernel in kernels} == {"disc", "gaussian", "motion"}
     bent = [kernel for kernel in kernels if kernel.bend]
     assert {kernel.turned.angle % 360 for kernel in bent} == {k.angle % 360 for k in bent}
-    measured, restored = measure(gray[:256, :256], guesses, (False, True), 256)
+    measured = place.trials.measured(guesses)
     assert measured.shape == (2 * len(guesses), len(MEASURES))
     assert np.isfinite(measured).all()
-    assert len(restored) == len(measured)
+    assert len(place.trials.restored(kernels[0])) == 2  # on display values, and on light
 
 
 def test_the_judge_prefers_what_blurred(moved):

@@ -181,8 +181,10 @@ class PhotoKernels:
         Its pixels, how planes are cut, and what was found out so far.
     judge : Judge
         Says what kernels are worth.
-    allowed : callable
-        Returns the families that a person allows in a window; None where nobody said anything.
+    families : frozenset of str or None
+        Those that a person allows in all of the image; None where nobody said anything.
+    painted : callable
+        Returns the same of a window where somebody painted.
     """
 
     def __init__(
@@ -190,16 +192,17 @@ class PhotoKernels:
         reader: PlaneReader,
         plan: TilePlan,
         judge: Judge,
-        allowed: Callable[[Plane, Box], Families | None],
+        families: Families | None,
+        painted: Callable[[Plane, Box], Families | None],
         memory: Memory,
     ) -> None:
         self._reader, self._plan, self._judge = reader, plan, judge
-        self._allowed, self._memory = allowed, memory
+        self._families, self._painted, self._memory = families, painted, memory
         self.side = SIDE
 
     def window(self, plane: Plane, window: Box) -> Solution | None:
         """Return how a window is undone; None where no kernel promises anything."""
-        families = self._allowed(plane, window)
+        families = self._painted(plane, window)
         make = self._asked if families is not None else self._best
         found: Solution | None = self._memory.once(
             "kernel", (plane, window, families), lambda: make(plane, window, families)
@@ -239,7 +242,7 @@ class PhotoKernels:
 
         boxes = self._boxes()
         places = [self._place(plane, box) for box in boxes]
-        guessed = [place.judged(place.guesses(), self._judge)[0] for place in places]
+        guessed = [place.judged(_of(self._families, place), self._judge)[0] for place in places]
         guessed.sort(key=lambda one: -one.gain)
         kernels: list[Kernel] = []
         for one in guessed:
@@ -254,9 +257,10 @@ class PhotoKernels:
             for way in promises[0]
         }
         first: Way | None = max(mean, key=mean.__getitem__)
-        if first is not None and mean[first] < LEAST_GAIN:
+        if first is not None and mean[first] < self._least:
             first = None
-        used = {first, *(_choice(promise, first) for promise in promises)} - {None}
+        chosen = (_choice(promise, first, self._least) for promise in promises)
+        used = {first, *chosen} - {None}
         samples = [middle_of(place.gray)[..., None] for place in places]
         ordered = (way for way in promises[0] if way in used)
         return {way: self._solution(*way, mean[way], samples) for way in ordered}, first
@@ -292,7 +296,7 @@ class PhotoKernels:
             return solutions[first]  # all places agree
         kernels = tuple(dict.fromkeys(kernel for kernel, _ in solutions))
         promise = self._promise(plane, self._around(window), kernels)
-        way = _choice({way: promise[way] for way in solutions}, first)
+        way = _choice({way: promise[way] for way in solutions}, first, self._least)
         return None if way is None else replace(solutions[way], gain=promise[way])
 
     def _asked(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
@@ -300,13 +304,16 @@ class PhotoKernels:
         from demoe.model.kernels.estimator import middle_of
 
         place = self._place(plane, self._around(window))
-        assert families is not None
-        guesses = [guess for guess in place.guesses() if guess[0].family in families]
-        best = place.judged(guesses, self._judge)[0]
+        best = place.judged(_of(families, place), self._judge)[0]
         if best.gain < ASKED_GAIN:
             return None
         samples = [middle_of(place.gray)[..., None]]
         return self._solution(best.kernel, best.linear, best.gain, samples)
+
+    @property
+    def _least(self) -> float:
+        """Decibels that a kernel must promise to be used."""
+        return LEAST_GAIN if self._families is None else ASKED_GAIN
 
     def _place(self, plane: Plane, box: Box) -> Place:
         from demoe.model.kernels.estimator import Place, gray_of
@@ -362,12 +369,20 @@ class MeasurementKernels:
         return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
 
 
-def _choice(promise: Mapping[Way, float], first: Way | None) -> Way | None:
+def _of(families: Families | None, place: Place) -> list[tuple[Kernel, float]]:
+    """Return the guesses of a place that are of some families, with their scores."""
+    guesses = place.guesses()
+    if families is None:
+        return guesses
+    return [(kernel, score) for kernel, score in guesses if kernel.family in families]
+
+
+def _choice(promise: Mapping[Way, float], first: Way | None, least: float) -> Way | None:
     """Choose how to undo a place: as its plane, unless another way promises clearly more there."""
     best = max(promise, key=promise.__getitem__)
     if first is not None and promise[best] < promise[first] + BETTER:
         return first if promise[first] >= 0 else None
-    return best if promise[best] >= LEAST_GAIN else None
+    return best if promise[best] >= least else None
 
 
 def _values(solution: Solution | None) -> NDArray[np.float32]:

@@ -152,19 +152,23 @@ class PlaneWork:
             psf = make_psf(self.recipe.psf)
             return KnownKernels(self.reader, self.plan, psf, self.memory)
         if self.kernels_from == "photo":
-            judge = self._tools.judge
-            return PhotoKernels(self.reader, self.plan, judge, self._allowed, self.memory)
+            return PhotoKernels(
+                self.reader,
+                self.plan,
+                self._tools.judge,
+                FAMILIES.get(self.routing),
+                self._painted_families,
+                self.memory,
+            )
         if self.kernels_from == "measurement":
             return MeasurementKernels(self.reader, self.plan, self.memory)
         return None
 
-    def _allowed(self, plane: Plane, window: Box) -> Families | None:
-        """Return the families of kernels that a person allows in a window, by what was painted."""
+    def _painted_families(self, plane: Plane, window: Box) -> Families | None:
+        """Return the families of kernels that were painted over most of a window."""
         assert isinstance(self.maps, CellMaps)
-        names = names_of(self.choices)
         asked = self.maps.asked_for(plane, window)
-        name = names[asked - 1] if asked else self.routing
-        return FAMILIES.get(name)
+        return FAMILIES.get(self.choices[asked - 1].name) if asked else None
 
     @cached_property
     def deconvolver(self) -> PlaneDeconvolver | None:

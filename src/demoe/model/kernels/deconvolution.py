@@ -40,6 +40,7 @@ PROGRESS = 0.97
 """By how much a bolder solution has to explain the picture better than the one before."""
 
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
+_FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
 
@@ -156,19 +157,21 @@ class Deconvolver:
         weight = setting.strength / self._power(y)[:, None, None]
         y = F.pad(y[None], (pad,) * 4, mode="reflect")[0]
         size = y.shape[1:]
-        blur, down, right = self._transfer(size), *_differences(size)
+        blur = self._transfer(size)
         data = weight * blur.conj() * torch.fft.rfft2(y)
-        power = weight * blur.abs().square()
-        rough = down.abs().square() + right.abs().square()
+        power = weight * (blur.real.square() + blur.imag.square()) + 1e-9
+        rough = _roughness(size)
         x, floor = y, min(0.0, float(y.min()))  # no darker than black, or than what was seen
         for penalty in _PENALTIES:
-            dy, dx = x.roll(-1, 1) - x, x.roll(-1, 2) - x
-            length = (dy.square() + dx.square()).sqrt().clamp_min(1e-9)
-            kept = (length - 1 / penalty).clamp_min(0) / length
-            edges = down.conj() * torch.fft.rfft2(dy * kept)
-            edges = edges + right.conj() * torch.fft.rfft2(dx * kept)
-            total = (data + penalty * edges) / (power + penalty * rough + 1e-9)
-            x = torch.fft.irfft2(total, size).clamp_min(floor)
+            down, right = x.roll(-1, 1).sub_(x), x.roll(-1, 2).sub_(x)
+            kept = (down * down).addcmul_(right, right).clamp_min_(_FLAT).rsqrt_()
+            kept = kept.mul_(-1 / penalty).add_(1).clamp_min_(0)  # of each gradient, what is long
+            down, right = down.mul_(kept), right.mul_(kept)
+            edges = down.roll(1, 1).sub_(down).add_(right.roll(1, 2)).sub_(right)
+            total = torch.fft.rfft2(edges).mul_(penalty).add_(data)
+            # Times the inverse: dividing complex numbers takes seven times as long.
+            x = torch.fft.irfft2(total.mul_((power + penalty * rough).reciprocal_()), size)
+            x = x.clamp_min_(floor)
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
         x, again = (t[:, pad : size[0] - pad, pad : size[1] - pad] for t in (x, again))
         return (_to_display(x), _to_display(again)) if setting.linear else (x, again)
@@ -200,12 +203,11 @@ def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tens
 
 
 @functools.lru_cache(maxsize=8)
-def _differences(size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return the transforms of the differences to the next row and to the next column."""
-    down = np.exp(2j * np.pi * np.fft.fftfreq(size[0]))[:, None] - 1
-    right = np.exp(2j * np.pi * np.fft.rfftfreq(size[1]))[None] - 1
-    down, right = (np.broadcast_to(d, (size[0], size[1] // 2 + 1)) for d in (down, right))
-    return torch.from_numpy(down.astype(np.complex64)), torch.from_numpy(right.astype(np.complex64))
+def _roughness(size: tuple[int, int]) -> Tensor:
+    """Return the squared transforms of the differences to the next row and column, summed."""
+    down = np.abs(np.exp(2j * np.pi * np.fft.fftfreq(size[0])) - 1) ** 2
+    right = np.abs(np.exp(2j * np.pi * np.fft.rfftfreq(size[1])) - 1) ** 2
+    return torch.from_numpy((down[:, None] + right).astype(np.float32))
 
 
 def _tensor(pixels: Pixels) -> Tensor:

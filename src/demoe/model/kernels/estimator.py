@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
-from demoe.model.kernels.judge import Judge, measure
+from demoe.model.kernels.judge import Judge, Trials
 from demoe.model.kernels.spectrum import pooled, window_scores
 
 TRIED = 256
@@ -66,11 +66,17 @@ class Place:
     ----------
     gray : ndarray of float32
         (H, W), luma of display values in [0, 1].
+
+    Attributes
+    ----------
+    trials : Trials
+        Kernels tried on its middle.
     """
 
     def __init__(self, gray: Gray) -> None:
         self.gray = gray
         self._straight = window_scores(gray, straight_kernels())
+        self.trials = Trials(middle_of(gray), min(gray.shape))
 
     def guesses(self) -> list[tuple[Kernel, float]]:
         """Return kernels that may have blurred it, one or two of each kind, with scores."""
@@ -93,8 +99,7 @@ class Place:
 
     def judged(self, guesses: Sequence[tuple[Kernel, float]], judge: Judge) -> list[Estimate]:
         """Return guesses with the gain that is expected of them, the largest first."""
-        measured, _ = measure(middle_of(self.gray), guesses, (False, True), min(self.gray.shape))
-        gains = judge.gains(measured).reshape(len(guesses), 2)
+        gains = judge.gains(self.trials.measured(guesses)).reshape(len(guesses), 2)
         estimates = [
             Estimate(kernel, bool(linear), float(gain))
             for (kernel, _), pair in zip(guesses, gains, strict=True)

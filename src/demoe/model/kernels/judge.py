@@ -106,48 +106,64 @@ def judge_of(tensors: Mapping[str, Tensor], name: str) -> Judge:
     return fill(Judge, tensors, name, "a judge of kernels")
 
 
-def measure(
-    gray: Gray, guesses: Sequence[tuple[Kernel, float]], linear: Sequence[bool], side: int
-) -> tuple[Measured, list[Gray]]:
-    """Try kernels on a part of a photo.
+class Trials:
+    """Kernels tried on a part of a photo, each once.
 
     Parameters
     ----------
     gray : ndarray of float32
         (H, W), luma of display values in [0, 1].
-    guesses : sequence of (Kernel, float)
-        With their scores (`spectrum.pooled`).
-    linear : sequence of bool
-        Whether to try them on display values, on light, or on both.
     side : int
-        Least side of the place whose middle this is: the scores are of all of it.
-
-    Returns
-    -------
-    measured : ndarray of float32
-        (guesses x linear, measures), the latter running faster.
-    restored : list of ndarray
-        What each made of the part.
+        Least side of the place whose middle this is: scores are of all of it.
     """
-    before = _Before(gray)
-    best = min(score for _, score in guesses)
-    rows, restored = [], []
-    for kernel, score in guesses:
-        deconvolver = Deconvolver(kernel.values, photo=True)
-        about = [*_size(kernel), *before.noise_and_light]
-        kind = [
-            *(kernel.family == family for family in ("disc", "gaussian", "motion")),
-            kernel.angle >= 180,
-            kernel.bend != 0,
-        ]
-        for in_light in linear:
-            setting = Setting(in_light, STRENGTH)
-            x, again = (a[..., 0] for a in deconvolver.solve(gray[..., None], setting))
-            x = x.clip(0, 1.2)
-            done = before.against(x, again)
-            rows.append([score, score - best, *done, *about, *kind, in_light, np.log(side / 384)])
-            restored.append(x)
-    return np.array(rows, dtype=np.float32), restored
+
+    def __init__(self, gray: Gray, side: int) -> None:
+        self._gray, self._side = gray, side
+        self._before = _Before(gray)
+        self._tried: dict[Kernel, list[tuple[Gray, list[float]]]] = {}
+
+    def measured(self, guesses: Sequence[tuple[Kernel, float]]) -> Measured:
+        """Try kernels on display values and on light.
+
+        Parameters
+        ----------
+        guesses : sequence of (Kernel, float)
+            With their scores (`spectrum.pooled`).
+
+        Returns
+        -------
+        ndarray of float32
+            (guesses x 2, measures), the domain running faster.
+        """
+        best = min(score for _, score in guesses)
+        rows = []
+        for kernel, score in guesses:
+            about = [*_size(kernel), *self._before.noise_and_light]
+            kind = [
+                *(kernel.family == family for family in ("disc", "gaussian", "motion")),
+                kernel.angle >= 180,
+                kernel.bend != 0,
+            ]
+            for in_light, (_, done) in enumerate(self._of(kernel)):
+                scale = np.log(self._side / 384)
+                rows.append([score, score - best, *done, *about, *kind, in_light, scale])
+        return np.array(rows, dtype=np.float32)
+
+    def restored(self, kernel: Kernel) -> list[Gray]:
+        """Return what a kernel made of the part, on display values and on light."""
+        return [x for x, _ in self._of(kernel)]
+
+    def _of(self, kernel: Kernel) -> list[tuple[Gray, list[float]]]:
+        if kernel not in self._tried:
+            deconvolver = Deconvolver(kernel.values, photo=True)
+            self._tried[kernel] = [self._try(deconvolver, linear) for linear in (False, True)]
+        return self._tried[kernel]
+
+    def _try(self, deconvolver: Deconvolver, linear: bool) -> tuple[Gray, list[float]]:
+        solved = deconvolver.solve(self._gray[..., None], Setting(linear, STRENGTH))
+        x, again = (a[..., 0] for a in solved)
+        x = x.clip(0, 1.2)
+        return x, self._before.against(x, again)
 
 
 class _Before:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from demoe.model.kernels.estimator import Place as Looked
 from demoe.model.kernels.estimator import gray_of, middle_of
-from demoe.model.kernels.judge import Judge, measure
+from demoe.model.kernels.judge import Judge
 from demoe.training.kernels.places import Place
 
 WORST, BEST = -4.0, 6.0
@@ -55,9 +55,11 @@ def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried
         side = SIDES[number % len(SIDES)]
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
         seen, sharp = middle_of(gray), middle_of(sharp)
-        found, restored = measure(seen, Looked(gray).guesses(), (False, True), side)
+        looked = Looked(gray)
+        guesses = looked.guesses()
+        restored = [x for kernel, _ in guesses for x in looked.trials.restored(kernel)]
         before = _error(seen, sharp)
-        measured.append(found)
+        measured.append(looked.trials.measured(guesses))
         gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
         owner += [number] * len(restored)
         tasks.append(place.task)
