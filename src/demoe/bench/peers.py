@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 def photo(side: int) -> Photo:
     """Return a square RGB picture (side, side, 3): a bundled sample, mirrored to any size."""
-    sample = np.asarray(load_sample("pagoda_mixed").blurred.data)
+    sample = np.asarray(load_sample("pagoda_motion").blurred.data)
     rows, cols = (np.r_[0:n, n - 1 : -1 : -1][np.arange(side) % (2 * n)] for n in sample.shape[:2])
     return np.ascontiguousarray(sample[rows][:, cols])
 

@@ -45,6 +45,9 @@ MONAI = "MONAI sliding windows, default allocator"
 FILES = "demoe, TIFF to OME-Zarr, one expert"
 """The row that counts: all that a person waits for, with the arithmetic of the bare network."""
 
+KERNELS = "demoe, TIFF to OME-Zarr, one expert, kernels"
+"""The same with the blur found and undone, as is the default."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -59,7 +62,7 @@ class _Job:
 def expert_recipe(model: str, tile: str | int, device: str) -> Recipe:
     """Return the settings of the rows that do the arithmetic of one expert."""
     first = load_model(model, device).choices[0].name
-    return Recipe(model=model, tile=tile, device=device, routing=first)
+    return Recipe(model=model, tile=tile, device=device, routing=first, psf=None)
 
 
 def measure_all(
@@ -175,11 +178,17 @@ def _jobs(
     source = folder / "photo.tif"
     tifffile.imwrite(source, picture, photometric="rgb", tile=(256, 256))
     numbers = itertools.count()
-    yield _Job(
-        FILES,
-        size,
-        lambda _: here(lambda: run(source, folder / f"{next(numbers)}.ome.zarr", recipe)),
-    )
+    rows = [(FILES, recipe)]
+    if model.tools is not None:
+        rows.append((KERNELS, recipe.replace(psf="auto")))
+    for name, how in rows:
+        yield _Job(
+            name,
+            size,
+            lambda _, how=how: here(  # type: ignore[misc]  # as above
+                lambda: run(source, folder / f"{next(numbers)}.ome.zarr", how)
+            ),
+        )
 
 
 def _lazily(picture: Photo, recipe: Recipe) -> Deblurred:
