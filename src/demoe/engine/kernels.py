@@ -19,7 +19,7 @@ from demoe.plan.tiling import Box, Plane, TilePlan
 
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Deconvolver, Setting
-    from demoe.model.kernels.estimator import Place
+    from demoe.model.kernels.estimator import Place, Way
     from demoe.model.kernels.judge import Judge
 
 WINDOW, OVERLAP = 256, 32
@@ -50,9 +50,6 @@ MOST_KERNELS = 4
 """Kernels of a plane among which its windows choose."""
 
 Families = frozenset[str]
-
-Way = tuple[Kernel, bool]
-"""A kernel, and whether it blurred light."""
 
 _PROMISE = (-2.0, 4.0)  # what a place may say for or against a kernel of the whole plane
 
@@ -238,19 +235,23 @@ class PhotoKernels:
         return found
 
     def _found(self, plane: Plane) -> tuple[dict[Way, Solution], Way | None]:
-        from demoe.model.kernels.estimator import middle_of
+        from demoe.model.kernels.estimator import both_ways, middle_of
 
         boxes = self._boxes()
         places = [self._place(plane, box) for box in boxes]
-        guessed = [place.judged(_of(self._families, place), self._judge)[0] for place in places]
+        guesses = [both_ways(_of(self._families, place)) for place in places]
+        guessed = [
+            place.judged(tries, self._judge)[0]
+            for place, tries in zip(places, guesses, strict=True)
+        ]
         guessed.sort(key=lambda one: -one.gain)
         kernels: list[Kernel] = []
         for one in guessed:
             if len(kernels) < MOST_KERNELS and not any(one.kernel.is_near(k) for k in kernels):
                 kernels.append(one.kernel)
+        ways = tuple((kernel, linear) for kernel in kernels for linear in (False, True))
         promises = [
-            self._promise(plane, box, tuple(kernels), place)
-            for box, place in zip(boxes, places, strict=True)
+            self._promise(plane, box, ways, place) for box, place in zip(boxes, places, strict=True)
         ]
         mean = {
             way: float(np.mean([np.clip(promise[way], *_PROMISE) for promise in promises]))
@@ -266,17 +267,19 @@ class PhotoKernels:
         return {way: self._solution(*way, mean[way], samples) for way in ordered}, first
 
     def _promise(
-        self, plane: Plane, box: Box, kernels: tuple[Kernel, ...], place: Place | None = None
+        self, plane: Plane, box: Box, ways: tuple[Way, ...], place: Place | None = None
     ) -> dict[Way, float]:
-        """Return what each way to undo a place is expected to gain."""
+        """Return what each of some ways to undo a place is expected to gain."""
+        from demoe.model.kernels.estimator import both_ways
 
         def judge() -> dict[Way, float]:
             looked = place or self._place(plane, box)
-            judged = looked.judged(looked.scored(kernels), self._judge)
-            gains = {(one.kernel, one.linear): one.gain for one in judged}
-            return {(k, linear): gains[k, linear] for k in kernels for linear in (False, True)}
+            scored = looked.scored(tuple(dict.fromkeys(kernel for kernel, _ in ways)))
+            tries = [one for one in both_ways(scored) if (one[0], one[2]) in ways]
+            gains = {(e.kernel, e.linear): e.gain for e in looked.judged(tries, self._judge)}
+            return {way: gains[way] for way in ways}
 
-        found: dict[Way, float] = self._memory.once("kernel", (plane, box, kernels), judge)
+        found: dict[Way, float] = self._memory.once("kernel", (plane, box, ways), judge)
         return found
 
     def _solution(
@@ -294,17 +297,16 @@ class PhotoKernels:
             return None
         if first is not None and list(solutions) == [first] and not self._is_small:
             return solutions[first]  # all places agree
-        kernels = tuple(dict.fromkeys(kernel for kernel, _ in solutions))
-        promise = self._promise(plane, self._around(window), kernels)
-        way = _choice({way: promise[way] for way in solutions}, first, self._least)
+        promise = self._promise(plane, self._around(window), tuple(solutions))
+        way = _choice(promise, first, self._least)
         return None if way is None else replace(solutions[way], gain=promise[way])
 
     def _asked(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is undone by a kernel of some families, found there."""
-        from demoe.model.kernels.estimator import middle_of
+        from demoe.model.kernels.estimator import both_ways, middle_of
 
         place = self._place(plane, self._around(window))
-        best = place.judged(_of(families, place), self._judge)[0]
+        best = place.judged(both_ways(_of(families, place)), self._judge)[0]
         if best.gain < ASKED_GAIN:
             return None
         samples = [middle_of(place.gray)[..., None]]

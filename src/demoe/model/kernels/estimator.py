@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
-from demoe.model.kernels.judge import Judge, Trials
+from demoe.model.kernels.judge import Judge, Trials, Try
 from demoe.model.kernels.spectrum import pooled, window_scores
 
 TRIED = 256
@@ -24,6 +24,9 @@ _SHORTLIST = 12  # straight motions that are bent, too
 _PATHS = 2  # guesses among the straight ones, and among the bent ones
 
 Gray = NDArray[np.float32]
+
+Way = tuple[Kernel, bool]
+"""A kernel, and whether it blurred light."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,19 @@ class Place:
         both = np.concatenate([self._straight, window_scores(self.gray, kernels)], axis=1)
         return list(zip(kernels, pooled(both)[-len(kernels) :].tolist(), strict=True))
 
-    def judged(self, guesses: Sequence[tuple[Kernel, float]], judge: Judge) -> list[Estimate]:
-        """Return guesses with the gain that is expected of them, the largest first."""
-        gains = judge.gains(self.trials.measured(guesses)).reshape(len(guesses), 2)
+    def judged(self, tries: Sequence[Try], judge: Judge) -> list[Estimate]:
+        """Return what is tried with the gain that is expected of it, the largest first."""
+        gains = judge.gains(self.trials.measured(tries)).tolist()
         estimates = [
-            Estimate(kernel, bool(linear), float(gain))
-            for (kernel, _), pair in zip(guesses, gains, strict=True)
-            for linear, gain in enumerate(pair)
+            Estimate(kernel, linear, gain)
+            for (kernel, _, linear), gain in zip(tries, gains, strict=True)
         ]
         return sorted(estimates, key=lambda one: -one.gain)
+
+
+def both_ways(guesses: Sequence[tuple[Kernel, float]]) -> list[Try]:
+    """Let kernels be tried on display values and on light."""
+    return [(kernel, score, linear) for kernel, score in guesses for linear in (False, True)]
 
 
 def _apart(kernels: Sequence[Kernel]) -> list[Kernel]:

@@ -61,6 +61,9 @@ _WHITE = 0.98
 Gray = NDArray[np.float32]
 Measured = NDArray[np.float32]
 
+Try = tuple[Kernel, float, bool]
+"""A kernel, its score (`spectrum.pooled`), and whether it is tried on light, not display values."""
+
 
 class Judge(nn.Module):
     """Predicts gains in dB from `MEASURES`: the mean of a few small networks.
@@ -120,50 +123,41 @@ class Trials:
     def __init__(self, gray: Gray, side: int) -> None:
         self._gray, self._side = gray, side
         self._before = _Before(gray)
-        self._tried: dict[Kernel, list[tuple[Gray, list[float]]]] = {}
+        self._tried: dict[tuple[Kernel, bool], tuple[Gray, list[float]]] = {}
 
-    def measured(self, guesses: Sequence[tuple[Kernel, float]]) -> Measured:
-        """Try kernels on display values and on light.
-
-        Parameters
-        ----------
-        guesses : sequence of (Kernel, float)
-            With their scores (`spectrum.pooled`).
+    def measured(self, tries: Sequence[Try]) -> Measured:
+        """Try kernels.
 
         Returns
         -------
         ndarray of float32
-            (guesses x 2, measures), the domain running faster.
+            (tries, measures).
         """
-        best = min(score for _, score in guesses)
+        best = min(score for _, score, _ in tries)
         rows = []
-        for kernel, score in guesses:
+        for kernel, score, linear in tries:
             about = [*_size(kernel), *self._before.noise_and_light]
             kind = [
                 *(kernel.family == family for family in ("disc", "gaussian", "motion")),
                 kernel.angle >= 180,
                 kernel.bend != 0,
             ]
-            for in_light, (_, done) in enumerate(self._of(kernel)):
-                scale = np.log(self._side / 384)
-                rows.append([score, score - best, *done, *about, *kind, in_light, scale])
+            done, scale = self._of(kernel, linear)[1], np.log(self._side / 384)
+            rows.append([score, score - best, *done, *about, *kind, linear, scale])
         return np.array(rows, dtype=np.float32)
 
-    def restored(self, kernel: Kernel) -> list[Gray]:
-        """Return what a kernel made of the part, on display values and on light."""
-        return [x for x, _ in self._of(kernel)]
+    def restored(self, kernel: Kernel, linear: bool) -> Gray:
+        """Return what a kernel made of the part."""
+        return self._of(kernel, linear)[0]
 
-    def _of(self, kernel: Kernel) -> list[tuple[Gray, list[float]]]:
-        if kernel not in self._tried:
+    def _of(self, kernel: Kernel, linear: bool) -> tuple[Gray, list[float]]:
+        if (kernel, linear) not in self._tried:
             deconvolver = Deconvolver(kernel.values, photo=True)
-            self._tried[kernel] = [self._try(deconvolver, linear) for linear in (False, True)]
-        return self._tried[kernel]
-
-    def _try(self, deconvolver: Deconvolver, linear: bool) -> tuple[Gray, list[float]]:
-        solved = deconvolver.solve(self._gray[..., None], Setting(linear, STRENGTH))
-        x, again = (a[..., 0] for a in solved)
-        x = x.clip(0, 1.2)
-        return x, self._before.against(x, again)
+            solved = deconvolver.solve(self._gray[..., None], Setting(linear, STRENGTH))
+            x, again = (a[..., 0] for a in solved)
+            x = x.clip(0, 1.2)
+            self._tried[kernel, linear] = x, self._before.against(x, again)
+        return self._tried[kernel, linear]
 
 
 class _Before:
@@ -225,10 +219,9 @@ def _spread(edges: Gray) -> tuple[float, float, float]:
 
 def _range(gray: Gray, side: int) -> tuple[Gray, Gray]:
     """Return the least and the greatest value around each pixel."""
-    x = torch.from_numpy(gray)[None, None]
+    x = F.pad(torch.from_numpy(gray)[None, None], (side // 2,) * 4, mode="replicate")
     high, low = (
-        sign * F.max_pool2d(F.pad(sign * x, (side // 2,) * 4, mode="replicate"), side, 1)
-        for sign in (1, -1)
+        sign * F.max_pool2d(F.max_pool2d(sign * x, (side, 1), 1), (1, side), 1) for sign in (1, -1)
     )
     return low[0, 0].numpy(), high[0, 0].numpy()
 

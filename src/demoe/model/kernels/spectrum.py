@@ -32,6 +32,7 @@ _BAND = (0.02, 0.48)  # cycles a pixel
 _NOISY = 0.42  # above this there is little but noise
 _BLOCK = 2  # frequencies to a side that are taken together
 _REFINEMENTS = 3
+_AT_ONCE = 8  # kernels whose arithmetic stays in the cache, and in one thread
 
 Scores = NDArray[np.float64]
 
@@ -72,21 +73,29 @@ def _windows(gray: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 def _score(window: NDArray[np.float32], models: Sequence[Tensor]) -> Tensor:
     centred = torch.from_numpy(np.ascontiguousarray(window - window.mean())) * _taper()
     seen = _binned(torch.fft.rfft2(centred).abs().square() / SIDE**2)[_used()]
-    high = _binned(_frequency())[_used()] > _NOISY
-    noise = seen[high].median().clamp_min(1e-10) * 0.9
-    best: Tensor | None = None
-    for model in models:
-        signal = (seen - noise).clamp_min(0).sum() / model.sum(dim=1)
-        scale = signal.clamp_min(1e-20)[:, None]
-        for _ in range(_REFINEMENTS):  # least squares, weighted by what the model expects
-            weight = model / (scale * model + noise).square()
-            fitted = (weight * (seen - noise)).sum(dim=1) / (weight * model).sum(dim=1)
-            scale = torch.maximum(fitted[:, None], 1e-12 * scale)
-        expected = scale * model + noise
-        score = (expected.log() + seen / expected).mean(dim=1)
-        best = score if best is None else torch.minimum(best, score)
-    assert best is not None
-    return best
+    noise = seen[_high()].median().clamp_min(1e-10) * 0.9
+    above = seen - noise
+    total = above.clamp_min(0).sum()
+    scores = [
+        torch.cat([_of_some(some, seen, above, total, noise) for some in model.split(_AT_ONCE)])
+        for model in models
+    ]
+    return torch.stack(scores).amin(dim=0)
+
+
+def _of_some(model: Tensor, seen: Tensor, above: Tensor, total: Tensor, noise: Tensor) -> Tensor:
+    """Score kernels (kernels, blocks), few enough to stay in the processor's cache."""
+    scale = (total / model.sum(dim=1)).clamp_min(1e-20)[:, None]
+    expected, share, weight = (torch.empty_like(model) for _ in range(3))
+    for _ in range(_REFINEMENTS):  # least squares, weighted by what the model expects
+        torch.mul(model, scale, out=expected).add_(noise)
+        torch.div(model, expected, out=share)
+        fitted = torch.div(share, expected, out=weight) @ above / share.square_().sum(dim=1)
+        scale = torch.maximum(fitted[:, None], 1e-12 * scale)
+    torch.mul(model, scale, out=expected).add_(noise)
+    fit = torch.reciprocal(expected, out=weight) @ seen / len(seen)
+    # numpy's logarithm: torch's wakes threads for it, which costs more than it does.
+    return torch.from_numpy(np.log(expected.numpy())).mean(dim=1) + fit
 
 
 @functools.cache
@@ -128,6 +137,12 @@ def _frequency() -> Tensor:
 def _used() -> Tensor:
     frequency = _binned(_frequency())
     return (frequency > _BAND[0]) & (frequency < _BAND[1])
+
+
+@functools.cache
+def _high() -> Tensor:
+    """Return which of the used frequencies hold little but noise."""
+    return _binned(_frequency())[_used()] > _NOISY
 
 
 @functools.cache

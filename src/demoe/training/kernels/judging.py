@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from demoe.model.kernels.estimator import Place as Looked
-from demoe.model.kernels.estimator import gray_of, middle_of
+from demoe.model.kernels.estimator import both_ways, gray_of, middle_of
 from demoe.model.kernels.judge import Judge
 from demoe.training.kernels.places import Place
 
@@ -56,10 +56,10 @@ def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
         seen, sharp = middle_of(gray), middle_of(sharp)
         looked = Looked(gray)
-        guesses = looked.guesses()
-        restored = [x for kernel, _ in guesses for x in looked.trials.restored(kernel)]
+        tries = both_ways(looked.guesses())
+        restored = [looked.trials.restored(kernel, linear) for kernel, _, linear in tries]
         before = _error(seen, sharp)
-        measured.append(looked.trials.measured(guesses))
+        measured.append(looked.trials.measured(tries))
         gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
         owner += [number] * len(restored)
         tasks.append(place.task)
