@@ -223,10 +223,10 @@ def test_an_interrupted_run_ends_with_130_and_is_resumed(
     target = tmp_path / "out.ome.zarr"
     put = TileStore.put
 
-    def interrupted(self: TileStore, index: Any, values: Any, failed: Any) -> None:
+    def interrupted(self: TileStore, *tile: Any) -> None:
         if len(self.done) == 2:
             raise stop
-        put(self, index, values, failed)
+        put(self, *tile)
 
     with monkeypatch.context() as patch:
         patch.setattr(TileStore, "put", interrupted)

@@ -314,6 +314,11 @@ def _as_lazy_image(image: Any, axes: str | None) -> LazyImage:
         return image.with_data(image.data, axes=axes)
     if isinstance(image, str | os.PathLike):
         return open_image(image, axes)
+    if type(image).__module__.startswith("zarr."):  # not imported where nobody uses it
+        from demoe.io.zarr import of_array
+
+        if (found := of_array(image, axes)) is not None:
+            return found
     return LazyImage.from_array(image, axes)
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import version
 
 from demoe.cli.progress import complain
+from demoe.cli.signals import Stopped, signals_stop
 from demoe.errors import Cancelled, DemoeError, RecipeError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -25,11 +26,12 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0 done, 1 failed, 2 usage, 130 interrupted."""
+    """Run a command; returns 0 done, 1 failed, 2 usage, 130 interrupted, 143 or 129 stopped."""
     arguments = build_parser().parse_args(argv)
     try:
-        code: int = arguments.command(arguments)
-        return code
+        with signals_stop():
+            code: int = arguments.command(arguments)
+            return code
     except RecipeError as error:
         return complain(error, USAGE)
     except Cancelled as error:
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error, FAILED)
     except KeyboardInterrupt:
         return complain("interrupted; a run goes on with --resume", INTERRUPTED)
+    except Stopped as stopped:
+        return complain(f"stopped by {stopped}; a run goes on with --resume", stopped.code)
 
 
 def build_parser() -> argparse.ArgumentParser:

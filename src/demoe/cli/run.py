@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.add_argument(
+        "--all-blocks",
+        action="store_true",
+        help="refuse a zarr that lacks chunks (else they count as its fill value)",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, default=1, help="tiles in work at once (default 1)")
     where.add_argument("--scheduler", help="address of a Dask scheduler to compute on")
@@ -49,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Deblur, and report each file; returns 0, or 1 where an image of a folder failed."""
     from demoe.execution.run import run
+    from demoe.execution.store import run_folder
     from demoe.io import SUFFIXES_OUT, open_image
 
     recipe = recipe_from(arguments)
@@ -66,7 +72,8 @@ def main(arguments: argparse.Namespace) -> int:
     reports, code = [], 0
     with _client(arguments.scheduler) as client:
         for source, target in jobs:
-            if many and arguments.resume and not arguments.overwrite and target.exists():
+            kept = run_folder(target).exists()
+            if many and arguments.resume and not (arguments.overwrite or kept) and target.exists():
                 print(f"demoe: {target} is finished already", file=sys.stderr)
                 continue
             try:
@@ -83,6 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
                         workers=arguments.workers,
                         client=client,
                         progress=progress,
+                        all_blocks=arguments.all_blocks,
                     )
             except (AxesError, ImageError, OutputError) as error:
                 if not many:
@@ -96,6 +104,8 @@ def main(arguments: argparse.Namespace) -> int:
                     used = "undone by its PSF"
                 if report.consistency is not None:
                     used += f"; blurred again, {report.consistency:.1f} x the noise from the data"
+                if report.absent:
+                    used += f"; {report.absent} chunks that the source lacks count as fill value"
                 if report.failed:
                     used += f"; {report.failed} implausible cells kept their source"
                 print(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from demoe.image.intensity import IntensityScale
-from demoe.plan.tiling import Plane
+from demoe.plan.tiling import Box, Plane
 
 _REMEMBERED = {
     "decision": 64,
@@ -37,6 +37,9 @@ class Memory:
         Pixels of the smallest read for which the device had too little memory.
     device : str
         Where to go on when the recipe's device is too small.
+    reads : dict or None
+        What was read of the image since it was last taken, by plane and rectangle: a digest of
+        each. None where nobody asked for it.
     """
 
     def __init__(self) -> None:
@@ -45,6 +48,7 @@ class Memory:
         self.failed: dict[Plane, set[tuple[int, int]]] = {}
         self.too_large = math.inf
         self.device = ""
+        self.reads: dict[tuple[Plane, Box], bytes] | None = None
         self._kept: dict[str, OrderedDict[Any, Any]] = {kind: OrderedDict() for kind in _REMEMBERED}
 
     def once(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -57,6 +61,18 @@ class Memory:
                     kept.popitem(last=False)
             kept.move_to_end(key)
             return kept[key]
+
+    def note_reads(self) -> None:
+        """From now on, note what is read of the image."""
+        with self.lock:
+            if self.reads is None:
+                self.reads = {}
+
+    def take_reads(self) -> dict[tuple[Plane, Box], bytes]:
+        """Return what was read since the last call, and go on noting."""
+        with self.lock:
+            taken, self.reads = self.reads or {}, {}
+            return taken
 
     def failed_in(self, plane: Plane) -> set[tuple[int, int]]:
         """Return the cells of a plane found so far whose restoration was not plausible."""

@@ -101,7 +101,7 @@ class PlaneWork:
     @cached_property
     def reader(self) -> PlaneReader:
         """The pixels."""
-        return PlaneReader(self.image, self.recipe.intensity, self.memory)
+        return PlaneReader(self.image, self.recipe.intensity, self.memory, noted=True)
 
     @cached_property
     def router(self) -> PlaneRouter:

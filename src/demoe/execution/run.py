@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,33 @@ from dask.base import optimize
 from numpy.typing import NDArray
 
 from demoe.choices import names_of
+from demoe.engine.reader import Read
 from demoe.engine.runner import LANES
 from demoe.engine.work import PlaneWork
-from demoe.errors import Cancelled, OutputError, RecipeError
+from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
 from demoe.execution.earlier import Correction, correct
-from demoe.execution.store import Index, TileStore
+from demoe.execution.identity import (
+    SourceWatch,
+    check_content,
+    describe,
+    differences,
+    digest,
+    same_files,
+    stamp,
+)
+from demoe.execution.store import Index, LostTile, TileStore, delete, run_folder
 from demoe.image.lazy_image import LazyImage
-from demoe.io._write import check_output, write_image
+from demoe.io._write import check_output, recover_all, write_image
+from demoe.io.atomic import Placing, reason_of, refused
+from demoe.io.lock import OutputLock, hold
+from demoe.io.record import read_record
 from demoe.lazy import Deblurred, deblur, failed_cells
 from demoe.recipe import Recipe
 
 Progress = Callable[[int, int, str], None]
+
+ATTEMPTS = 3
+"""How often an output is written before tiles that are lost each time are taken for a bad disk."""
 
 GRAPH_TILES = 64
 """Tiles that are taken from the graph together: a look into it takes time by all its tiles."""
@@ -66,6 +82,8 @@ class Report:
         Routing cells that kept their source, because what the network gave was not plausible.
     consistency : float or None
         Median of `Deblurred.consistency`; None where no kernel was looked for.
+    absent : int
+        Chunks that the files of the source lack; they count as the array's fill value.
     provenance : dict
         As in `Deblurred`.
     """
@@ -79,6 +97,7 @@ class Report:
     skipped: float
     failed: int
     consistency: float | None
+    absent: int
     provenance: dict[str, Any] = field(repr=False)
 
 
@@ -96,12 +115,14 @@ def run(
     client: Any = None,
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
+    all_blocks: bool = False,
     **fields: Any,
 ) -> Report:
     """Deblur an image of any size into a file.
 
     Tiles are kept on disk beside the output until all are done; the output's name appears when it
-    is whole. An interrupted run goes on where it was with ``resume=True``.
+    is whole. An interrupted run goes on where it was with ``resume=True``. Meanwhile nobody else
+    can write this output.
 
     Parameters
     ----------
@@ -115,6 +136,7 @@ def run(
         Settings are those that it was made with.
     resume : bool
         Go on with an interrupted run of the same image, recipe and network; without one, begin.
+        Where the output is finished already, nothing is done.
     overwrite : bool
         Replace an existing output and, unless it is to be resumed, drop an interrupted run.
     workers : int
@@ -126,11 +148,19 @@ def run(
         ``progress(done, total, message)``, in tiles.
     cancel : object with is_set(), optional
         Asked between tiles, and while the output is written.
+    all_blocks : bool
+        Refuse a zarr that lacks chunks; else they count as its fill value, and the report says how
+        many they are.
 
     Raises
     ------
     Cancelled
         If ``cancel`` was set; what is done is kept for ``resume``.
+    OutputError
+        If the output cannot be written, another process writes there, or what is to be resumed is
+        another job.
+    ImageError
+        If the source cannot be read, or changed since the run began.
     DemoeError
         If anything a person can mend is wrong.
     """
@@ -138,51 +168,50 @@ def run(
     if workers < 1:
         raise RecipeError(f"workers must be at least 1, not {workers}.")
     target, correction = Path(output), None
-    if earlier is None:
-        result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
-    else:
-        at_once = partial(_compute, client=client)
-        correction = correct(earlier, source, axes, recipe, expert_map, at_once, **fields)
-        result = correction.after
-    check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
-    folder = target.with_name(f".{target.name}.demoe-run")
-    if folder.exists() and not (resume or overwrite):
-        raise OutputError(
-            f"An unfinished run for {target} is kept in {folder}; go on with resume, or drop it "
-            "with overwrite."
-        )
-    open_store = TileStore.resume if resume else TileStore.create
-    with _system_errors(target), open_store(folder, result.image) as store:
-        try:
-            watch = _Watch(progress, cancel, "resume goes on from there")
-            if correction is not None:
-                _take_over(correction, store, watch)
-            before = len(store.done)
-            _compute_tiles(result, store, workers, client, watch)
-            experts, consistency = _finish(result, store, target, overwrite, watch, client)
-            failed = len(store.failed)
-        except BaseException:
-            if not store.done:
-                store.delete()
-            raise
-        store.delete()
-    counts = np.bincount(experts.ravel(), minlength=len(result.choices) + 1)
-    tiles = math.prod(result.image.numblocks)
-    return Report(
-        output=target,
-        tiles=tiles,
-        computed=tiles - before,
-        seconds=time.monotonic() - began,
-        megapixels=result.source.n_planes * math.prod(result.source.plane_shape) / 1e6,
-        shares={
-            name: float(n / max(1, counts[1:].sum()))
-            for name, n in zip(names_of(result.choices), counts[1:], strict=True)
-        },
-        skipped=float(counts[0] / counts.sum()),
-        failed=failed,
-        consistency=None if consistency is None else float(np.median(consistency)),
-        provenance=result.provenance,
-    )
+    folder = run_folder(target)
+    with hold(target) as lock:
+        is_written = _tidy_up(target, folder)
+        if earlier is None:
+            result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
+        else:
+            at_once = partial(_compute, client=client)
+            correction = correct(earlier, source, axes, recipe, expert_map, at_once, **fields)
+            result = correction.after
+        described = describe(result)
+        if all_blocks and described["absent"]:
+            raise ImageError(
+                f"{result.source.source} lacks {described['absent']} blocks, which read as its "
+                "fill value; complete it, or run without asking for all blocks."
+            )
+        report = partial(_report, result, described, target, began)
+        if resume:
+            finished = _finished_before(target, folder, result, described, is_written)
+            if finished is not None:
+                delete(folder)
+                return report(finished, computed=0)
+        check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
+        if TileStore.description(folder) is not None and not (resume or overwrite):
+            raise OutputError(
+                f"An unfinished run for {target} is kept in {folder}; go on with resume, or drop "
+                "it with overwrite."
+            )
+        open_store = TileStore.resume if resume else TileStore.create
+        with _system_errors(target), open_store(folder, result.image, described) as store:
+            try:
+                watch = _Watch(progress, cancel, "resume goes on from there")
+                _check_same_source(result, store, folder, described, watch)
+                if correction is not None:
+                    _take_over(correction, store, watch)
+                before = len(store.done)
+                summary = _complete(
+                    result, store, described, target, lock, overwrite, workers, client, watch
+                )
+            except BaseException:
+                if not store.done:
+                    store.delete()
+                raise
+            store.delete()
+        return report(summary, computed=math.prod(result.image.numblocks) - before)
 
 
 def save(
@@ -207,21 +236,158 @@ def save(
     Raises
     ------
     OutputError
-        If the result cannot be written there.
+        If the result cannot be written there, or another process writes there.
+    ImageError
+        If the source changes meanwhile.
     """
     target = Path(path)
     watch = _Watch(progress, cancel, "nothing is kept")
-    if isinstance(result, LazyImage):
-        return write_image(target, result, overwrite=overwrite, progress=watch)
-    check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
-    folder = target.with_name(f".{target.name}.demoe-save-{os.getpid()}")
-    with _system_errors(target), TileStore.create(folder, result.image) as store:
-        try:
-            _compute_tiles(result, store, 1, None, watch)
-            _finish(result, store, target, overwrite, watch, None)
-        finally:
-            store.delete()
+    with hold(target) as lock:
+        _tidy_up(target, run_folder(target))
+        if isinstance(result, LazyImage):
+            before = stamp(result)
+
+            def whole(_: list[Placing]) -> None:
+                if stamp(result) != before:
+                    raise ImageError(f"{result.source} changed while it was read; save it again.")
+
+            return write_image(
+                target, result, overwrite=overwrite, progress=watch, lock=lock, when_whole=whole
+            )
+        check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
+        described = describe(result)
+        folder = _save_folder(target)
+        with _system_errors(target), TileStore.create(folder, result.image, described) as store:
+            try:
+                _complete(result, store, described, target, lock, overwrite, 1, None, watch)
+            finally:
+                store.delete()
     return target
+
+
+def _save_folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.demoe-save")
+
+
+def _tidy_up(target: Path, folder: Path) -> bool:
+    """Mend what a process left that died here; say if all that a run has to do is done.
+
+    Where it died while it gave names to files that were whole, they get them now.
+    """
+    placings = TileStore.whole(folder)
+    try:
+        for placing in placings:
+            placing.finish()
+    except OSError as error:
+        raise refused(target, error) from error
+    recover_all(target)
+    delete(_save_folder(target))
+    return bool(placings)
+
+
+def _finished_before(
+    target: Path, folder: Path, result: Deblurred, described: dict[str, Any], is_written: bool
+) -> dict[str, Any] | None:
+    """Return the summary of an output that is finished already, if it is of the same job.
+
+    Raises
+    ------
+    OutputError
+        If tiles of another job are kept.
+    """
+    then = TileStore.description(folder)
+    if then is not None:
+        _check_same_job(target, then, described)
+        in_place = result.source.source is not None and Path(result.source.source) == target
+        if not is_written or not (in_place or same_files(then, described)):
+            return None
+        described = then
+    with suppress(ImageError, KeyError, TypeError):
+        record = read_record(target)
+        if target.exists() and record["identity"] == digest(described):
+            return dict(record["summary"])
+    return None
+
+
+def _check_same_job(target: Path, then: dict[str, Any], described: dict[str, Any]) -> None:
+    if said := differences(then, described):
+        raise OutputError(
+            f"The unfinished run for {target} is another job: {', '.join(said)}; resume with the "
+            "same settings, start over with overwrite, or write somewhere else."
+        )
+
+
+def _check_same_source(
+    result: Deblurred, store: TileStore, folder: Path, described: dict[str, Any], watch: _Watch
+) -> None:
+    """Refuse to go on with tiles of other pixels; who only touched the files may go on."""
+    then = TileStore.description(folder)
+    if then is None or same_files(then, described):
+        return
+    total = math.prod(result.image.numblocks)
+
+    def tell() -> None:
+        watch(len(store.done), total, "comparing the source")
+
+    if store.done:
+        check_content(result.work.reader, store.reads, then["absent"], tell)
+    store.describe(described)
+
+
+def _complete(
+    result: Deblurred,
+    store: TileStore,
+    described: dict[str, Any],
+    target: Path,
+    lock: OutputLock,
+    overwrite: bool,
+    workers: int,
+    client: Any,
+    watch: _Watch,
+) -> dict[str, Any]:
+    """Compute what the store lacks and write the output; return the summary.
+
+    Tiles that are found lost or damaged while they are written are computed again.
+    """
+    source = SourceWatch(result.work.reader, store.reads, described)
+
+    def whole(placings: list[Placing]) -> None:
+        source.check()
+        store.note_whole(placings)
+
+    for _ in range(ATTEMPTS):
+        _compute_tiles(result, store, workers, client, watch, source)
+        try:
+            return _finish(
+                result, store, digest(described), target, lock, overwrite, whole, watch, client
+            )
+        except LostTile:
+            store.check()
+    raise OutputError(
+        f"Tiles in {store.folder} are lost or damaged again and again; check the disk, or choose "
+        "another place."
+    )
+
+
+def _report(
+    result: Deblurred,
+    described: dict[str, Any],
+    target: Path,
+    began: float,
+    summary: dict[str, Any],
+    *,
+    computed: int,
+) -> Report:
+    return Report(
+        output=target,
+        tiles=math.prod(result.image.numblocks),
+        computed=computed,
+        seconds=time.monotonic() - began,
+        megapixels=result.source.n_planes * math.prod(result.source.plane_shape) / 1e6,
+        absent=described["absent"],
+        provenance=result.provenance,
+        **summary,
+    )
 
 
 @dataclass(frozen=True)
@@ -254,7 +420,12 @@ def _compute(lazy: da.Array, *, client: Any) -> Any:
 
 
 def _compute_tiles(
-    result: Deblurred, store: TileStore, workers: int, client: Any, watch: _Watch
+    result: Deblurred,
+    store: TileStore,
+    workers: int,
+    client: Any,
+    watch: _Watch,
+    source: SourceWatch,
 ) -> None:
     """Compute the blocks that the store lacks, a few at a time, and put them there."""
     total = math.prod(result.image.numblocks)
@@ -271,10 +442,12 @@ def _compute_tiles(
                 finished, _ = _wait_any(list(waiting), client)
                 for future in finished:
                     store.put(waiting.pop(future), *future.result())
+                source.check_at_times()
                 watch(len(store.done), total, "tiles")
         finally:
             for future in waiting:
                 future.cancel()
+            result.work.memory.reads = None  # of what comes now, the files are watched
 
 
 def _missing_tiles(array: da.Array, store: TileStore) -> Iterator[tuple[Index, da.Array]]:
@@ -287,10 +460,15 @@ def _missing_tiles(array: da.Array, store: TileStore) -> Iterator[tuple[Index, d
 
 def _compute_tile(
     work: PlaneWork, index: Index, tile: da.Array
-) -> tuple[NDArray[Any], list[Index]]:
-    """Return a block, and the cells of the expert map in which the network failed."""
+) -> tuple[NDArray[Any], list[Index], list[Read]]:
+    """Return a block, cells of the expert map in which the network failed, and what was read.
+
+    That includes what was read for other tiles, since they share what follows from it.
+    """
+    work.memory.note_reads()
     values = tile.compute(scheduler="synchronous")  # this is what runs in parallel
-    return values, failed_cells(work, index)
+    reads = [Read(*place, digest) for place, digest in work.memory.take_reads().items()]
+    return values, failed_cells(work, index), reads
 
 
 @contextmanager
@@ -324,9 +502,17 @@ def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
 
 
 def _finish(
-    result: Deblurred, store: TileStore, target: Path, overwrite: bool, watch: _Watch, client: Any
-) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None]:
-    """Write the output from the stored tiles, and return the expert map and the consistency."""
+    result: Deblurred,
+    store: TileStore,
+    identity: str,
+    target: Path,
+    lock: OutputLock,
+    overwrite: bool,
+    whole: Callable[[list[Placing]], None],
+    watch: _Watch,
+    client: Any,
+) -> dict[str, Any]:
+    """Write the output from the stored tiles, and return what a report says of it."""
     total = math.prod(result.image.numblocks)
 
     def tell(done: int, blocks: int, _: str) -> None:
@@ -355,6 +541,16 @@ def _finish(
         )
         for cells in (expert_map, confidence, result.painted, consistency)
     )
+    counts = np.bincount(expert_map.ravel(), minlength=len(result.choices) + 1)
+    summary = {
+        "shares": {
+            name: float(n / max(1, counts[1:].sum()))
+            for name, n in zip(names_of(result.choices), counts[1:], strict=True)
+        },
+        "skipped": float(counts[0] / counts.sum()),
+        "failed": len(store.failed),
+        "consistency": None if consistency is None else float(np.median(consistency)),
+    }
     # On this machine, even where a cluster is dask's default: the tiles lie here.
     with dask_config.set(scheduler="threads"):
         write_image(
@@ -367,11 +563,13 @@ def _finish(
             consistency=consistent,
             kernels=result.kernel_picture(),
             choices=result.choices,
-            provenance=result.provenance,
+            provenance={**result.provenance, "summary": summary, "identity": identity},
             overwrite=overwrite,
             progress=tell,
+            lock=lock,
+            when_whole=whole,
         )
-    return expert_map, consistency
+    return summary
 
 
 @contextmanager
@@ -380,8 +578,7 @@ def _system_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
         raise OutputError(
-            f"The tiles for {target} cannot be kept beside it ({reason}); free some space or "
-            "choose another place."
+            f"The tiles for {target} cannot be kept beside it: {reason_of(error)}; what is done "
+            "goes on with resume."
         ) from error

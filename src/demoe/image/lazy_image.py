@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import dask.array as da
 import numpy as np
@@ -67,6 +67,16 @@ _PIXELS = 16
 """Least side of a chunk along an axis of pixels, rather than of planes or samples."""
 
 
+class Origin(Protocol):
+    """Files that pixels come from."""
+
+    def stamp(self) -> str:
+        """Tell one version of the files from the next by their sizes and times; cheap."""
+
+    def absent(self) -> int:
+        """Count the blocks that are not in the files and read as a fill value."""
+
+
 @dataclass(frozen=True, eq=False)
 class LazyImage:
     """An image of any size that is read only where it is computed.
@@ -88,6 +98,8 @@ class LazyImage:
         A short name, such as the file's without its suffix.
     source : str, optional
         The path that the image came from.
+    origins : tuple of Origin
+        The files that the pixels are read from; none for arrays.
     """
 
     data: da.Array
@@ -97,6 +109,7 @@ class LazyImage:
     channel_names: tuple[str, ...] = ()
     name: str = "image"
     source: str | None = None
+    origins: tuple[Origin, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the pixels, the axes and the metadata against each other."""

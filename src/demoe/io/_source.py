@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,17 +51,37 @@ class FileSource(ABC):
         """Tell one version of the file from the next."""
         return file_state(self.path)
 
+    def files(self) -> Iterable[str]:
+        """List the files that pixels are read from."""
+        return [self.path]
+
+    def stamp(self) -> str:
+        """Tell one version of the files from the next: by size, times and inode of each.
+
+        Raises
+        ------
+        ImageError
+            If a file is gone.
+        """
+        return stamp_of(self.path, self.files())
+
+    def absent(self) -> int:
+        """Count the blocks that are not in the files and read as a fill value."""
+        return 0
+
     @abstractmethod
     def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         """Read a box: one slice with start, stop and step 1 for each axis, none of them empty."""
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by integers and slices, as dask asks for it."""
-        box, rest = _split_index(key, self.shape)
+        box, rest = split_index(key, self.shape)
         try:
             block = self.read(box)
         except (DemoeError, MemoryError):
             raise
+        except FileNotFoundError as error:
+            raise gone(error.filename or self.path) from error
         except Exception as error:  # decoders raise all sorts of things over damaged bytes
             raise unreadable(self.path, error) from error
         return block[rest].astype(self.dtype, copy=False)
@@ -84,6 +106,27 @@ def file_state(path: str | Path) -> tuple[str, int, int]:
     place = Path(path).absolute()
     stat = place.stat()
     return str(place), stat.st_mtime_ns, stat.st_size
+
+
+def stamp_of(path: str, files: Iterable[str]) -> str:
+    """Return a digest of size, times and inode of some files, in their order.
+
+    A time of change cannot be set back, so an equal stamp means equal content.
+    """
+    found = hashlib.blake2b(digest_size=16)
+    try:
+        for file in files:
+            stat = os.stat(file)
+            marks = stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+            found.update(f"{os.path.relpath(file, path)} {marks}\n".encode())
+    except FileNotFoundError as error:
+        raise gone(error.filename) from error
+    return found.hexdigest()
+
+
+def gone(path: str) -> ImageError:
+    """Say that a file that was there is not there any more."""
+    return ImageError(f"{path} is not there any more; put it back, and go on with resume.")
 
 
 def unreadable(path: str | Path, error: Exception | str) -> ImageError:
@@ -144,7 +187,7 @@ class ByteCache:
 decoded = ByteCache(CACHE_BYTES)
 
 
-def _split_index(
+def split_index(
     key: Any, shape: tuple[int, ...]
 ) -> tuple[tuple[slice, ...], tuple[int | slice, ...]]:
     """Bounding box of an index, and the index within that box."""

@@ -26,6 +26,14 @@ class TiffSource(FileSource):
 
     series: int
 
+    def files(self) -> list[str]:
+        """List the file, and others that an OME-TIFF names for its planes."""
+        series = _parsed(file_state(self.path), self.series).series
+        if not series.is_multifile:
+            return [self.path]
+        others = {page.parent.filehandle.path for page in series if page is not None}
+        return [self.path, *sorted(others - {self.path})]
+
     def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         """Read a box of the series."""
         parsed = _parsed(file_state(self.path), self.series)

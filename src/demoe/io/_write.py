@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from demoe.image.lazy_image import LazyImage
 from demoe.io._bands import Progress, iter_bands
 from demoe.io._tiff_writer import check_tiff, write_tiff
 from demoe.io._zarr_writer import check_zarr, write_zarr
-from demoe.io.atomic import check_target, partial_output
+from demoe.io.atomic import Placing, check_target, partial_outputs, recover
+from demoe.io.lock import OutputLock, hold
 from demoe.io.names import PHOTOS, SUFFIXES_OUT, ZARR, places_beside, suffix_of
 from demoe.io.photos import check_photo, encode_photo
 
@@ -40,6 +41,8 @@ def write_image(
     provenance: dict[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    lock: OutputLock | None = None,
+    when_whole: Callable[[list[Placing]], None] | None = None,
 ) -> Path:
     """Write an image, computing it block by block; the name appears once the file is whole.
 
@@ -76,6 +79,10 @@ def write_image(
         Whether existing outputs may be replaced.
     progress : callable, optional
         ``progress(done, total, message)`` after each group of blocks; may raise to stop.
+    lock : OutputLock, optional
+        The lock on the output, where the caller holds it; it is taken here if left out.
+    when_whole : callable, optional
+        Told what is to be renamed, once all of it is safe on the disk.
 
     Returns
     -------
@@ -85,13 +92,13 @@ def write_image(
     Raises
     ------
     OutputError
-        If the format is unknown or cannot hold the image, the name is taken, or the system refuses
-        to write; nothing is left behind.
+        If the format is unknown or cannot hold the image, the name is taken, another process
+        writes there, or the system refuses to write; nothing is left behind.
     ImageError
         If the source turns out to be damaged; nothing is left behind.
     """
     target = Path(path)
-    check_output(target, image, overwrite=overwrite)
+    check_form(target, image)
     kind = suffix_of(target)
     # One text for the check and the file, so that nothing unserialisable is met half-way.
     record = None if provenance is None else json.dumps(provenance, indent=2)
@@ -107,32 +114,37 @@ def write_image(
         for name, place in places_beside(target).items()
         if kind not in ZARR and (content := parts[name]) is not None
     }
-    for name in beside:
-        check_target(name, overwrite=overwrite)
-    with ExitStack() as stack:
-        # Entered first, so renamed last: whoever sees the image finds the rest beside it.
-        partial = stack.enter_context(partial_output(target, overwrite=overwrite))
-        if kind in ZARR:
-            write_zarr(
-                partial,
-                image,
-                experts=experts,
-                choices=choices,
-                gates=gates.data if isinstance(gates, LazyImage) else gates,
-                cells={name: one for name, one in cells.items() if one is not None},
-                provenance=provenance,
-                progress=progress,
-            )
-        elif kind in PHOTOS:
-            _write_photo(target, partial, image, progress)
-        else:
-            write_tiff(partial, image, progress)
-        for name, content in beside.items():
-            sibling = stack.enter_context(partial_output(name, overwrite=overwrite))
-            if isinstance(content, LazyImage):
-                write_tiff(sibling, content, None)
+    with hold(target) if lock is None else nullcontext(lock) as held:
+        if lock is None:
+            recover_all(target)
+
+        def whole(placings: list[Placing]) -> None:
+            held.check()
+            if when_whole is not None:
+                when_whole(placings)
+
+        names = [target, *beside]
+        with partial_outputs(names, overwrite=overwrite, when_whole=whole) as (partial, *siblings):
+            if kind in ZARR:
+                write_zarr(
+                    partial,
+                    image,
+                    experts=experts,
+                    choices=choices,
+                    gates=gates.data if isinstance(gates, LazyImage) else gates,
+                    cells={name: one for name, one in cells.items() if one is not None},
+                    provenance=provenance,
+                    progress=progress,
+                )
+            elif kind in PHOTOS:
+                _write_photo(target, partial, image, progress)
             else:
-                sibling.write_text(content, encoding="utf-8")
+                write_tiff(partial, image, progress)
+            for sibling, content in zip(siblings, beside.values(), strict=True):
+                if isinstance(content, LazyImage):
+                    write_tiff(sibling, content, None)
+                else:
+                    sibling.write_text(content, encoding="utf-8")
     return target
 
 
@@ -162,6 +174,13 @@ def check_output(
         If the format is unknown or cannot hold the image, or a name cannot be written to.
     """
     target = Path(path)
+    check_form(target, image)
+    for name in names_of_output(target) if with_experts else (target,):
+        check_target(name, overwrite=overwrite)
+
+
+def check_form(target: Path, image: LazyImage) -> None:
+    """Refuse a format that is not known, or that cannot hold the image."""
     kind = suffix_of(target)
     if kind not in SUFFIXES_OUT:
         raise OutputError(
@@ -169,9 +188,19 @@ def check_output(
         )
     check = check_zarr if kind in ZARR else check_photo if kind in PHOTOS else check_tiff
     check(target, image)
-    beside = places_beside(target).values() if with_experts and kind not in ZARR else ()
-    for name in (target, *beside):
-        check_target(name, overwrite=overwrite)
+
+
+def names_of_output(target: Path) -> list[Path]:
+    """List the names that an output may take: the image's, and those of what lies beside it."""
+    if suffix_of(target) in ZARR:
+        return [target]
+    return [target, *places_beside(target).values()]
+
+
+def recover_all(target: Path) -> None:
+    """Mend what a process left that died while it wrote an output; see `recover`."""
+    for name in names_of_output(target):
+        recover(name)
 
 
 def _write_photo(target: Path, partial: Path, image: LazyImage, progress: Progress | None) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from demoe.errors import OutputError
@@ -21,6 +24,38 @@ _REASONS = {
     errno.EROFS: "the disk is read-only; choose another place",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
+
+
+@dataclass(frozen=True)
+class Placing:
+    """A whole file or folder that is to get its name, or has it already.
+
+    Attributes
+    ----------
+    partial, final : Path
+        The hidden name that it was written under, and the name that it gets.
+    inode : int
+        What the file system knows it by, whatever its name.
+    """
+
+    partial: Path
+    final: Path
+    inode: int
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what was written stands under its name."""
+        return _inode(self.final) == self.inode
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it has its name or can get it."""
+        return self.is_done or _inode(self.partial) == self.inode
+
+    def finish(self) -> None:
+        """Give it its name, unless it has it."""
+        if not self.is_done:
+            _put_in_place(self.partial, self.final)
 
 
 @contextmanager
@@ -45,29 +80,93 @@ def partial_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         If `target` may not be replaced, or the system refuses to write; the sibling is removed
         then, and after every other exception too.
     """
-    check_target(target, overwrite=overwrite)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        _remove(partial)
+    with partial_outputs([target], overwrite=overwrite) as (partial,):
         yield partial
-        _put_in_place(partial, target)
+
+
+@contextmanager
+def partial_outputs(
+    targets: Sequence[Path],
+    *,
+    overwrite: bool,
+    when_whole: Callable[[list[Placing]], None] | None = None,
+) -> Iterator[list[Path]]:
+    """Offer hidden siblings of several names, which get their names together.
+
+    Parameters
+    ----------
+    targets : sequence of Path
+        The final names. The first gets its name last: whoever sees it finds the others beside it.
+    overwrite : bool
+        As for `partial_output`.
+    when_whole : callable, optional
+        Told what is to be renamed, in this order, once all of it is safe on the disk.
+
+    Yields
+    ------
+    list of Path
+        For each target a name to write to.
+
+    Raises
+    ------
+    OutputError
+        As for `partial_output`.
+    """
+    for target in targets:
+        check_target(target, overwrite=overwrite)
+    partials = [_beside(target, "partial", str(os.getpid())) for target in targets]
+    try:
+        for partial in partials:
+            remove(partial)
+        yield partials
+        for partial in partials:
+            flush(partial)
+        whole = [
+            Placing(partial, target, partial.stat().st_ino)
+            for partial, target in zip(partials[::-1], targets[::-1], strict=True)
+        ]
+        if when_whole is not None:
+            when_whole(whole)
+        for placing in whole:
+            placing.finish()
+        flush(targets[0].parent)
     except OSError as error:
-        _remove(partial)
-        reason = _REASONS.get(error.errno or 0, str(error).rstrip("."))
-        raise OutputError(f"{target} cannot be written: {reason}.") from error
+        for partial in partials:
+            remove(partial)
+        raise refused(targets[0], error) from error
     except BaseException:
-        _remove(partial)
+        for partial in partials:
+            remove(partial)
         raise
+
+
+def refused(target: Path, error: OSError) -> OutputError:
+    """Say in one sentence why the system does not let an output be written."""
+    return OutputError(f"{target} cannot be written: {reason_of(error)}.")
+
+
+def reason_of(error: OSError) -> str:
+    """Say in words for people why the system refused, and what would be right."""
+    return _REASONS.get(error.errno or 0, str(error).rstrip("."))
+
+
+def check_folder(target: Path) -> None:
+    """Refuse a name in a folder that nothing can be written to."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise OutputError(f"{target} cannot be written: there is no folder {folder}.")
+    if os.access(folder, os.W_OK | os.X_OK):
+        return
+    if hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OutputError(f"{target} cannot be written: {_REASONS[errno.EROFS]}.")
+    raise OutputError(
+        f"{target} cannot be written: this user may not write to the folder {folder}."
+    )
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuse a name that cannot be written to, before anything is computed."""
-    if not target.parent.is_dir():
-        raise OutputError(f"{target} cannot be written: there is no folder {target.parent}.")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{target} cannot be written: this user may not write to the folder {target.parent}."
-        )
+    check_folder(target)
     if not target.exists():
         return
     if not overwrite:
@@ -76,22 +175,26 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{target} is a folder that is not zarr, so it is not overwritten.")
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
-    if not (target.is_dir() or (partial.is_dir() and target.exists())):
-        os.replace(partial, target)
-        return
-    # Folders cannot be replaced in one step: the old one steps aside until the new one stands.
-    aside = target.with_name(f".{target.name}.old-{os.getpid()}")
-    os.rename(target, aside)
+def recover(target: Path) -> None:
+    """Mend what a process left that died while it wrote an output; nobody else may be writing it.
+
+    Where it died between taking the old folder aside and giving the new one its name, the new one,
+    which was whole by then, gets it. All else that it left is removed.
+    """
     try:
-        os.rename(partial, target)
-    except OSError:
-        os.rename(aside, target)
-        raise
-    _remove(aside)
+        for aside in _left(target, "old"):
+            partial = _beside(target, "partial", _number(aside))
+            if not os.path.lexists(target):
+                os.rename(partial if partial.exists() else aside, target)
+            remove(aside)
+        for partial in _left(target, "partial"):
+            remove(partial)
+    except OSError as error:
+        raise refused(target, error) from error
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
     if os.path.isdir(path) and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -99,7 +202,57 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
+def flush(path: Path) -> None:
+    """Wait until the disk has a file, or all files of a zarr folder, or the names in a folder."""
+    if is_zarr(path) and hasattr(os, "sync"):
+        os.sync()  # one wait instead of one for each of its files
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders cannot be opened there
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text whole or not at all; an existing file is replaced."""
     with partial_output(path, overwrite=True) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not (target.is_dir() or (partial.is_dir() and target.exists())):
+        os.replace(partial, target)
+        return
+    # Folders cannot be replaced in one step: the old one steps aside until the new one stands.
+    aside = _beside(target, "old", _number(partial))
+    try:
+        os.rename(target, aside)
+        os.rename(partial, target)
+    except BaseException:
+        if aside.exists() and not target.exists():
+            os.rename(aside, target)
+        raise
+    remove(aside)
+
+
+def _beside(target: Path, kind: str, number: str) -> Path:
+    """Return the hidden name of a process for what it writes, or for what it takes aside."""
+    return target.with_name(f".{target.name}.{kind}-{number}")
+
+
+def _number(hidden: Path) -> str:
+    return hidden.name.rpartition("-")[2]
+
+
+def _left(target: Path, kind: str) -> list[Path]:
+    """List what processes left of a kind beside a name."""
+    found = target.parent.glob(_beside(Path(glob.escape(str(target))), kind, "*").name)
+    return sorted(path for path in found if _number(path).isdecimal())
+
+
+def _inode(path: Path) -> int | None:
+    with suppress(OSError):
+        return path.stat().st_ino
+    return None

@@ -72,7 +72,9 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
                 f"{_form(first)}; a stack needs pictures of one size and type."
             )
     data: da.Array = da.stack([picture.data for picture in pictures])
-    return LazyImage(data, axes or f"Z{first.axes}", first.scale, first.units, (), name, path)
+    origins = tuple(origin for picture in pictures for origin in picture.origins)
+    letters = axes or f"Z{first.axes}"
+    return LazyImage(data, letters, first.scale, first.units, (), name, path, origins)
 
 
 def _kind(file: Path) -> str:

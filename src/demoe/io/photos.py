@@ -66,8 +66,10 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
         For a file that is no picture.
     """
     shape, dtype = photo_form(path)
-    data = PhotoSource(path, shape, dtype).lazy(shape, "photo")
-    return LazyImage(data, axes or ("YXS" if len(shape) == 3 else "YX"), name=name, source=path)
+    source = PhotoSource(path, shape, dtype)
+    letters = axes or ("YXS" if len(shape) == 3 else "YX")
+    data = source.lazy(shape, "photo")
+    return LazyImage(data, letters, name=name, source=path, origins=(source,))
 
 
 def photo_form(path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

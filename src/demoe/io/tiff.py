@@ -89,6 +89,7 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
         names if len(names) == channels else (),
         name,
         path,
+        (source,),
     )
 
 

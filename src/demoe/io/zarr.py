@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import CANONICAL, guess_axes, to_canonical
@@ -36,6 +40,38 @@ class ZarrSource(FileSource):
             for marker in (*ZARR_MARKERS, "")
             if (Path(self.path) / marker).exists()
         )
+
+    def files(self) -> Iterator[str]:
+        """List all files of the array: metadata and chunks."""
+        for folder, below, names in os.walk(self.path):
+            below.sort()
+            yield from (os.path.join(folder, name) for name in sorted(names))
+
+    def absent(self) -> int:
+        """Count the chunks (of a sharded array the shards) that have no file.
+
+        Raises
+        ------
+        ImageError
+            If there are some, and the array does not say what value they have.
+        """
+        array = zarr.open_array(self.path, mode="r")
+        sides = array.shards or array.chunks
+        grid = [math.ceil(n / side) for n, side in zip(array.shape, sides, strict=True)]
+        keys = (re.findall(r"\d+", os.path.relpath(file, self.path)) for file in self.files())
+        present = {
+            key
+            for numbers in keys
+            if len(key := tuple(map(int, numbers))) == len(grid)
+            and all(at < n for at, n in zip(key, grid, strict=True))
+        }
+        count = math.prod(grid) - len(present)
+        if count and array.metadata.fill_value is None:
+            raise ImageError(
+                f"{self.path} lacks {count} of {math.prod(grid)} chunks and does not say what "
+                "value they have (no fill_value), so complete it first."
+            )
+        return count
 
     def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         """Read a box of the array."""
@@ -139,8 +175,9 @@ def _multiscale(
         )
     ]
     labels = [str(channel.get("label", "")) for channel in ome.get("omero", {}).get("channels", [])]
+    source, data = _lazy(place, array)
     image = LazyImage(
-        _lazy(place, array),
+        data,
         letters,
         {
             letter: step
@@ -154,6 +191,7 @@ def _multiscale(
         },
         name=name,
         source=path,
+        origins=(source,),
     )
     own = ours.get("axes") if isinstance(ours, Mapping) and axes is None else None
     if isinstance(own, str):
@@ -200,10 +238,21 @@ def _plain(path: str, array: zarr.Array[Any], axes: str | None, name: str) -> La
         letters = "".join(str(dimension).upper() for dimension in named)
         if len(letters) == len(shape) and set(letters) <= set(CANONICAL):
             axes = letters
-    return LazyImage(_lazy(Path(path), array), axes or guess_axes(shape), name=name, source=path)
+    source, data = _lazy(Path(path), array)
+    letters = axes or guess_axes(shape)
+    return LazyImage(data, letters, name=name, source=path, origins=(source,))
 
 
-def _lazy(place: Path, array: zarr.Array[Any]) -> Any:
+def of_array(array: zarr.Array[Any], axes: str | None) -> LazyImage | None:
+    """Take an array that is open already as one in a folder; None where it lies elsewhere."""
+    if not isinstance(array.store, LocalStore):
+        return None
+    place = Path(array.store.root, array.path)
+    source, data = _lazy(place, array)
+    return LazyImage(data, axes or guess_axes(data.shape), origins=(source,))
+
+
+def _lazy(place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, da.Array]:
     dtype = np.dtype(array.dtype)
     shape = tuple(int(length) for length in array.shape)
     if dtype.kind not in "uif" or dtype.itemsize > 8 or 0 in shape or len(shape) < 2:
@@ -212,4 +261,4 @@ def _lazy(place: Path, array: zarr.Array[Any]) -> Any:
             "and at least one row and column."
         )
     source = ZarrSource(str(place), shape, dtype.newbyteorder("="))
-    return source.lazy(block_shape(shape, array.chunks), "zarr")
+    return source, source.lazy(block_shape(shape, array.chunks), "zarr")
