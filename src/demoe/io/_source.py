@@ -21,6 +21,7 @@ from demoe.errors import DemoeError, ImageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+FileState = tuple[str, int, int, int, int]
 CACHE_BYTES = 256 * 2**20
 
 
@@ -47,7 +48,7 @@ class FileSource(ABC):
         """Number of dimensions."""
         return len(self.shape)
 
-    def state(self) -> tuple[str, int, int]:
+    def state(self) -> FileState:
         """Tell one version of the file from the next."""
         return file_state(self.path)
 
@@ -101,11 +102,14 @@ class FileSource(ABC):
         return array
 
 
-def file_state(path: str | Path) -> tuple[str, int, int]:
-    """Absolute path, time of the last change in nanoseconds, and size in bytes."""
+def file_state(path: str | Path) -> FileState:
+    """Absolute path, time of the last change in nanoseconds, size in bytes, ctime and inode.
+
+    The first time can be set back, and is by whoever copies files with their times.
+    """
     place = Path(path).absolute()
     stat = place.stat()
-    return str(place), stat.st_mtime_ns, stat.st_size
+    return str(place), stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns, stat.st_ino
 
 
 def stamp_of(path: str, files: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 
 from demoe.errors import ImageError
-from demoe.io._source import FileSource, decoded, file_state
+from demoe.io._source import FileSource, FileState, decoded, file_state
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class ParsedSeries:
 
     series: tifffile.TiffPageSeries
     lock: threading.Lock
-    state: tuple[str, int, int]
+    state: FileState
 
 
 def page_dims(series: tifffile.TiffPageSeries) -> int:
@@ -70,7 +70,7 @@ def _is_page(shape: tuple[int, ...], page: tifffile.TiffPage) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _parsed(state: tuple[str, int, int], index: int) -> ParsedSeries:
+def _parsed(state: FileState, index: int) -> ParsedSeries:
     with tifffile.TiffFile(state[0]) as file:
         series = file.series[index]
         series.keyframe.decode  # noqa: B018 - builds the decoder while the file is open
@@ -197,7 +197,10 @@ def _segment(
 
     if keyframe.compression == 1:  # as quick to read again as to keep
         return make(), corner[:4]
-    return decoded.get((parsed.state, source.series, number, segment), make), corner[:4]
+    state = parsed.state
+    if parsed.series.is_multifile:
+        state = file_state(page.parent.filehandle.path)
+    return decoded.get((state, source.series, number, segment), make), corner[:4]
 
 
 def _decode(

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import CANONICAL, guess_axes, to_canonical
 from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape
-from demoe.io._source import FileSource, file_state
+from demoe.io._source import FileSource, FileState, file_state
 from demoe.io.names import ZARR_MARKERS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _OLD_AXES = ("t", "c", "z", "y", "x")
 class ZarrSource(FileSource):
     """One zarr array in a folder."""
 
-    def state(self) -> tuple[str, int, int]:
+    def state(self) -> FileState:
         """Tell one version of the array from the next by its metadata file."""
         return next(
             file_state(Path(self.path) / marker)

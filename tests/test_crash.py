@@ -1,0 +1,406 @@
+"""What befalls a run: other runs, lost tiles, sources that change, kills, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from PIL import Image
+
+import demoe
+from demoe.errors import Cancelled, ImageError, OutputError
+from demoe.execution.store import run_folder
+from demoe.io import write_image
+
+SHAPE = (2, 96, 130)
+TILES = 2 * 2 * 3
+
+
+@pytest.fixture(scope="module")
+def recipe(weights: Path) -> demoe.Recipe:
+    return demoe.Recipe(
+        model=str(weights), tile=64, halo=16, pitch=32, window=64, routing="local", device="cpu"
+    )
+
+
+def stack(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(500, 60000, SHAPE, dtype=np.uint16)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "stack.tif"
+    path.parent.mkdir()
+    tifffile.imwrite(path, stack(), metadata={"axes": "ZYX"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(recipe: demoe.Recipe) -> np.ndarray:
+    return np.asarray(demoe.deblur(stack(), "ZYX", recipe=recipe).image)
+
+
+class At:
+    """Does something once, when a run has so many tiles done, or says some words."""
+
+    def __init__(self, when: int | str, what: Callable[[], object]) -> None:
+        self.when, self.what = when, what
+        self.times = 0
+
+    def __call__(self, done: int, total: int, message: str) -> None:
+        is_now = done == self.when if isinstance(self.when, int) else self.when in message
+        if is_now and not self.times:
+            self.times += 1
+            self.what()
+
+
+def interrupt(source: Any, target: Path, recipe: demoe.Recipe, **options: Any) -> None:
+    stop = threading.Event()
+    with pytest.raises(Cancelled):
+        demoe.run(source, target, recipe, progress=At(3, stop.set), cancel=stop, **options)
+
+
+def pixels(target: Path) -> np.ndarray:
+    return np.asarray(demoe.open_image(target).data)
+
+
+# -- two runs on one output -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+@pytest.mark.parametrize("second", ["run", "resume", "save", "save image", "write"])
+def test_a_second_run_is_refused_while_the_first_lives(
+    tmp_path: Path,
+    source: Path,
+    recipe: demoe.Recipe,
+    expected: np.ndarray,
+    suffix: str,
+    second: str,
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    image = demoe.open_image(source)
+
+    def another() -> None:
+        with pytest.raises(OutputError, match="is being written by another run"):
+            if second == "run":
+                demoe.run(source, target, recipe, overwrite=True)
+            elif second == "resume":
+                demoe.run(source, target, recipe, overwrite=True, resume=True)
+            elif second == "save":
+                demoe.save(demoe.deblur(source, recipe=recipe), target, overwrite=True)
+            elif second == "save image":
+                demoe.save(image, target, overwrite=True)
+            else:
+                write_image(target, image, overwrite=True)
+
+    at = At(5, another)
+    assert demoe.run(source, target, recipe, progress=at).computed == TILES
+    assert at.times == 1
+    np.testing.assert_array_equal(pixels(target), expected)
+
+
+def test_a_run_that_lost_its_lock_names_nothing(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe
+) -> None:
+    target = tmp_path / "out.tif"
+    taken = At("writing", tmp_path.joinpath(".out.tif.demoe-lock").unlink)
+    with pytest.raises(OutputError, match="taken over by another run"):
+        demoe.run(source, target, recipe, progress=taken)
+    assert {path.name for path in tmp_path.iterdir()} == {"in", run_folder(target).name}
+
+
+# -- stored tiles that are lost -------------------------------------------------------------
+
+
+def damaged(chunk: Path) -> None:
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-6] + bytes([content[-6] ^ 255]) + content[-5:])
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+@pytest.mark.parametrize("when", [5, "writing out.", "50%"])
+@pytest.mark.parametrize("what", ["chunk", "damage", "pixels", "folder"])
+def test_a_tile_that_is_lost_in_mid_run_is_computed_again(
+    tmp_path: Path,
+    source: Path,
+    recipe: demoe.Recipe,
+    expected: np.ndarray,
+    suffix: str,
+    when: int | str,
+    what: str,
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    kept = run_folder(target)
+
+    def lose() -> None:
+        if what == "folder":
+            shutil.rmtree(kept)
+        elif what == "pixels":
+            shutil.rmtree(kept / "pixels.zarr")
+        else:
+            chunks = sorted(p for p in (kept / "pixels.zarr" / "c").rglob("*") if p.is_file())
+            (Path.unlink if what == "chunk" else damaged)(chunks[-1])
+
+    at = At(when, lose)
+    demoe.run(source, target, recipe, progress=at)
+    assert at.times == 1
+    np.testing.assert_array_equal(pixels(target), expected)
+    assert not kept.exists()
+
+
+def test_tiles_that_are_lost_each_time_are_an_error(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe
+) -> None:
+    target = tmp_path / "out.tif"
+
+    def progress(done: int, total: int, message: str) -> None:
+        if message.startswith("writing") and message.endswith(" 0%"):
+            run_folder(target).joinpath("pixels.zarr", "c", "1", "1", "2").unlink()
+
+    with pytest.raises(OutputError, match="lost or damaged again and again; check the disk"):
+        demoe.run(source, target, recipe, progress=progress)
+    assert not target.exists()
+    assert demoe.run(source, target, recipe, resume=True).computed == 1
+
+
+# -- sources that change --------------------------------------------------------------------
+
+
+def a_tiff(place: Path, values: np.ndarray) -> Path:
+    tifffile.imwrite(place / "s.tif", values, metadata={"axes": "ZYX"})
+    return place / "s.tif"
+
+
+def a_zarr(place: Path, values: np.ndarray) -> Path:
+    path = place / "s.zarr"
+    if path.exists():  # metadata stay as they are, as where a microscope writes on
+        zarr.open_array(path, mode="r+")[...] = values
+        return path
+    array = zarr.create_array(
+        path, shape=SHAPE, chunks=(1, 48, 65), dtype="u2", dimension_names=list("zyx")
+    )
+    array[...] = values
+    return path
+
+
+def a_zarr_object(place: Path, values: np.ndarray) -> Any:
+    return zarr.open_array(a_zarr(place, values), mode="r")
+
+
+def a_folder(place: Path, values: np.ndarray) -> Path:
+    folder = place / "photos"
+    folder.mkdir(exist_ok=True)
+    for number, plane in enumerate(values):
+        Image.fromarray((plane // 256).astype(np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def several_tiffs(place: Path, values: np.ndarray) -> Path:
+    """Write an OME-TIFF whose second plane lies in a file of its own."""
+    names = [place / "a.ome.tif", place / "b.ome.tif"]
+    ids = ["urn:uuid:00000000-0000-0000-0000-00000000000" + n for n in "12"]
+    planes = "".join(
+        f'<TiffData FirstZ="{z}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{name.name}">{number}</UUID></TiffData>'
+        for z, (name, number) in enumerate(zip(names, ids, strict=True))
+    )
+    for plane, name, number in zip(values, names, ids, strict=True):
+        text = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="{number}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" '
+            f'Type="uint16" SizeX="{SHAPE[2]}" SizeY="{SHAPE[1]}" SizeZ="2" SizeC="1" SizeT="1">'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(name, plane, description=text.encode(), metadata=None)
+    return names[0]
+
+
+SOURCES = [a_tiff, a_zarr, a_zarr_object, a_folder, several_tiffs]
+
+
+def files_of(place: Path) -> list[Path]:
+    return [path for path in place.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def changed(last: int = 1) -> np.ndarray:
+    """Return the stack with other pixels at its very end."""
+    values = stack()
+    values[-1, -last:, -last:] ^= 0x5500
+    return values
+
+
+@pytest.mark.parametrize("make", SOURCES)
+@pytest.mark.parametrize("when", [3, "writing out."])
+def test_a_source_that_changes_in_mid_run_is_an_error(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe, make: Callable[..., Any], when: int | str
+) -> None:
+    target = tmp_path / "out.ome.zarr"
+    source = make(place, stack())
+    values = changed() if when != 3 else stack(1)
+    at = At(when, lambda: make(place, values))
+    with pytest.raises(ImageError, match=r"other pixels now than when .* put it back, or start"):
+        demoe.run(source, target, recipe, axes="ZYX", progress=at)
+    assert not target.exists()
+    source = make(place, values)
+    with pytest.raises(ImageError, match="other pixels now"):
+        demoe.run(source, target, recipe, axes="ZYX", resume=True)
+    demoe.run(source, target, recipe, axes="ZYX", overwrite=True)
+    wanted = demoe.deblur(source, "ZYX", recipe=recipe).image
+    np.testing.assert_array_equal(pixels(target), wanted)
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_a_source_that_changed_is_not_resumed(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe, make: Callable[..., Any]
+) -> None:
+    target = tmp_path / "out.ome.zarr"
+    interrupt(make(place, stack()), target, recipe, axes="ZYX")
+    times = {path: path.stat().st_mtime_ns for path in files_of(place)}
+    source = make(place, stack(1))
+    for path, time in times.items():  # whoever copies files with their times
+        os.utime(path, ns=(time, time))
+    with pytest.raises(ImageError, match="other pixels now"):
+        demoe.run(source, target, recipe, axes="ZYX", resume=True)
+    # Put back, with another time, it is the same.
+    source = make(place, stack())
+    assert demoe.run(source, target, recipe, axes="ZYX", resume=True).computed == TILES - 3
+    wanted = demoe.deblur(source, "ZYX", recipe=recipe).image
+    np.testing.assert_array_equal(pixels(target), wanted)
+
+
+@pytest.mark.parametrize("make", SOURCES)
+@pytest.mark.parametrize("when", [3, "writing out."])
+def test_a_source_that_is_only_touched_is_the_same(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe, make: Callable[..., Any], when: int | str
+) -> None:
+    source = make(place, stack())
+    at = At(when, lambda: [os.utime(path) for path in files_of(place)])
+    report = demoe.run(source, tmp_path / "out.tif", recipe, axes="ZYX", progress=at)
+    assert (at.times, report.computed) == (1, TILES)
+
+
+def test_a_change_where_nothing_was_computed_yet_is_found(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe
+) -> None:
+    """The end of the stack has a say in the intensity scale of its beginning."""
+    target = tmp_path / "out.ome.zarr"
+    options: dict[str, Any] = {"axes": "ZYX", "intensity": "percentile"}
+    interrupt(a_tiff(place, stack()), target, recipe, **options)
+    values = stack()
+    values[-1] //= 64
+    with pytest.raises(ImageError, match="in the sample that decides on its intensities"):
+        demoe.run(a_tiff(place, values), target, recipe, resume=True, **options)
+
+
+def test_a_moved_source_is_the_same(tmp_path: Path, place: Path, recipe: demoe.Recipe) -> None:
+    source = a_tiff(place, stack())
+    interrupt(source, tmp_path / "out.tif", recipe)
+    moved = source.rename(tmp_path / "moved.tif")
+    assert demoe.run(moved, tmp_path / "out.tif", recipe, resume=True).computed == TILES - 3
+
+
+@pytest.mark.parametrize("make", [a_tiff, a_zarr, several_tiffs])
+def test_a_source_that_disappears_is_told(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe, make: Callable[..., Path]
+) -> None:
+    target = tmp_path / "out.tif"
+    source = make(place, stack())
+    aside = tmp_path / "aside"
+    with pytest.raises(ImageError, match=r"is not there any more|There is no|lacks \d+ blocks"):
+        demoe.run(source, target, recipe, axes="ZYX", progress=At(3, lambda: place.rename(aside)))
+    aside.rename(place)
+    assert demoe.run(source, target, recipe, axes="ZYX", resume=True).computed < TILES
+
+
+def test_a_picture_that_changes_while_it_is_saved_is_an_error(tmp_path: Path, place: Path) -> None:
+    image = demoe.open_image(a_zarr(place, stack()))
+    progress = At(1, lambda: a_zarr(place, stack(1)))
+    with pytest.raises(ImageError, match="changed while it was read"):
+        demoe.save(image, tmp_path / "out.tif", progress=progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+# -- chunks that a zarr lacks ---------------------------------------------------------------
+
+
+def lacking(source: Path) -> None:
+    (source / "c" / "1" / "1" / "1").unlink()
+
+
+def test_chunks_that_a_zarr_lacks_are_counted_or_refused(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe
+) -> None:
+    source = a_zarr(place, stack())
+    assert demoe.run(source, tmp_path / "whole.tif", recipe, all_blocks=True).absent == 0
+    lacking(source)
+    with pytest.raises(ImageError, match="lacks 1 blocks, which read as its fill value"):
+        demoe.run(source, tmp_path / "out.tif", recipe, all_blocks=True)
+    assert demoe.run(source, tmp_path / "out.tif", recipe).absent == 1
+
+
+@pytest.mark.parametrize("shards", [None, (2, 96, 65)])
+@pytest.mark.parametrize("kind", ["v3", "v2", "v2 nested"])
+def test_absent_chunks_are_counted_by_their_files(
+    place: Path, kind: str, shards: tuple[int, ...] | None
+) -> None:
+    options: dict[str, Any] = {"shards": shards} if kind == "v3" else {"zarr_format": 2}
+    if kind == "v2 nested":
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+    array = zarr.create_array(
+        place / "s.zarr", shape=SHAPE, chunks=(1, 48, 65), dtype="u2", **options
+    )
+    origin = demoe.open_image(place / "s.zarr", "ZYX").origins[0]
+    whole = 2 if shards and kind == "v3" else 8
+    assert origin.absent() == whole
+    array[0, :10, :10] = 7
+    assert origin.absent() == whole - 1
+    array[...] = 7
+    assert origin.absent() == 0
+
+
+def test_absent_chunks_of_no_value_are_refused(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe
+) -> None:
+    zarr.create_array(place / "s.zarr", shape=(64, 64), chunks=(32, 32), dtype="u2", zarr_format=2)[
+        :32
+    ] = 7
+    described = json.loads((place / "s.zarr" / ".zarray").read_text())
+    (place / "s.zarr" / ".zarray").write_text(json.dumps({**described, "fill_value": None}))
+    with pytest.raises(ImageError, match="lacks 2 of 4 chunks and does not say what value"):
+        demoe.run(place / "s.zarr", tmp_path / "out.tif", recipe)
+
+
+@pytest.mark.parametrize("when", [0, 11, "writing out."])
+def test_a_chunk_that_is_lost_in_mid_run_is_an_error(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe, when: int | str
+) -> None:
+    source = a_zarr(place, stack())
+    with pytest.raises(ImageError, match="lacks 1 blocks that it had when the run began"):
+        demoe.run(source, tmp_path / "out.tif", recipe, progress=At(when, lambda: lacking(source)))
+    a_zarr(place, stack())
+    demoe.run(source, tmp_path / "out.tif", recipe, overwrite=True)
+
+
+def test_a_chunk_that_is_lost_before_resume_is_an_error(
+    tmp_path: Path, place: Path, recipe: demoe.Recipe
+) -> None:
+    source = a_zarr(place, stack())
+    interrupt(source, tmp_path / "out.tif", recipe)
+    lacking(source)
+    with pytest.raises(ImageError, match="lacks 1 blocks that it had when the run began"):
+        demoe.run(source, tmp_path / "out.tif", recipe, resume=True)
