@@ -151,7 +151,9 @@ def test_the_judge_prefers_what_blurred(moved):
 def test_flat_places_promise_nothing():
     tools = demoe.load_model().tools
     place = Place(np.full((200, 200), 0.5, np.float32))
-    assert np.isfinite([one.gain for one in place.judged(both_ways(place.guesses()), tools.judge)]).all()
+    assert np.isfinite(
+        [one.gain for one in place.judged(both_ways(place.guesses()), tools.judge)]
+    ).all()
 
 
 def test_gaussians_of_measurements_are_taken_smaller():

@@ -210,17 +210,6 @@ def test_a_cluster_computes_tiles_and_this_machine_writes_them(
     assert not any(name.startswith("Dask-") for name in readers)
 
 
-def test_many_tiles_are_taken_from_the_graph_in_groups(
-    tmp_path: Path, recipe: demoe.Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("demoe.execution.run.GRAPH_TILES", 5)
-    demoe.run(stack(), tmp_path / "out.tif", recipe, axes="ZYX")
-    np.testing.assert_array_equal(
-        demoe.open_image(tmp_path / "out.tif").data,
-        demoe.deblur(stack(), "ZYX", recipe=recipe).image,
-    )
-
-
 def test_a_painted_map_is_used(tmp_path: Path, recipe: demoe.Recipe) -> None:
     painted = np.array([[3, 5]])
     plane = stack()[0]

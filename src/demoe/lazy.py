@@ -269,7 +269,7 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
     real = np.dtype(np.float32)
     return Deblurred(
         source=source,
-        image=_blocks(_restore_block, work, f"deblur-{token}", tiles, source.dtype),
+        image=_blocks(restore_block, work, f"deblur-{token}", tiles, source.dtype),
         expert_map=_blocks(_experts_block, work, f"experts-{token}", cells, np.dtype(np.uint8)),
         gates=_blocks(_gates_block, work, f"gates-{token}", weights, real),
         confidence=_blocks(_confidence_block, work, f"confidence-{token}", cells, real),
@@ -336,7 +336,8 @@ def _blocks(
     return lazy
 
 
-def _restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+def restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    """Compute a block of `Deblurred.image`, by its index."""
     index = dict(zip(work.image.axes, block_id, strict=True))
     block = work.restorer.tile(_plane(index), index["Y"], index["X"])
     return from_canonical(block[None, None, None], work.image.axes)

@@ -123,6 +123,22 @@ def window_at(plan: TilePlan, row: int, col: int) -> Box:
     return Box(top, left, min(top + WINDOW, plan.height), min(left + WINDOW, plan.width))
 
 
+def windows_in(plan: TilePlan, part: Box) -> list[Box]:
+    """Return the windows whose middle lies in a part of a plane, row by row."""
+    spans = ((part.top, part.bottom), (part.left, part.right))
+    rows, cols = (
+        range(max(0, (start - WINDOW) // STEP), min(count, stop // STEP + 1))
+        for (start, stop), count in zip(spans, window_counts(plan), strict=True)
+    )
+    found = (window_at(plan, row, col) for row in rows for col in cols)
+    return [
+        window
+        for window in found
+        if part.top <= (window.top + window.bottom) // 2 < part.bottom
+        and part.left <= (window.left + window.right) // 2 < part.right
+    ]
+
+
 def is_photo(image: LazyImage) -> bool:
     """Tell pictures with display values from measurements: one channel, or more than 8 bits."""
     return bool(image.is_rgb and image.dtype == np.uint8)
@@ -214,9 +230,8 @@ class PhotoKernels:
         """Return the places that guesses are made on: of a small plane, every window."""
         if not self._is_small:
             return sample_boxes(self._plan)
-        rows, cols = window_counts(self._plan)
-        windows = [window_at(self._plan, row, col) for row in range(rows) for col in range(cols)]
-        return [self._around(window) for window in windows]
+        whole = Box(0, 0, self._plan.height, self._plan.width)
+        return [self._around(window) for window in windows_in(self._plan, whole)]
 
     @property
     def _is_small(self) -> bool:

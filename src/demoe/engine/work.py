@@ -25,8 +25,7 @@ from demoe.engine.kernels import (
     KnownKernels,
     MeasurementKernels,
     PhotoKernels,
-    window_at,
-    window_counts,
+    windows_in,
 )
 from demoe.engine.memory import Memory, memory_of
 from demoe.engine.reader import PlaneReader
@@ -194,12 +193,15 @@ class PlaneWork:
         pitch = self.recipe.pitch
         return Consistency(self.reader, self.plan, self.deconvolver, pitch, self.memory)
 
-    def blurs(self, plane: Plane) -> list[Blur]:
-        """Return what was found of the blur in each window of a plane, row by row."""
+    def blurs(self, plane: Plane, part: Box | None = None) -> list[Blur]:
+        """Return what was found of the blur in each window of a plane, row by row.
+
+        Of a part of it, those whose middle lies there.
+        """
         if self.kernels is None:
             return []
-        rows, cols = window_counts(self.plan)
-        windows = [window_at(self.plan, row, col) for row in range(rows) for col in range(cols)]
+        part = part or Box(0, 0, self.plan.height, self.plan.width)
+        windows = windows_in(self.plan, part)
         found = ((window, self.kernels.window(plane, window)) for window in windows)
         return [Blur(window, solution.kernel if solution else None) for window, solution in found]
 

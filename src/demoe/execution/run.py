@@ -17,11 +17,9 @@ from typing import Any, Protocol
 import dask.array as da
 import numpy as np
 from dask import config as dask_config
-from dask.base import optimize
 from numpy.typing import NDArray
 
 from demoe.choices import names_of
-from demoe.engine.reader import Read
 from demoe.engine.runner import LANES
 from demoe.engine.work import PlaneWork
 from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
@@ -36,21 +34,19 @@ from demoe.execution.identity import (
     stamp,
 )
 from demoe.execution.store import Index, LostTile, TileStore, delete, run_folder
+from demoe.execution.tile import compute_tile
 from demoe.image.lazy_image import LazyImage
 from demoe.io._write import check_output, recover_all, write_image
 from demoe.io.atomic import Placing, reason_of, refused
 from demoe.io.lock import OutputLock, hold
 from demoe.io.record import read_record
-from demoe.lazy import Deblurred, deblur, failed_cells
+from demoe.lazy import Deblurred, deblur
 from demoe.recipe import Recipe
 
 Progress = Callable[[int, int, str], None]
 
 ATTEMPTS = 3
 """How often an output is written before tiles that are lost each time are taken for a bad disk."""
-
-GRAPH_TILES = 64
-"""Tiles that are taken from the graph together: a look into it takes time by all its tiles."""
 
 
 class CancelToken(Protocol):
@@ -265,6 +261,32 @@ def save(
     return target
 
 
+@contextmanager
+def begin(result: Deblurred, target: Path, described: dict[str, Any]) -> Iterator[TileStore]:
+    """Keep tiles for an output, going on with those of an interrupted run; `run` can do the rest.
+
+    Raises
+    ------
+    OutputError
+        If tiles cannot be kept there, those that are kept are of another job, the output is there
+        already, or another process writes it.
+    """
+    folder = run_folder(target)
+    with hold(target):
+        _tidy_up(target, folder)
+        if (then := TileStore.description(folder)) is not None:
+            _check_same_job(target, then, described)
+        check_output(target, result.as_image(), overwrite=False, with_experts=True)
+        opened = TileStore.resume(folder, result.image, described)
+        with _system_errors(target), opened as store:
+            _check_same_source(result, store, folder, described, _Watch(None, None, ""))
+            try:
+                yield store
+            finally:
+                if not store.done:
+                    store.delete()
+
+
 def _save_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.demoe-save")
 
@@ -429,14 +451,15 @@ def _compute_tiles(
 ) -> None:
     """Compute the blocks that the store lacks, a few at a time, and put them there."""
     total = math.prod(result.image.numblocks)
-    missing = _missing_tiles(result.image, store)
+    every = itertools.product(*map(range, result.image.numblocks))
+    missing = (index for index in every if index not in store.done)
     with _submitter(result.work, workers, client) as (submit, in_flight):
         waiting: dict[Any, Index] = {}
         try:
             watch(len(store.done), total, "tiles")
             while True:
-                for index, tile in itertools.islice(missing, in_flight - len(waiting)):
-                    waiting[submit(index, tile)] = index
+                for index in itertools.islice(missing, in_flight - len(waiting)):
+                    waiting[submit(index)] = index
                 if not waiting:
                     return
                 finished, _ = _wait_any(list(waiting), client)
@@ -450,37 +473,16 @@ def _compute_tiles(
             result.work.memory.reads = None  # of what comes now, the files are watched
 
 
-def _missing_tiles(array: da.Array, store: TileStore) -> Iterator[tuple[Index, da.Array]]:
-    """Give the blocks that the store lacks, each with a small graph."""
-    every = itertools.product(*map(range, array.numblocks))
-    missing = (index for index in every if index not in store.done)
-    while group := list(itertools.islice(missing, GRAPH_TILES)):
-        yield from zip(group, optimize(*(array.blocks[i] for i in group)), strict=True)
-
-
-def _compute_tile(
-    work: PlaneWork, index: Index, tile: da.Array
-) -> tuple[NDArray[Any], list[Index], list[Read]]:
-    """Return a block, cells of the expert map in which the network failed, and what was read.
-
-    That includes what was read for other tiles, since they share what follows from it.
-    """
-    work.memory.note_reads()
-    values = tile.compute(scheduler="synchronous")  # this is what runs in parallel
-    reads = [Read(*place, digest) for place, digest in work.memory.take_reads().items()]
-    return values, failed_cells(work, index), reads
-
-
 @contextmanager
 def _submitter(
     work: PlaneWork, workers: int, client: Any
-) -> Iterator[tuple[Callable[[Index, da.Array], Any], int]]:
+) -> Iterator[tuple[Callable[[Index], Any], int]]:
     """Offer a function that starts the computation of a block, and how many to keep in work."""
     if client is not None:
         threads = max(1, sum(client.nthreads().values()))
 
-        def submit(index: Index, tile: da.Array) -> Any:
-            return client.submit(_compute_tile, work, index, tile, pure=False)
+        def submit(index: Index) -> Any:
+            return client.submit(compute_tile, work, index, pure=False)
 
         yield submit, 2 * threads
         return
@@ -488,7 +490,7 @@ def _submitter(
         workers = max(workers, LANES)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
         # One more than there are workers, so that none waits while a tile is written.
-        yield (lambda index, tile: pool.submit(_compute_tile, work, index, tile)), workers + 1
+        yield (lambda index: pool.submit(compute_tile, work, index)), workers + 1
 
 
 def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:

@@ -1,0 +1,211 @@
+"""A run that is looked at while it goes on: tiles are computed as they are wanted, and kept."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from demoe.engine.kernels import Blur
+from demoe.execution.identity import SourceWatch, describe
+from demoe.execution.run import begin
+from demoe.execution.store import LostTile, TileStore
+from demoe.execution.tile import compute_tile
+from demoe.image.axes import plane_axes
+from demoe.lazy import Deblurred
+from demoe.live.glance import Glances
+from demoe.live.order import Scope, TileOrder, Where
+from demoe.live.pixels import Exact, LivePixels
+from demoe.plan.tiling import Box, Plane, touched
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What is known of the routing cells, in arrays that fill up with the tiles.
+
+    Attributes
+    ----------
+    expert_map : ndarray of uint8
+    gates, confidence : ndarray of float32
+        As of `demoe.Deblurred`; 0 where no tile is done.
+    blurs : dict
+        By plane: what was found of the blur in windows whose middle lies in a finished tile.
+    """
+
+    expert_map: NDArray[np.uint8]
+    gates: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    blurs: dict[tuple[int, ...], dict[Box, Blur]]
+
+
+class LiveRun:
+    """Computes the tiles of a result, those that are looked at first.
+
+    `step` is called again and again by one thread; all else may be called from any.
+
+    Parameters
+    ----------
+    result : Deblurred
+        What is computed.
+    scope : Scope
+        Which tiles are wanted.
+    target : Path, optional
+        The output for which tiles are kept, as by `demoe.run`, which can go on with them, and the
+        other way round. By default they are kept in a temporary folder, and go with this object.
+    under : dask.array.Array, optional
+        What is shown where no tile is done; by default the source.
+    only : collection of Where, optional
+        The tiles that may be computed; all others are shown from ``under``.
+    pyramid : sequence of dask.array.Array
+        Coarser levels of the source.
+    more : callable
+        Called from other threads when more can be shown.
+
+    Raises
+    ------
+    OutputError
+        If tiles cannot be kept there, or another process writes that output.
+
+    Attributes
+    ----------
+    order : TileOrder
+        Says which tile is next; tell it what is looked at.
+    done : set of Where
+        The tiles that are finished.
+    maps : Maps
+        What is known of the cells.
+    """
+
+    def __init__(
+        self,
+        result: Deblurred,
+        scope: Scope,
+        *,
+        target: Path | None = None,
+        under: da.Array | None = None,
+        only: Collection[Where] | None = None,
+        pyramid: tuple[da.Array, ...] = (),
+        more: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.result = result
+        plan, axes = result.plan, result.source.axes
+        self._along = plane_axes(axes)
+        self._held = ExitStack()
+        described = describe(result)
+        if target is None:
+            folder = Path(tempfile.mkdtemp(prefix="demoe-"))
+            self._held.callback(shutil.rmtree, folder, ignore_errors=True)
+            store = TileStore.create(folder / "tiles", result.image, described)
+            self._store = self._held.enter_context(store)
+        else:
+            self._store = self._held.enter_context(begin(result, target, described))
+        self._watch = SourceWatch(result.work.reader, self._store.reads, described)
+        self.done: set[Where] = set(map(self._where, self._store.done))
+        self.order = TileOrder(
+            result.source.plane_lengths, plan.shape, plan.core_shape, scope, self.done, only
+        )
+        self.maps = Maps(
+            np.zeros(result.expert_map.shape, np.uint8),
+            np.zeros(result.gates.shape, np.float32),
+            np.zeros(result.confidence.shape, np.float32),
+            {},
+        )
+        pixels = LivePixels(
+            result.source.data if under is None else under,
+            axes,
+            plan.core_shape,
+            self._tile,
+            self.done,
+            pyramid if under is None else (),
+        )
+        self.glances = Glances(pixels, more)
+        self._held.callback(self.glances.close)
+
+    @property
+    def exact(self) -> Exact:
+        """The result in full size as an array, as it is now."""
+        return Exact(self.glances.pixels)
+
+    @property
+    def total(self) -> int:
+        """Tiles of the image."""
+        return math.prod(self.result.image.numblocks)
+
+    def step(self) -> bool:
+        """Compute the tile that is wanted most; False where none is.
+
+        Raises
+        ------
+        DemoeError
+            If it cannot be computed or kept, or the source changed.
+        """
+        where = self.order.next()
+        if where is None:
+            return False
+        index = self._index(where)
+        values, failed, reads = compute_tile(self.result.work, index)
+        self._store.put(index, values, failed, reads)
+        self._watch.check_at_times()
+        self._note(where)
+        self.done.add(where)
+        self.glances.tile_done(where, values)
+        return True
+
+    def close(self) -> None:
+        """Let go of all files; tiles that are kept for an output stay."""
+        self._held.close()
+
+    def _tile(self, where: Where) -> NDArray[Any] | None:
+        try:
+            return self._store.read(self._box(where))
+        except LostTile:
+            self.done.discard(where)
+            self._store.done.discard(self._index(where))
+            self.order.again()
+            return None
+
+    def _note(self, where: Where) -> None:
+        """Fill in what is known of a tile's cells, now that the core remembers it."""
+        work, pitch = self.result.work, self.result.recipe.pitch
+        *along, row, col = where
+        core = self.result.plan.tile_at(row, col).core
+        rows, cols = touched(core, pitch)
+        plane, maps = self._plane(where), self.maps
+        at = tuple(along)
+        part = (slice(rows.start, rows.stop), slice(cols.start, cols.stop))
+        maps.expert_map[at][part] = work.maps.experts(plane, rows, cols)
+        maps.confidence[at][part] = work.maps.confidence(plane, rows, cols)
+        maps.gates[at][(slice(None), *part)] = work.maps.gates(plane, rows, cols)
+        found = maps.blurs.setdefault(at, {})
+        found.update({blur.window: blur for blur in work.blurs(plane, core)})
+
+    def _where(self, index: tuple[int, ...]) -> Where:
+        at = dict(zip(self.result.source.axes, index, strict=True))
+        return tuple(at[letter] for letter in self._along + "YX")
+
+    def _index(self, where: Where) -> tuple[int, ...]:
+        at = dict(zip(self._along + "YX", where, strict=True))
+        return tuple(at.get(letter, 0) for letter in self.result.source.axes)
+
+    def _plane(self, where: Where) -> Plane:
+        at = dict(zip(self._along, where, strict=False))
+        return at.get("T", 0), at.get("C", 0), at.get("Z", 0)
+
+    def _box(self, where: Where) -> tuple[slice, ...]:
+        core = self.result.plan.tile_at(*where[-2:]).core
+        parts = dict(zip("YX", core.slices, strict=True))
+        parts |= {a: slice(n, n + 1) for a, n in zip(self._along, where, strict=False)}
+        source = self.result.source
+        return tuple(
+            parts.get(letter, slice(0, length))
+            for letter, length in zip(source.axes, source.shape, strict=True)
+        )
