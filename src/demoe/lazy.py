@@ -72,6 +72,8 @@ class Deblurred:
         How each plane is cut.
     work : PlaneWork
         What computes a tile.
+    token : str
+        Names all that pixels depend on.
     """
 
     source: LazyImage
@@ -85,6 +87,12 @@ class Deblurred:
     recipe: Recipe
     plan: TilePlan
     work: PlaneWork = field(repr=False)
+    token: str = field(repr=False)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether `image` is what `work` computes, not what a person made of it."""
+        return bool(self.image.name == f"deblur-{self.token}")
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -279,6 +287,7 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
         recipe=recipe,
         plan=plan,
         work=work,
+        token=token,
     )
 
 

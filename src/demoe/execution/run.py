@@ -459,7 +459,8 @@ def _compute_tiles(
             watch(len(store.done), total, "tiles")
             while True:
                 for index in itertools.islice(missing, in_flight - len(waiting)):
-                    waiting[submit(index)] = index
+                    made = None if result.is_untouched else result.image.blocks[index]
+                    waiting[submit(index, made)] = index
                 if not waiting:
                     return
                 finished, _ = _wait_any(list(waiting), client)
@@ -476,13 +477,13 @@ def _compute_tiles(
 @contextmanager
 def _submitter(
     work: PlaneWork, workers: int, client: Any
-) -> Iterator[tuple[Callable[[Index], Any], int]]:
+) -> Iterator[tuple[Callable[[Index, da.Array | None], Any], int]]:
     """Offer a function that starts the computation of a block, and how many to keep in work."""
     if client is not None:
         threads = max(1, sum(client.nthreads().values()))
 
-        def submit(index: Index) -> Any:
-            return client.submit(compute_tile, work, index, pure=False)
+        def submit(index: Index, made: da.Array | None) -> Any:
+            return client.submit(compute_tile, work, index, made, pure=False)
 
         yield submit, 2 * threads
         return
@@ -490,7 +491,7 @@ def _submitter(
         workers = max(workers, LANES)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
         # One more than there are workers, so that none waits while a tile is written.
-        yield (lambda index: pool.submit(compute_tile, work, index)), workers + 1
+        yield partial(pool.submit, compute_tile, work), workers + 1
 
 
 def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
