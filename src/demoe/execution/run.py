@@ -491,7 +491,7 @@ def _submitter(
         workers = max(workers, LANES)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
         # One more than there are workers, so that none waits while a tile is written.
-        yield partial(pool.submit, compute_tile, work), workers + 1
+        yield (lambda index, made: pool.submit(compute_tile, work, index, made)), workers + 1
 
 
 def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
