@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -404,3 +407,199 @@ def test_a_chunk_that_is_lost_before_resume_is_an_error(
     lacking(source)
     with pytest.raises(ImageError, match="lacks 1 blocks that it had when the run began"):
         demoe.run(source, tmp_path / "out.tif", recipe, resume=True)
+
+
+# -- kills ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", [".zarr over", ".tif"])
+def test_a_run_that_is_killed_at_any_step_of_its_end_ends_right(
+    tmp_path: Path, recipe: demoe.Recipe, case: str
+) -> None:
+    """See kills.py: each line is a run that was killed before another step, and resumed."""
+    settings = recipe.replace(routing="defocus", psf=None, precision="full").to_json()
+    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(tmp_path), case]
+    done = subprocess.run([*command, settings], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    *kills, end = lines
+    assert (end["code"], end["next"]) == (0, "the end")
+    steps = [kill["next"] for kill in kills]
+    suffix = case.split()[0]
+    final = {f"out{suffix}"}
+    if suffix == ".zarr":
+        both_renames = [n for n, step in enumerate(steps) if step.startswith("rename")]
+        assert len(both_renames) == 2
+        # Between them, neither the old nor the new has the name.
+        assert f"out{suffix}" not in kills[both_renames[1]]["between"]
+    else:
+        final |= {"out.experts.tif", "out.confidence.tif", "out.demoe.json"}
+        assert sum(step.startswith("replace .out.") for step in steps) == len(final)
+    assert f"rmdir .out{suffix}.demoe-run" in steps
+    assert steps[-1] == f"unlink .out{suffix}.demoe-lock"
+    for line in lines:
+        assert line["resumed"] == 0, (line, done.stderr)
+        assert line["computed"] == 0, line
+        assert line["is_new"], line
+        assert set(line["left"]) == final, line
+        for same in ("digest", "said"):
+            assert line[same] == end[same], line
+    assert all(kill["code"] == 9 for kill in kills)
+
+
+def test_what_a_save_left_is_removed_by_the_next(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe
+) -> None:
+    for name in (".out.tif.partial-7", ".out.experts.tif.partial-7", ".out.tif.demoe-lock"):
+        (tmp_path / name).write_text("left")
+    os.utime(tmp_path / ".out.tif.demoe-lock", (1, 1))
+    shutil.copytree(source.parent, tmp_path / ".out.tif.demoe-save")
+    write_image(tmp_path / "out.tif", demoe.open_image(source))
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out.tif", ".out.tif.demoe-save"}
+    demoe.save(demoe.deblur(source, recipe=recipe), tmp_path / "out.tif", overwrite=True)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("new", ["whole", "absent"])
+def test_an_output_that_was_taken_aside_gets_its_name_back(
+    tmp_path: Path, source: Path, new: str
+) -> None:
+    target = tmp_path / "out.zarr"
+    write_image(target, demoe.open_image(source))
+    target.rename(tmp_path / ".out.zarr.old-7")
+    if new == "whole":
+        zarr.save_array(tmp_path / ".out.zarr.partial-7", np.ones((8, 8), np.uint8))
+    with pytest.raises(OutputError, match="exists already"):
+        write_image(target, demoe.open_image(source))
+    assert {path.name for path in tmp_path.iterdir()} == {"in", target.name}
+    assert demoe.open_image(target).shape == ((8, 8) if new == "whole" else SHAPE)
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+def test_a_finished_output_is_known_as_such(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, suffix: str
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    first = demoe.run(source, target, recipe)
+    again = demoe.run(source, target, recipe, resume=True)
+    assert again.computed == 0
+    for same in ("output", "tiles", "shares", "skipped", "failed", "consistency", "absent"):
+        assert getattr(again, same) == getattr(first, same)
+    with pytest.raises(OutputError, match="exists already"):
+        demoe.run(source, target, recipe.replace(top_k=2), resume=True)
+    tifffile.imwrite(source, stack(1), metadata={"axes": "ZYX"})
+    with pytest.raises(OutputError, match="exists already"):
+        demoe.run(source, target, recipe, resume=True)
+
+
+def test_an_output_in_the_place_of_its_source_is_known_when_it_is_named(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the name was given, the run must not deblur its own output."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(store: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("demoe.execution.store.TileStore.delete", dies)
+        with pytest.raises(Killed):
+            demoe.run(source, source, recipe, overwrite=True)
+    assert run_folder(source).exists()
+    written = source.read_bytes()
+    report = demoe.run(source, source, recipe, overwrite=True, resume=True)
+    assert report.computed == 0
+    assert source.read_bytes() == written
+    assert not run_folder(source).exists()
+
+
+def test_a_file_that_somebody_put_there_since_is_kept(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when all was whole and nothing had a name yet."""
+
+    class Killed(BaseException):
+        pass
+
+    def dies(placing: object) -> None:
+        raise Killed
+
+    target = tmp_path / "out.tif"
+    with monkeypatch.context() as patch:
+        patch.setattr("demoe.io.atomic.Placing.finish", dies)
+        patch.setattr("demoe.io.atomic.remove", lambda path: None)
+        with pytest.raises(Killed):
+            demoe.run(source, target, recipe)
+    target.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="exists already"):
+        demoe.run(source, target, recipe, resume=True)
+    assert target.read_bytes() == b"mine"
+    assert demoe.run(source, target, recipe, resume=True, overwrite=True).computed == 0
+    assert demoe.open_image(target).shape == SHAPE
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+# -- signals --------------------------------------------------------------------------------
+
+RUN = """
+import sys, time, torch
+torch.set_num_threads(1)
+from demoe.cli import main
+from demoe.execution.store import TileStore
+put = TileStore.put
+def slow(self, *tile):
+    put(self, *tile)
+    print(len(self.done), flush=True)
+    if len(self.done) == 3:
+        time.sleep(120)
+TileStore.put = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("SIGINT", 130, "demoe: interrupted; a run goes on with --resume"),
+        ("SIGTERM", 143, "demoe: stopped by SIGTERM; a run goes on with --resume"),
+        ("SIGHUP", 129, "demoe: stopped by SIGHUP; a run goes on with --resume"),
+    ],
+)
+def test_a_signal_ends_a_run_with_a_sentence(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, name: str, code: int, said: str
+) -> None:
+    target = tmp_path / "out.ome.zarr"
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    options = ["--recipe", str(tmp_path / "recipe.json"), "--quiet"]
+    command = [sys.executable, "-c", RUN, "run", str(source), str(target), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["1\n", "2\n", "3\n"]
+        process.send_signal(getattr(signal, name))
+        _, errors = process.communicate()
+    assert process.returncode == code
+    assert errors == said + "\n"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "in",
+        "recipe.json",
+        run_folder(target).name,
+    }
+    assert demoe.run(source, target, recipe, resume=True).computed == TILES - 3
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """As `nohup` wants it."""
+    from demoe.cli.signals import signals_stop
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_stop():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -31,7 +31,7 @@ def describe(result: Deblurred) -> dict[str, Any]:
         "tiles": [made["tiles"]["core"], made["tiles"]["halo"]],
         "version": made["software"]["napari-demoe"],
         "image": [source.axes, list(source.shape), str(source.dtype)],
-        "name": source.data.name,
+        "name": result.image.name,
         "stamp": stamp(source),
         "absent": absent(source),
     }
@@ -75,7 +75,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def same_files(then: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether the source cannot have changed: same array, and files that nobody touched."""
+    """Whether the source cannot have changed: same result, and files that nobody touched."""
     return all(then[key] == now[key] for key in ("name", "stamp", "absent"))
 
 

@@ -166,7 +166,7 @@ def run(
     target, correction = Path(output), None
     folder = run_folder(target)
     with hold(target) as lock:
-        is_written = _tidy_up(target, folder)
+        is_written = _tidy_up(target, folder, overwrite)
         if earlier is None:
             result = deblur(source, axes, recipe=recipe, expert_map=expert_map, **fields)
         else:
@@ -239,7 +239,7 @@ def save(
     target = Path(path)
     watch = _Watch(progress, cancel, "nothing is kept")
     with hold(target) as lock:
-        _tidy_up(target, run_folder(target))
+        _tidy_up(target, run_folder(target), overwrite)
         if isinstance(result, LazyImage):
             before = stamp(result)
 
@@ -291,12 +291,15 @@ def _save_folder(target: Path) -> Path:
     return target.with_name(f".{target.name}.demoe-save")
 
 
-def _tidy_up(target: Path, folder: Path) -> bool:
+def _tidy_up(target: Path, folder: Path, overwrite: bool) -> bool:
     """Mend what a process left that died here; say if all that a run has to do is done.
 
-    Where it died while it gave names to files that were whole, they get them now.
+    Where it died while it gave names to files that were whole, they get them now, unless the names
+    are taken and nothing may be replaced.
     """
     placings = TileStore.whole(folder)
+    if not overwrite and any(p.final.exists() and not p.is_done for p in placings):
+        placings = []
     try:
         for placing in placings:
             placing.finish()
