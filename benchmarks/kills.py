@@ -29,7 +29,7 @@ import tifffile
 
 import demoe
 
-SIDE = 1280
+SIDE = 1024
 TILE = 256
 SUFFIXES = (".ome.zarr", ".ome.tif", ".png")
 

@@ -591,6 +591,48 @@ def test_a_signal_ends_a_run_with_a_sentence(
     assert demoe.run(source, target, recipe, resume=True).computed == TILES - 3
 
 
+@pytest.mark.parametrize("suffix", [".zarr", ".tif"])
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_who_asks_to_stop_when_only_names_are_missing_gets_them(
+    tmp_path: Path,
+    source: Path,
+    recipe: demoe.Recipe,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    step: int,
+) -> None:
+    target = tmp_path / f"out{suffix}"
+    zarr.save_array(tmp_path / "out.zarr", np.zeros((4, 4), np.uint8))
+    calls = 0
+
+    def interrupting(name: str) -> Callable[..., Any]:
+        call = getattr(os, name)
+
+        def maybe(old: Path, new: Path) -> None:
+            nonlocal calls
+            ours = Path(old).parent == tmp_path == Path(new).parent
+            before, after = 2 * calls == step, 2 * calls + 1 == step
+            calls += ours
+            if ours and before:
+                raise KeyboardInterrupt
+            call(old, new)
+            if ours and after:
+                raise KeyboardInterrupt
+
+        return maybe
+
+    with monkeypatch.context() as patch:
+        for name in ("rename", "replace"):
+            patch.setattr(os, name, interrupting(name))
+        with pytest.raises(KeyboardInterrupt):
+            demoe.run(source, target, recipe, overwrite=True)
+    hidden = {path.name for path in tmp_path.iterdir() if path.name.startswith(".")}
+    assert hidden == {run_folder(target).name}
+    assert demoe.open_image(target).shape == SHAPE
+    assert demoe.run(source, target, recipe, resume=True).computed == 0
+    assert not run_folder(target).exists()
+
+
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """As `nohup` wants it."""
     from demoe.cli.signals import signals_stop

@@ -323,7 +323,8 @@ def _finished_before(
     then = TileStore.description(folder)
     if then is not None:
         _check_same_job(target, then, described)
-        in_place = result.source.source is not None and Path(result.source.source) == target
+        origin = result.source.source
+        in_place = origin is not None and target.exists() and target.samefile(origin)
         if not is_written or not (in_place or same_files(then, described)):
             return None
         described = then

@@ -53,9 +53,11 @@ class Placing:
         return self.is_done or _inode(self.partial) == self.inode
 
     def finish(self) -> None:
-        """Give it its name, unless it has it."""
+        """Give it its name, unless it has it, and remove what had it."""
+        aside = _beside(self.final, "old", _number(self.partial))
         if not self.is_done:
-            _put_in_place(self.partial, self.final)
+            _put_in_place(self.partial, self.final, aside)
+        remove(aside)
 
 
 @contextmanager
@@ -127,8 +129,7 @@ def partial_outputs(
         ]
         if when_whole is not None:
             when_whole(whole)
-        for placing in whole:
-            placing.finish()
+        _finish(whole)
         flush(targets[0].parent)
     except OSError as error:
         for partial in partials:
@@ -221,12 +222,24 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
+def _finish(whole: list[Placing]) -> None:
+    """Give names to all, also where somebody asks to stop in between."""
+    try:
+        for placing in whole:
+            placing.finish()
+    except OSError:
+        raise
+    except BaseException:
+        for placing in whole:
+            placing.finish()
+        raise
+
+
+def _put_in_place(partial: Path, target: Path, aside: Path) -> None:
     if not (target.is_dir() or (partial.is_dir() and target.exists())):
         os.replace(partial, target)
         return
     # Folders cannot be replaced in one step: the old one steps aside until the new one stands.
-    aside = _beside(target, "old", _number(partial))
     try:
         os.rename(target, aside)
         os.rename(partial, target)
@@ -234,7 +247,6 @@ def _put_in_place(partial: Path, target: Path) -> None:
         if aside.exists() and not target.exists():
             os.rename(aside, target)
         raise
-    remove(aside)
 
 
 def _beside(target: Path, kind: str, number: str) -> Path:
