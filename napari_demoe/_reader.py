@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import dask.array as da
-
     from demoe.image.lazy_image import LazyImage
 
 LARGE = 4096
@@ -55,43 +53,20 @@ def read(path: str) -> list[LayerTuple]:
         If the path cannot be read; one sentence that says why.
     """
     import demoe
+    from demoe.io.names import is_zarr
     from napari_demoe._layers import image_kwargs
 
     image = demoe.open_image(path)
     kwargs = image_kwargs(image)
     levels = [image.data]
-    if max(image.plane_shape) > LARGE:
-        levels += _coarser_levels(Path(path), image.axes)
+    if max(image.plane_shape) > LARGE and is_zarr(Path(path)):
+        from demoe.io.zarr import coarser_levels
+
+        levels += coarser_levels(path, image.axes)
     layers: list[LayerTuple] = [(image.data, kwargs, "image")]
     if len(levels) > 1:
         layers = [(levels, {**kwargs, "multiscale": True}, "image")]
     return layers + _map_layers(Path(path), image, kwargs)
-
-
-def _coarser_levels(path: Path, axes: str) -> list[da.Array]:
-    """Open the coarser levels of an OME-Zarr image; none where they are stored in another way."""
-    import zarr
-
-    import demoe
-
-    if not any((path / marker).is_file() for marker in ("zarr.json", ".zgroup")):
-        return []
-    node = zarr.open(path, mode="r", use_consolidated=False)
-    attributes = node.attrs.asdict()
-    multiscales = attributes.get("ome", attributes).get("multiscales", [])
-    if not multiscales:
-        return []
-    entries = multiscales[0].get("axes", [])
-    stored = "".join(entry["name"] for entry in entries if isinstance(entry, dict)).upper()
-    wanted = axes.replace("S", "C")  # colour samples are stored as channels
-    if sorted(stored) != sorted(wanted):
-        return []
-    order = [stored.index(letter) for letter in wanted]
-    levels = []
-    for dataset in multiscales[0]["datasets"][1:]:
-        data = demoe.open_image(path / dataset["path"], stored).data.transpose(order)
-        levels.append(data.rechunk({data.ndim - 1: -1}) if "S" in axes else data)
-    return levels
 
 
 def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:

@@ -3,9 +3,20 @@
 Every message is one sentence that says what was wrong, where, and what would be right.
 """
 
+LONGEST = 1000
+"""Characters of a message, at most; what is more is left out in the middle, where input stands."""
+
 
 class DemoeError(Exception):
     """Base of every error that a person can cause and mend."""
+
+    def __str__(self) -> str:
+        """Return the sentence, however much of its input it repeats."""
+        text = super().__str__()
+        if len(text) <= LONGEST:
+            return text
+        half = (LONGEST - 1) // 2
+        return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
 
 
 class ImageError(DemoeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +120,17 @@ def __getattr__(name: str) -> Any:
 
 
 def _check_place(place: Path) -> None:
-    if not place.exists():
-        raise ImageError(f"There is no file or folder {place}.")
-    if place.is_dir():
+    try:
+        status = place.stat()
+    except (OSError, ValueError):  # ValueError: a null character
+        raise ImageError(f"There is no file or folder {place}.") from None
+    if stat.S_ISDIR(status.st_mode):
         return
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{place} is a device or a pipe, but an image is a file or a folder.")
     if suffix_of(place) not in (*TIFF, *PHOTOS):
         raise ImageError(
             f"{place} has a suffix that is not known; images end in {', '.join(SUFFIXES_IN)}."
         )
-    if place.stat().st_size == 0:
+    if status.st_size == 0:
         raise ImageError(f"{place} is empty (0 bytes).")

@@ -17,6 +17,7 @@ import numpy as np
 from dask.base import tokenize
 
 from demoe.errors import DemoeError, ImageError
+from demoe.limits import BLOCKS, check_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +89,21 @@ class FileSource(ABC):
         return block[rest].astype(self.dtype, copy=False)
 
     def lazy(self, chunks: tuple[int, ...], kind: str) -> da.Array:
-        """Wrap as a dask array whose name depends on the file and its state alone."""
+        """Wrap as a dask array whose name depends on the file and its state alone.
+
+        Raises
+        ------
+        ImageError
+            If a block would be larger than is allowed (`demoe.limits`), or there would be too many.
+        """
+        check_block(self.path, chunks, self.dtype.itemsize, "block")
+        most = max(-(-length // chunk) for length, chunk in zip(self.shape, chunks, strict=True))
+        if most > BLOCKS:
+            raise ImageError(
+                f"{self.path} claims the shape {' x '.join(map(str, self.shape))} in blocks of "
+                f"{' x '.join(map(str, chunks))}, but an axis may have {BLOCKS} blocks; store it "
+                "in larger ones."
+            )
         name = f"{kind}-{tokenize(self, self.state())}"
         array: da.Array = da.from_array(
             self,
@@ -145,8 +160,10 @@ def pass_errors_on(path: str | Path, read: Callable[[], Any]) -> Any:
     """Call a parser and turn whatever it raises over a bad file into an ImageError."""
     try:
         return read()
-    except (DemoeError, MemoryError):
+    except DemoeError:
         raise
+    except MemoryError:  # opening reads metadata only, so that these claim what cannot be
+        raise unreadable(path, "its metadata ask for more memory than there is") from None
     except PermissionError as error:
         raise ImageError(f"{path} may not be read by this user; ask for permission.") from error
     except Exception as error:  # parsers raise all sorts of things over damaged files
@@ -205,7 +222,7 @@ def split_index(
     for part, length in zip(keys, shape, strict=True):
         if isinstance(part, slice):
             wanted = range(*part.indices(length))
-            low, high = (min(wanted), max(wanted)) if wanted else (0, 0)
+            low, high = sorted((wanted[0], wanted[-1])) if wanted else (0, 0)
             box.append(slice(low, high + 1))
             start = wanted[0] - low if wanted else high + 1
             rest.append(slice(start, None, wanted.step))

@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from xml.etree import ElementTree
 
 import tifffile
 
 from demoe.errors import AxesError
 from demoe.image.lazy_image import SCALED_AXES, LazyImage, unit_name
+from demoe.io._tiff_file import parse_ome
 
 # Micrometres in one ResolutionUnit; 1 means "no unit", so it is left out.
 _RESOLUTION_UNITS = {2: 25400.0, 3: 10000.0, 4: 1000.0, 5: 1.0}
@@ -52,7 +52,7 @@ def read_metadata(file: tifffile.TiffFile, series: int) -> TiffMetadata:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if file.is_ome and file.ome_metadata:
-            return _from_ome(file.ome_metadata, series)
+            return _from_ome(file.filehandle.path, file.ome_metadata, series)
         if file.is_imagej and file.imagej_metadata:
             return _from_imagej(file.imagej_metadata, file.series[series].keyframe)
         return _from_tags(file.series[series].keyframe)
@@ -101,10 +101,9 @@ def ome_metadata(image: LazyImage) -> dict[str, Any]:
     return found
 
 
-def _from_ome(text: str, series: int) -> TiffMetadata:
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
+def _from_ome(path: str, text: str, series: int) -> TiffMetadata:
+    root = parse_ome(path, text)
+    if root is None:
         return TiffMetadata()
     pixels = [element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"]
     if series >= len(pixels):

@@ -14,10 +14,16 @@ import numpy as np
 import tifffile
 
 from demoe.errors import ImageError
+from demoe.io._pillow import check_picture_in
 from demoe.io._source import FileSource, FileState, decoded, file_state
+from demoe.io._tiff_file import opened_tiff
+from demoe.limits import check_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# JPEG, JPEG 2000, PNG and WebP: each tile says itself how large it is, whatever the tags say.
+_PICTURES = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34927, 34933, 50001}
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def _is_page(shape: tuple[int, ...], page: tifffile.TiffPage) -> bool:
 
 @lru_cache(maxsize=8)
 def _parsed(state: FileState, index: int) -> ParsedSeries:
-    with tifffile.TiffFile(state[0]) as file:
+    with opened_tiff(state[0]) as file:
         series = file.series[index]
         series.keyframe.decode  # noqa: B018 - builds the decoder while the file is open
         return ParsedSeries(series, threading.Lock(), state)
@@ -170,6 +176,11 @@ def segment_count(page: tifffile.TiffPage) -> int:
     return math.prod(_segments(page)[0])
 
 
+def segment_shape(page: tifffile.TiffPage) -> tuple[int, ...]:
+    """Depth, rows, columns and samples of a strip or tile of a page when it is decoded."""
+    return (*_segments(page)[1][1:], page.shaped[-1])
+
+
 def _segments(page: tifffile.TiffPage) -> tuple[list[int], tuple[int, ...]]:
     """Count and size of strips or tiles along separate samples, depth, rows and columns."""
     separate, depth, rows, columns, _ = page.shaped
@@ -218,6 +229,7 @@ def _decode(
     if count == 0:  # a sparse file leaves out what is empty
         shape = keyframe.decode(None, segment)[2]
         return np.full((1, *shape), keyframe.nodata, keyframe.dtype)
+    check_bytes(source.path, min(count, parsed.state[2]), "strip or tile")
     with parsed.lock:
         handle = page.parent.filehandle
         opened = handle.closed
@@ -231,6 +243,8 @@ def _decode(
                 handle.close()
     if len(data) < count:
         raise ImageError(f"{source.path} is cut short: pixels of its plane {number} are missing.")
+    if keyframe.compression in _PICTURES:
+        check_picture_in(source.path, data)
     extra: dict[str, Any] = {}
     if page.jpegtables is not None:
         extra["jpegtables"] = page.jpegtables

@@ -9,6 +9,7 @@ import dask.array as da
 
 from demoe.errors import ImageError
 from demoe.image.lazy_image import LazyImage
+from demoe.io._inside import inside
 from demoe.io._source import pass_errors_on
 from demoe.io.names import PHOTOS, TIFF, suffix_of
 from demoe.io.photos import open_photo
@@ -51,8 +52,8 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
     Raises
     ------
     ImageError
-        For a folder without pictures, with several kinds, sizes or types of them, or with a file
-        that holds more than one plane.
+        For a folder without pictures, with several kinds, sizes or types of them, with a file
+        that holds more than one plane, or with a link that points out of it.
     """
     files = picture_files(Path(path))
     if not files:
@@ -63,6 +64,8 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
             f"{path} holds pictures of several kinds ({', '.join(kinds)}), but a stack needs one "
             "kind only."
         )
+    for file in files:
+        inside(path, file.name, path)
     pictures = [_open_picture(file) for file in files]
     first = pictures[0]
     for file, picture in zip(files, pictures, strict=True):

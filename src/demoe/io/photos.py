@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from demoe.errors import ImageError, OutputError
 from demoe.image.lazy_image import LazyImage
+from demoe.io._pillow import PHOTOS, open_picture
 from demoe.io._source import FileSource, decoded, file_state
 from demoe.io.names import PNG, suffix_of
+from demoe.limits import check_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +28,6 @@ _ORIENTATION = 0x0112
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 4: 4, 6: 4}  # by colour type; gray with alpha (4) is read as RGBA
-_pillow_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
 
 
 def photo_form(path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the upright photo, from its header."""
+    """Shape and type of the upright photo, from its header; one that is too large is refused."""
     with _open(path) as photo:
         width, height = photo.size
         if photo.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
@@ -81,7 +81,9 @@ def photo_form(path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         deep = _deep_png_samples(path)
         samples = deep or _samples(photo)
     shape = (height, width) if samples == 1 else (height, width, samples)
-    return shape, np.dtype(np.uint16 if deep else np.uint8)
+    dtype = np.dtype(np.uint16 if deep else np.uint8)
+    check_block(path, shape, dtype.itemsize, "picture")
+    return shape, dtype
 
 
 def check_photo(path: Path, image: LazyImage) -> None:
@@ -120,17 +122,12 @@ def encode_photo(path: Path, target: Path, pixels: NDArray[Any]) -> None:
 
 @contextmanager
 def _open(path: str) -> Iterator[Image.Image]:
-    # Pillow takes pictures above its limit for an attack; here they are the point.
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            photo = Image.open(path)
-        except UnidentifiedImageError:
-            raise ImageError(
-                f"{path} is not a picture that can be read; PNG, JPEG, BMP and WebP can."
-            ) from None
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
+    try:
+        photo = open_picture(path, PHOTOS)
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is not a picture that can be read; PNG, JPEG, BMP and WebP can."
+        ) from None
     with photo:
         yield photo
 
@@ -151,6 +148,7 @@ def _deep_png_samples(path: str) -> int:
 
 
 def _decode(path: str) -> NDArray[Any]:
+    photo_form(path)  # the file may be another by now
     with _open(path) as photo:
         if _deep_png_samples(path):
             orientation = photo.getexif().get(_ORIENTATION, 1)

@@ -17,8 +17,10 @@ import tifffile
 from demoe.errors import ImageError
 from demoe.image.lazy_image import BLOCK_SIDE, LazyImage
 from demoe.io._source import file_state, unreadable
+from demoe.io._tiff_file import opened_tiff
 from demoe.io._tiff_metadata import name_axes, read_metadata
-from demoe.io._tiff_pixels import TiffSource, page_dims, segment_count
+from demoe.io._tiff_pixels import TiffSource, page_dims, segment_count, segment_shape
+from demoe.limits import check_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +61,7 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     AxesError
         For axes that do not map to TCZYXS.
     """
-    with _damage_is_an_error(path), tifffile.TiffFile(path) as file:
+    with _damage_is_an_error(path), opened_tiff(path) as file:
         if not 0 <= series < len(file.series):
             raise ImageError(
                 f"{path} holds {len(file.series)} image series, so series={series} is out of range."
@@ -71,6 +73,10 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
         dtype = np.dtype(chosen.dtype).newbyteorder("=")
         source = TiffSource(path, shape, dtype, series)
         offset = chosen.dataoffset
+        if offset is None:  # else pixels are taken from where they lie, and none is decoded
+            check_block(
+                path, segment_shape(page), dtype.itemsize, "tile" if page.is_tiled else "strip"
+            )
         chunks = _chunks(shape, page_dims(chosen), page, anywhere=offset is not None)
         if offset is not None and offset + source_bytes(source) > file_state(path)[2]:
             raise ImageError(f"{path} is cut short: pixels are missing at its end.")

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from zarr.storage import LocalStore
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import CANONICAL, guess_axes, to_canonical
 from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape
-from demoe.io._source import FileSource, FileState, file_state
+from demoe.io._source import FileSource, FileState, file_state, pass_errors_on
+from demoe.io._zarr_store import open_array, open_node
 from demoe.io.names import ZARR_MARKERS
+from demoe.limits import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +34,15 @@ _OLD_AXES = ("t", "c", "z", "y", "x")
 
 @dataclass(frozen=True)
 class ZarrSource(FileSource):
-    """One zarr array in a folder."""
+    """One zarr array in a folder.
+
+    Attributes
+    ----------
+    root : str
+        The folder that the person named: nothing outside of it is read.
+    """
+
+    root: str
 
     def state(self) -> FileState:
         """Tell one version of the array from the next by its metadata file."""
@@ -55,7 +66,7 @@ class ZarrSource(FileSource):
         ImageError
             If there are some, and the array does not say what value they have.
         """
-        array = zarr.open_array(self.path, mode="r")
+        array = open_array(self.root, self.path)
         sides = array.shards or array.chunks
         grid = [math.ceil(n / side) for n, side in zip(array.shape, sides, strict=True)]
         keys = (re.findall(r"\d+", os.path.relpath(file, self.path)) for file in self.files())
@@ -75,7 +86,7 @@ class ZarrSource(FileSource):
 
     def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         """Read a box of the array."""
-        array = zarr.open_array(self.path, mode="r")
+        array = open_array(self.root, self.path)
         if array.shape != self.shape:
             raise ImageError(f"{self.path} has changed since it was opened; open it again.")
         return np.asarray(array[box])
@@ -108,16 +119,63 @@ def open_zarr(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     AxesError
         For axes that are not TCZYX.
     """
-    node = _open_node(path)
+    return _open_in(path, path, axes, series, name)
+
+
+def coarser_levels(path: str, axes: str) -> list[da.Array]:
+    """Open the coarser levels of an image as `open_zarr` opens it.
+
+    Parameters
+    ----------
+    path : str
+        An existing folder.
+    axes : str
+        Those of the opened image.
+
+    Returns
+    -------
+    list of dask.array.Array
+        With these axes, from fine to coarse; none where they are stored in another way.
+
+    Raises
+    ------
+    ImageError
+        If the metadata are damaged, or point outside of the folder.
+    """
+    attributes: dict[str, Any] = dict(_open_node(path, path).attrs)
+    try:
+        ome = attributes.get("ome", attributes)
+        multiscale = ome["multiscales"][0]
+        entries = [entry["name"] for entry in multiscale["axes"]]
+        names = [str(dataset["path"]) for dataset in multiscale["datasets"][1:]]
+    except (KeyError, TypeError, IndexError):
+        return []
+    stored = "".join(map(str, entries)).upper()
+    wanted = axes.replace("S", "C")  # colour samples are stored as channels
+    if sorted(stored) != sorted(wanted):
+        return []
+    order = [stored.index(letter) for letter in wanted]
+    levels = []
+    for name in names:
+        place = str(Path(path) / name)
+        level = pass_errors_on(place, partial(_open_in, path, place, stored, 0, name))
+        data = level.data.transpose(order)
+        levels.append(data.rechunk({data.ndim - 1: -1}) if "S" in axes else data)
+    return levels
+
+
+def _open_in(root: str, path: str, axes: str | None, series: int, name: str) -> LazyImage:
+    """Open what lies at `path` within the folder `root` that the person named."""
+    node = _open_node(root, path)
     if isinstance(node, zarr.Array):
-        return _plain(path, node, axes, name)
+        return _plain(root, path, node, axes, name)
     attributes = dict(node.attrs)
     ome = attributes.get("ome", attributes)
     if not isinstance(ome, Mapping):
         raise ImageError(f"{path} has damaged OME-Zarr metadata: 'ome' is not an object.")
     if "multiscales" not in ome:
         if "bioformats2raw.layout" in ome and str(series) in node:
-            return open_zarr(str(Path(path) / str(series)), axes, 0, name)
+            return _open_in(root, str(Path(path) / str(series)), axes, 0, name)
         raise ImageError(
             f"{path} is a zarr group without an OME-Zarr image (no 'multiscales'), so name an "
             "image or an array within it."
@@ -126,16 +184,18 @@ def open_zarr(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     if not (isinstance(multiscales, list) and 0 <= series < len(multiscales)):
         raise ImageError(f"{path} has no multiscale image number {series}.")
     try:
-        return _multiscale(path, multiscales[series], ome, attributes.get("demoe"), axes, name)
+        return _multiscale(
+            root, path, multiscales[series], ome, attributes.get("demoe"), axes, name
+        )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ImageError(
-            f"{path} has damaged OME-Zarr metadata ({type(error).__name__}: {error})."
+            f"{path} has damaged OME-Zarr metadata ({type(error).__name__}: {quoted(str(error))})."
         ) from error
 
 
-def _open_node(path: str) -> zarr.Group | zarr.Array[Any]:
+def _open_node(root: str, path: str) -> zarr.Group | zarr.Array[Any]:
     try:
-        return zarr.open(path, mode="r", use_consolidated=False)
+        return open_node(root, path)
     except json.JSONDecodeError as error:
         raise ImageError(f"{path} has damaged zarr metadata ({error}).") from error
     except FileNotFoundError as error:
@@ -145,6 +205,7 @@ def _open_node(path: str) -> zarr.Group | zarr.Array[Any]:
 
 
 def _multiscale(
+    root: str,
     path: str,
     multiscale: Mapping[str, Any],
     ome: Mapping[str, Any],
@@ -154,7 +215,7 @@ def _multiscale(
 ) -> LazyImage:
     dataset = multiscale["datasets"][0]
     place = Path(path) / str(dataset["path"])
-    array = _open_node(str(place))
+    array = _open_node(root, str(place))
     if not isinstance(array, zarr.Array):
         raise ImageError(f"{place} is not a zarr array, as {path} says it is.")
     entries = _axis_entries(multiscale.get("axes", _OLD_AXES))
@@ -175,7 +236,7 @@ def _multiscale(
         )
     ]
     labels = [str(channel.get("label", "")) for channel in ome.get("omero", {}).get("channels", [])]
-    source, data = _lazy(place, array)
+    source, data = _lazy(root, place, array)
     image = LazyImage(
         data,
         letters,
@@ -231,14 +292,14 @@ def _own_axes(image: LazyImage, axes: str) -> LazyImage:
     return image.with_data(data, axes=axes)
 
 
-def _plain(path: str, array: zarr.Array[Any], axes: str | None, name: str) -> LazyImage:
+def _plain(root: str, path: str, array: zarr.Array[Any], axes: str | None, name: str) -> LazyImage:
     shape = tuple(int(length) for length in array.shape)
     named = array.metadata.to_dict().get("dimension_names") or array.attrs.get("_ARRAY_DIMENSIONS")
     if axes is None and isinstance(named, Sequence):
         letters = "".join(str(dimension).upper() for dimension in named)
         if len(letters) == len(shape) and set(letters) <= set(CANONICAL):
             axes = letters
-    source, data = _lazy(Path(path), array)
+    source, data = _lazy(root, Path(path), array)
     letters = axes or guess_axes(shape)
     return LazyImage(data, letters, name=name, source=path, origins=(source,))
 
@@ -248,11 +309,11 @@ def of_array(array: zarr.Array[Any], axes: str | None) -> LazyImage | None:
     if not isinstance(array.store, LocalStore):
         return None
     place = Path(array.store.root, array.path)
-    source, data = _lazy(place, array)
+    source, data = _lazy(str(place), place, array)
     return LazyImage(data, axes or guess_axes(data.shape), origins=(source,))
 
 
-def _lazy(place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, da.Array]:
+def _lazy(root: str, place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, da.Array]:
     dtype = np.dtype(array.dtype)
     shape = tuple(int(length) for length in array.shape)
     if dtype.kind not in "uif" or dtype.itemsize > 8 or 0 in shape or len(shape) < 2:
@@ -260,5 +321,5 @@ def _lazy(place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, da.Array]:
             f"{place} is a {dtype} array of shape {shape}, but an image has integers or floats "
             "and at least one row and column."
         )
-    source = ZarrSource(str(place), shape, dtype.newbyteorder("="))
+    source = ZarrSource(str(place), shape, dtype.newbyteorder("="), root)
     return source, source.lazy(block_shape(shape, array.chunks), "zarr")
