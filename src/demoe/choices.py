@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from demoe.errors import RecipeError
+from demoe.limits import quoted
 
 Colour = tuple[int, int, int]
 
@@ -107,7 +108,7 @@ def number_of(choices: Sequence[Choice], name: str) -> int:
     names = names_of(choices)
     if name not in names:
         raise RecipeError(
-            f"The network has no choice {name!r}; its choices are {', '.join(names)}."
+            f"The network has no choice {quoted(name)}; its choices are {', '.join(names)}."
         )
     return names.index(name) + 1
 
@@ -129,7 +130,7 @@ def from_record(record: Any) -> tuple[Choice, ...]:
         found = tuple(
             Choice(str(one["name"]), str(one["words"]), _rgb(one["colour"])) for one in record
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"these are no choices of a network: {error}") from None
     if not 1 <= len(found) <= MOST:
         raise ValueError(f"{len(found)} choices are too few or too many")
@@ -139,5 +140,5 @@ def from_record(record: Any) -> tuple[Choice, ...]:
 def _rgb(values: Any) -> Colour:
     red, green, blue = (int(value) for value in values)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"{values} is no colour")
+        raise ValueError(f"{quoted(values)} is no colour")
     return red, green, blue

@@ -96,7 +96,16 @@ def gibibytes(size: int) -> str:
 
 def quoted(value: object) -> str:
     """Write a value that a person or a file gave as it may stand in a sentence: never long."""
-    return _short.repr(value)
+    return shortened(_short.repr(value))
+
+
+def shortened(text: object) -> str:
+    """Write a name as it may stand in a sentence, without quotation marks: never long."""
+    name = str(text)
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2]}...{name[-_NAME // 2 :]}"
+
+
+_NAME = 120
 
 
 class _Short(reprlib.Repr):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from demoe.errors import RecipeError
+from demoe.limits import parse_json, quoted
 
 DECIDED = ("auto", "image", "local")
 """Routings by which the network decides; any other is the name of one of its choices."""
@@ -21,6 +22,9 @@ _FARTHEST = 16
 
 GRID = 16
 """Tiles, halos, pitch and window are multiples of this many pixels."""
+
+LARGEST = 2**20
+"""Pixels that they have at most."""
 
 
 @dataclass(frozen=True)
@@ -105,25 +109,31 @@ class Recipe:
         if not isinstance(self.routing, str) or not self.routing.strip():
             raise RecipeError(
                 f"routing must be one of {', '.join(DECIDED)} or the name of a choice of the "
-                f"network, not {self.routing!r}."
+                f"network, not {quoted(self.routing)}."
             )
         self._one_of("pooling", POOLINGS)
         self._one_of("photometry", PHOTOMETRY)
         self._one_of("precision", PRECISIONS)
         if not isinstance(self.model, str) or not self.model:
-            raise RecipeError(f"model must be a name or a path, not {self.model!r}.")
+            raise RecipeError(f"model must be a name or a path, not {quoted(self.model)}.")
         if not _is_int(self.top_k) or self.top_k < 1:
-            raise RecipeError(f"top_k must be a whole number of at least 1, not {self.top_k!r}.")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
-            raise RecipeError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}.")
+            raise RecipeError(
+                f"top_k must be a whole number of at least 1, not {quoted(self.top_k)}."
+            )
+        if not isinstance(self.device, str) or not re.fullmatch(
+            r"auto|cpu|cuda(:\d{1,4})?", self.device
+        ):
+            raise RecipeError(
+                f"device must be auto, cpu, cuda or cuda:N, not {quoted(self.device)}."
+            )
         for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):
             value = getattr(self, name)
             if value == "auto" and name in ("tile", "halo"):
                 continue
-            if not _is_int(value) or value < smallest or value % GRID:
+            if not _is_int(value) or not smallest <= value <= LARGEST or value % GRID:
                 raise RecipeError(
-                    f"{name} must be a multiple of {GRID} of at least {smallest} pixels, "
-                    f"not {value!r}."
+                    f"{name} must be a multiple of {GRID} from {smallest} to {LARGEST} pixels, "
+                    f"not {quoted(value)}."
                 )
         if self.window % self.pitch:
             raise RecipeError(
@@ -131,23 +141,23 @@ class Recipe:
             )
         if not _is_number(self.temperature) or not 0.01 <= self.temperature <= 100:
             raise RecipeError(
-                f"temperature must be a number from 0.01 to 100, not {self.temperature!r}."
+                f"temperature must be a number from 0.01 to 100, not {quoted(self.temperature)}."
             )
         for name in ("smoothing", "agreement"):
             value = getattr(self, name)
             if not _is_int(value) or not 0 <= value <= _FARTHEST:
                 raise RecipeError(
-                    f"{name} must be a whole number from 0 to {_FARTHEST}, not {value!r}."
+                    f"{name} must be a whole number from 0 to {_FARTHEST}, not {quoted(value)}."
                 )
         if not isinstance(self.skip_flat, bool):
-            raise RecipeError(f"skip_flat must be true or false, not {self.skip_flat!r}.")
+            raise RecipeError(f"skip_flat must be true or false, not {quoted(self.skip_flat)}.")
         self._check_intensity()
         self._freeze_psf()
 
     def _one_of(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)
         if not isinstance(value, str) or value not in allowed:
-            raise RecipeError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+            raise RecipeError(f"{name} must be one of {', '.join(allowed)}, not {quoted(value)}.")
 
     def _check_intensity(self) -> None:
         rule = self.intensity
@@ -156,9 +166,10 @@ class Recipe:
             return
         try:
             low, high = (float(v) for v in rule)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise RecipeError(
-                f"intensity must be {', '.join(INTENSITY_RULES)} or two numbers, not {rule!r}."
+                f"intensity must be {', '.join(INTENSITY_RULES)} or two numbers, not "
+                f"{quoted(rule)}."
             ) from None
         if not low < high or high - low == float("inf"):
             raise RecipeError(
@@ -207,7 +218,7 @@ class Recipe:
             If the text is no JSON object, or a field is unknown or out of range.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
         except (TypeError, ValueError) as error:
             raise RecipeError(f"The recipe is not valid JSON: {error}.") from None
         if not isinstance(values, dict):
@@ -229,5 +240,5 @@ def _check_names(values: dict[str, Any]) -> None:
     unknown = [name for name in values if name not in known]
     if unknown:
         raise RecipeError(
-            f"A recipe has no field {unknown[0]!r}; its fields are {', '.join(known)}."
+            f"A recipe has no field {quoted(unknown[0])}; its fields are {', '.join(known)}."
         )

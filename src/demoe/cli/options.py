@@ -7,6 +7,7 @@ from pathlib import Path
 
 from demoe.choices import number_of
 from demoe.errors import RecipeError
+from demoe.limits import read_text
 from demoe.model.zoo import choices_of
 from demoe.recipe import DECIDED, PHOTOMETRY, POOLINGS, PRECISIONS, Recipe
 
@@ -73,10 +74,7 @@ def read_recipe(path: Path | None) -> Recipe:
     """Return the recipe in a JSON file; without one, the usual recipe."""
     if path is None:
         return Recipe()
-    try:
-        return Recipe.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}.") from None
+    return Recipe.from_json(read_text(path, RecipeError, "The recipe"))
 
 
 def _auto_or_int(text: str) -> str | int:

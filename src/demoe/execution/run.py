@@ -273,7 +273,7 @@ def begin(result: Deblurred, target: Path, described: dict[str, Any]) -> Iterato
     """
     folder = run_folder(target)
     with hold(target):
-        _tidy_up(target, folder)
+        _tidy_up(target, folder, overwrite=False)
         if (then := TileStore.description(folder)) is not None:
             _check_same_job(target, then, described)
         check_output(target, result.as_image(), overwrite=False, with_experts=True)

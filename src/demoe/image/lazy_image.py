@@ -12,6 +12,7 @@ import numpy as np
 
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import check_axes, guess_axes, plane_axes, to_canonical
+from demoe.limits import quoted
 
 if TYPE_CHECKING:
     import zarr
@@ -40,6 +41,7 @@ _UNIT_NAMES = {
     "day": ("d", "day", "days"),
     "pixel": ("pixel", "pixels", "px", "frame", "frames", ""),
 }
+_SCALES = (1e-30, 1e30)
 _UNITS = {spelling: name for name, spellings in _UNIT_NAMES.items() for spelling in spellings}
 
 
@@ -58,6 +60,11 @@ def unit_name(unit: str) -> str:
         is, and an empty one is "pixel".
     """
     return _UNITS.get(unit.strip().lower(), unit.strip())
+
+
+def is_scale(size: float) -> bool:
+    """Whether a number can be the size of a pixel: above 0, and not beyond what can be used."""
+    return _SCALES[0] <= size <= _SCALES[1]
 
 
 BLOCK_SIDE = 512
@@ -282,9 +289,10 @@ def _check_scale(scale: Mapping[str, float], axes: str, where: str) -> dict[str,
             raise AxesError(
                 f"{where} has a scale along '{letter}', but only {', '.join(SCALED_AXES)} have one."
             )
-        if not (math.isfinite(size) and size > 0):
+        if not is_scale(size):
             raise ImageError(
-                f"{where} has the scale {size} along {letter}, but a scale is a positive number."
+                f"{where} has the scale {quoted(size)} along {letter}, but a scale is a number "
+                f"from {_SCALES[0]} to {_SCALES[1]}."
             )
         if letter in axes:
             checked[letter] = float(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 import tifffile
 
 from demoe.errors import AxesError
-from demoe.image.lazy_image import SCALED_AXES, LazyImage, unit_name
+from demoe.image.lazy_image import SCALED_AXES, LazyImage, is_scale, unit_name
 from demoe.io._tiff_file import parse_ome
 
 # Micrometres in one ResolutionUnit; 1 means "no unit", so it is left out.
@@ -170,6 +169,6 @@ def _pixel_sizes(page: tifffile.TiffPage) -> dict[str, float]:
 def _positive(value: Any) -> float | None:
     try:
         size = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return size if math.isfinite(size) and size > 0 else None
+    return size if is_scale(size) else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Any
 
 from demoe.errors import RecipeError
 from demoe.io import open_image
+from demoe.limits import quoted
+
+MOST_PSF = 2**24
+"""Values that are read of what is given as a PSF; `demoe.model.kernels.psf` wants fewer still."""
 
 WORDS = {"auto": "auto", "none": None}
 """What is no PSF: look for it, or leave it to the network."""
@@ -24,19 +28,25 @@ def read_psf(text: str) -> Any:
     Raises
     ------
     RecipeError
-        If it is neither.
+        If it is neither, or an image that is too large.
     ImageError
         If the file cannot be read.
     """
     if text.strip().lower() in WORDS:
         return WORDS[text.strip().lower()]
-    if "=" in text and not Path(text).exists():
+    if "=" in text and not os.path.exists(text):
         try:
             pairs = [part.split("=") for part in text.split(",")]
             return {name.strip(): float(value) for name, value in pairs}
         except ValueError:
             raise RecipeError(
-                f"The PSF {text!r} is not understood; give a file, or for example radius=3, "
+                f"The PSF {quoted(text)} is not understood; give a file, or for example radius=3, "
                 "sigma=2.1 or length=11,angle=25."
             ) from None
-    return open_image(text).data.compute()
+    image = open_image(text)
+    if image.data.size > MOST_PSF:
+        raise RecipeError(
+            f"{text} has {' x '.join(map(str, image.shape))} values, too many for a PSF; cut it to "
+            "where there is light."
+        )
+    return image.data.compute()

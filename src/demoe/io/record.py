@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from demoe.choices import BLURS, Choice, from_record
 from demoe.errors import ImageError
 from demoe.io.names import places_beside
+from demoe.limits import parse_json, read_text
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -21,9 +21,9 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     place = places_beside(path)["record"]
     try:
-        text = json.loads(place.read_text(encoding="utf-8"))
+        text = parse_json(read_text(place, ImageError, "The record"))
         found = text["attributes"]["demoe"] if place.parent == path else text
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ImageError, ValueError, KeyError, TypeError):
         found = None
     if not isinstance(found, dict):
         raise ImageError(

@@ -19,7 +19,7 @@ from zarr.storage import LocalStore
 
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import CANONICAL, guess_axes, to_canonical
-from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape
+from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape, is_scale
 from demoe.io._source import FileSource, FileState, file_state, pass_errors_on
 from demoe.io._zarr_store import open_array, open_node
 from demoe.io.names import ZARR_MARKERS
@@ -243,7 +243,7 @@ def _multiscale(
         {
             letter: step
             for letter, step in zip(letters, steps, strict=True)
-            if letter in SCALED_AXES and step > 0 and math.isfinite(step)
+            if letter in SCALED_AXES and is_scale(step)
         },
         {
             letter: unit

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,9 +15,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from demoe.errors import OutputError, WeightsError
+from demoe.limits import gibibytes, quoted, shortened
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 _LISTED = 4
+_LARGER = 16  # how much larger tensors may be than the file: as float32, and stored once for many
 _LONGEST_HEADER = 100_000_000  # what the safetensors library accepts
 
 
@@ -56,15 +59,24 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         prefix = f"{wrapper}."
         content = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
     tensors: dict[str, Tensor] = {}
+    left = _LARGER * path.stat().st_size
     for key, value in content.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        if not isinstance(value, Tensor) or not _is_dense(value):
             raise WeightsError(
-                f"The weights file {path} holds {_kind(value)} under {key!r} "
+                f"The weights file {path} holds {_kind(value)} under {quoted(key)} "
                 "where a dense tensor is expected."
+            )
+        left -= 4 * value.numel()
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes() or left < 0:
+            raise WeightsError(
+                f"The weights file {path} claims a tensor of {_form(value)} under {quoted(key)}, "
+                "which is more than the file holds."
             )
         value = value.float() if value.is_floating_point() else value
         if value.is_floating_point() and not value.isfinite().all():
-            raise WeightsError(f"The weights file {path} is damaged: {key} is not finite.")
+            raise WeightsError(
+                f"The weights file {path} is damaged: {shortened(key)} is not finite."
+            )
         tensors[key.removeprefix("module.")] = value
     if not tensors:
         raise WeightsError(f"The weights file {path} holds no tensors.")
@@ -86,7 +98,13 @@ def _is_torch_file(path: Path) -> bool:
     return head[:1] == b"\x80" or head[:2] == b"PK"
 
 
+def _is_dense(value: Tensor) -> bool:
+    return value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+
+
 def _kind(value: object) -> str:
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return f"a tensor without values ({value.device.type})"
     if isinstance(value, Tensor):
         return f"a {'quantized' if value.is_quantized else value.layout} tensor"
     return f"a value of type {type(value).__name__}"
@@ -106,7 +124,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_torch(path: Path) -> Any:
     try:
         with path.open("rb") as file:  # by a path, torch would go by the suffix
+            _check_archive(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         refused = "Unsupported global" in str(error) or "GLOBAL" in str(error)
         why = (
@@ -122,10 +143,25 @@ def _read_torch(path: Path) -> Any:
         ) from None
 
 
+def _check_archive(file: BinaryIO, path: Path) -> None:
+    """Refuse an archive that grows when it is unpacked: PyTorch stores without compression."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return
+    with zipfile.ZipFile(file) as archive:
+        holds = sum(entry.file_size for entry in archive.infolist())
+    file.seek(0)
+    if holds > path.stat().st_size:
+        raise WeightsError(
+            f"The weights file {path} would unpack to {gibibytes(holds)}, which is more than it "
+            "has itself; save it again with torch.save, which does not compress."
+        )
+
+
 def _reason(error: Exception) -> str:
     """Return the first sentence of an error."""
     lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0].partition(". ")[0].rstrip(".")
+    return lines[0].partition(". ")[0].rstrip(".")[:200]
 
 
 def _unwrap(content: Any, path: Path) -> dict[Any, Any]:
@@ -195,7 +231,7 @@ def _form(tensor: Tensor) -> str:
 
 def _some(keys: list[str]) -> str:
     more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(keys[:_LISTED]) + more
+    return ", ".join(shortened(key) for key in keys[:_LISTED]) + more
 
 
 def write_weights(

@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 
 from demoe.choices import BLURS, Choice
 from demoe.errors import OutputError, WeightsError
+from demoe.limits import quoted
 from demoe.model.architectures import choices_in
 from demoe.model.hub import HubFile, Progress, fetch
 from demoe.model.hub import sha256_of as sha256_of
@@ -143,8 +144,8 @@ def weights_path(name_or_path: str | Path) -> Path:
             f"The weights {name_or_path!r} are missing from this installation; "
             "install napari-demoe again."
         )
-    path = Path(name_or_path).expanduser()
-    if path.is_file():
+    path = _file_at(name_or_path)
+    if path is not None:
         return path
     raise WeightsError(
         f"There are no weights at {str(name_or_path)!r}; give the path of a file or one of these "
@@ -222,12 +223,12 @@ def import_weights(path: str | Path, name: str) -> Path:
     OutputError
         The cache folder cannot be written.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise WeightsError(f"There is no weights file at {str(path)!r}; give the path of one.")
+    source = _file_at(path)
+    if source is None:
+        raise WeightsError(f"There is no weights file at {str(path)!r}; give its path.")
     if name in BUNDLED or not _NAME.fullmatch(name):
         raise WeightsError(
-            f"{name!r} cannot name imported weights; use letters, digits, _ and -, "
+            f"{quoted(name)} cannot name imported weights; use letters, digits, _ and -, "
             f"and none of: {', '.join(BUNDLED)}."
         )
     if name in RELEASES:
@@ -241,6 +242,15 @@ def import_weights(path: str | Path, name: str) -> Path:
         _check_network(source)
         target = _imported_dir() / (name + source.suffix.lower())
     return _copy(source, target)
+
+
+def _file_at(path: str | Path) -> Path | None:
+    """Return the file at a path; None if there is none, or the text can be no path."""
+    try:
+        file = Path(path).expanduser()
+        return file if file.is_file() else None
+    except (OSError, RuntimeError):  # too long a name; the home of nobody
+        return None
 
 
 def _bundled(name: str) -> ModelInfo:

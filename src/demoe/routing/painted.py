@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import plane_axes
 from demoe.image.lazy_image import LazyImage
+from demoe.limits import block_bytes
 
 
 def paint(source: LazyImage, values: Any, pitch: int, count: int) -> PaintedMap:
@@ -108,8 +109,10 @@ class PaintedMap:
             _at_centres(size[i], pitch, array.shape[i - 2], None if step is None else step[i])
             for i in (0, 1)
         )
-        found = compute(array.min(), array.max(), array[..., y, :][..., x])
-        lowest, highest, cells = found
+        cells = compute(array[..., y, :][..., x])[0]
+        # A map that is larger than memory is looked at where it counts alone.
+        whole = array if array.nbytes <= block_bytes() else cells
+        lowest, highest = compute(whole.min(), whole.max())
         if lowest < 0 or highest > count:
             raise ImageError(
                 f"An expert map holds integers from 0 to {count}, but this one goes from "
@@ -136,5 +139,6 @@ def _at_centres(
     if step is None and length == len(start):
         return np.ones(length, bool), np.arange(length)
     centre = (start + np.minimum(start + pitch, size)) / 2
-    at = np.asarray(centre * length / size if step is None else centre / step, np.intp)
+    place = centre * length / size if step is None else centre / step
+    at = np.minimum(place, length).astype(np.intp)  # a small step puts cells beyond all integers
     return at < length, np.minimum(at, length - 1)

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from demoe.errors import WeightsError
+from demoe.limits import parse_json, read_text
 from demoe.model.architectures import build
 from demoe.model.calibration.changes import STATISTICS, Bound, Bounds, Changes, measure_changes
 from demoe.model.calibration.pictures import pictures
@@ -101,7 +102,7 @@ class Calibration:
     def from_json(cls, text: str, tenant: Tenant) -> Self | None:
         """Read what `to_json` wrote for a network; None if it is damaged or of another version."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             if values["version"] != VERSION:
                 return None
             read = cls(
@@ -110,7 +111,7 @@ class Calibration:
                 Bounds.from_dict(values["guard"]),
                 float(values["bfloat16"]),
             )
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             return None
         finite = all(math.isfinite(error) for error in read.tiling_errors)
         fits = (
@@ -278,11 +279,11 @@ def _cached(sha256: str) -> Path:
 
 def _read_cached(tenant: Tenant, sha256: str) -> Calibration | None:
     try:
-        entry = json.loads(_cached(sha256).read_text(encoding="utf-8"))
+        entry = parse_json(read_text(_cached(sha256), WeightsError, "The calibration"))
         # The checksum stands inside, too: a file that was copied or renamed is of other weights.
         text = entry["calibration"] if entry["sha256"] == sha256 else ""
         return Calibration.from_json(text, tenant)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (WeightsError, ValueError, TypeError, KeyError):
         return None
 
 

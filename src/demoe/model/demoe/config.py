@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from demoe.choices import BLURS, MOST, Choice, from_record, named
 from demoe.errors import WeightsError
+from demoe.limits import parse_json
 
 _WIDEST = 4096
 """Channels that no network of this family comes near."""
@@ -98,7 +98,7 @@ def choices_of(
         raise WeightsError(f"These weights have {experts} experts, but at most {MOST} can be told.")
     if "choices" in metadata:
         try:
-            found = from_record(json.loads(metadata["choices"]))
+            found = from_record(parse_json(metadata["choices"]))
         except ValueError as error:
             raise WeightsError(f"These weights name their experts wrongly: {error}.") from None
         if len(found) != experts:

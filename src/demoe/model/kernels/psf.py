@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.errors import RecipeError
+from demoe.limits import quoted, shortened
 
 Psf = NDArray[np.float64]
 """(rows, cols), both odd, >= 0, summing to 1."""
@@ -22,6 +24,7 @@ OPTIONAL = {"index": 1.515, "defocus": 0.0}
 pixel in the sample; perhaps the refractive index, and how far the plane lies out of focus. Lengths
 are in micrometres."""
 
+_LEAST, _MOST = 1e-6, 1e9  # numbers of a PSF: beyond these, products of them are none
 _RINGS = 6.0  # first dark rings after which little light is left
 _HIGH = 0.7  # numerical aperture above which light is no scalar
 _FINE = 9  # points a side that stand for a pixel where a shape has edges
@@ -49,7 +52,7 @@ def make_psf(value: Any) -> Psf:
         return _of_parameters(value)
     try:
         values = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RecipeError(
             "A PSF has rows and columns of numbers, all rows of one length."
         ) from None
@@ -72,6 +75,7 @@ def make_psf(value: Any) -> Psf:
             f"The PSF is negative ({values[row, col]:g}) at row {row}, column {col}; a PSF says "
             "where light goes: subtract no more background than there is."
         )
+    values = values / (values.max() or 1.0)  # whose sum then is a number
     total = values.sum()
     if not total > 0:
         raise RecipeError("The PSF is zero everywhere; it has to hold light.")
@@ -97,7 +101,7 @@ def _of_parameters(value: Mapping[str, Any]) -> Psf:
     if make is None:
         raise RecipeError(
             "A PSF has a radius, a sigma, a length and an angle, or na, wavelength and pixel, not "
-            f"{', '.join(map(str, value)) or 'nothing'}."
+            f"{', '.join(map(shortened, value)) or 'nothing'}."
         )
     numbers = _numbers(value)
     size = next(n for name, n in numbers.items() if name != "angle")
@@ -112,8 +116,10 @@ def _numbers(value: Mapping[str, Any]) -> dict[str, float]:
     numbers = {}
     for name, given in value.items():
         number = isinstance(given, int | float) and not isinstance(given, bool)
-        if not number or not np.isfinite(given):
-            raise RecipeError(f"The {name} of a PSF is a number, not {given!r}.")
+        if not number or not abs(given) <= _MOST:  # NaN is not either
+            raise RecipeError(
+                f"The {name} of a PSF is a number up to {_MOST:g}, not {quoted(given)}."
+            )
         numbers[name] = float(given)
     return numbers
 
@@ -123,27 +129,31 @@ def _microscope(value: Mapping[str, Any]) -> Psf:
     unknown = [name for name in value if name not in (*OPTICS, *OPTIONAL)]
     missing = [name for name in OPTICS if name not in value]
     if unknown or missing:
+        wrong = (
+            f"{missing[0]} is missing" if missing else f"{shortened(unknown[0])} is none of them"
+        )
         raise RecipeError(
             f"A microscope's PSF has {', '.join(OPTICS)} and perhaps {' or '.join(OPTIONAL)}, but "
-            f"{missing[0] + ' is missing' if missing else str(unknown[0]) + ' is none of them'}."
+            f"{wrong}."
         )
     numbers = OPTIONAL | _numbers(value)
     na, wavelength, pixel, index = (numbers[name] for name in (*OPTICS, "index"))
     for name in (*OPTICS, "index"):
-        if not numbers[name] > 0:
+        if not numbers[name] >= _LEAST:
             raise RecipeError(f"The {name} of a PSF is above 0, not {numbers[name]:g}.")
     if not na < index:
         raise RecipeError(
             f"The numerical aperture is {na:g}, but it cannot reach the refractive index {index:g}."
         )
     # Out of focus, light goes as far as its cone is wide.
-    cone = abs(numbers["defocus"]) * na / np.sqrt(index**2 - na**2)
-    reach = int(np.ceil((_RINGS * 0.61 * wavelength / na + cone) / pixel))
-    if 2 * reach + 1 > LARGEST:
+    cone = abs(numbers["defocus"]) * na / math.sqrt(index**2 - na**2)
+    wide = 2 * min((_RINGS * 0.61 * wavelength / na + cone) / pixel, _MOST) + 1
+    if wide > LARGEST:
         raise RecipeError(
-            f"The PSF would be {2 * reach + 1} pixels wide, more than {LARGEST}; are wavelength, "
-            "pixel and defocus in the same unit?"
+            f"The PSF would be {wide:.3g} pixels wide, more than {LARGEST}; are wavelength, pixel "
+            "and defocus in the same unit?"
         )
+    reach = math.ceil((wide - 1) / 2)
     try:
         from psfmodels import make_psf as model
     except ImportError:
