@@ -327,6 +327,11 @@ def test_chunks_that_unpack_to_more(
     refused(path, "chunk")
 
 
+@pytest.mark.parametrize("name", ["gzip", "bz2", "lzma"])
+def test_streams_one_after_another_are_all_counted(name: str, small_blocks: None) -> None:
+    assert _SIZES[name](bytes(CODECS[name].encode(np.zeros(2**18, np.uint8))) * 9) > 2**20
+
+
 @pytest.mark.parametrize("name", ["gzip", "zlib", "bz2", "lzma", "zstd", "lz4", "blosc"])
 def test_what_a_codec_makes_is_known_before(name: str) -> None:
     values = np.random.default_rng(3).integers(0, 50, 300_000).astype(np.uint8)

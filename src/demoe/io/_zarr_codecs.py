@@ -151,20 +151,24 @@ def _check_growth(name: str, data: Any, where: str) -> None:
 def _deflated(data: bytes) -> int:
     if len(data) * _DEFLATE_RATIO <= block_bytes():
         return len(data) * _DEFLATE_RATIO
-    return _counted(data, zlib.decompressobj(zlib.MAX_WBITS | 32))
+    return _counted(data, lambda: zlib.decompressobj(zlib.MAX_WBITS | 32))
 
 
-def _counted(data: bytes, unpack: Any) -> int:
-    """Unpack step by step, until the end or the limit."""
-    made, most = 0, block_bytes()
+def _counted(data: bytes, start: Callable[[], Any]) -> int:
+    """Unpack step by step, one stream after another, until the end or the limit."""
+    made, most, unpack = 0, block_bytes(), start()
     while made <= most:
         try:
             step = len(unpack.decompress(data, _STEP))
         except (zlib.error, lzma.LZMAError, OSError, EOFError):
             break  # the codec itself says what is damaged
         made += step
-        data = getattr(unpack, "unconsumed_tail", b"")
-        if unpack.eof or not (step or data):
+        data = getattr(unpack, "unconsumed_tail", b"")  # the others keep it themselves
+        if unpack.eof:
+            data, unpack = unpack.unused_data, start()
+            if not data:
+                break
+        elif not (step or data):
             break
     return made
 
@@ -201,7 +205,7 @@ _SIZES: dict[str, Callable[[bytes], int]] = {
     "zstd": _zstd,
     "gzip": _deflated,
     "zlib": _deflated,
-    "bz2": lambda data: _counted(data, bz2.BZ2Decompressor()),
-    "lzma": lambda data: _counted(data, lzma.LZMADecompressor()),
+    "bz2": lambda data: _counted(data, bz2.BZ2Decompressor),
+    "lzma": lambda data: _counted(data, lzma.LZMADecompressor),
 }
 """How much each codec would make of the bytes that it is given, at most."""
