@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demoe.choices import TASKS
 from demoe.cli.options import add_recipe_arguments, recipe_from
 from demoe.cli.progress import bar, complain
-from demoe.errors import AxesError, ImageError, OutputError, RecipeError
-from demoe.io.names import stem_of
+from demoe.errors import RecipeError
 from demoe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from demoe.execution.run import Report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Deblur, and report each file; returns 0, or 1 where an image of a folder failed."""
-    from demoe.execution.run import run
-    from demoe.execution.store import run_folder
+    from demoe.execution.batch import run_each
     from demoe.io import SUFFIXES_OUT, open_image
+    from demoe.io.batch import folder_jobs
 
     recipe = recipe_from(arguments)
     if arguments.describe is not None:
@@ -68,52 +70,53 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.earlier and many:
         raise RecipeError("--earlier is for a single image; give the output a suffix.")
     settings = None if arguments.earlier and recipe == Recipe() else recipe
-    jobs = _folder_jobs(arguments.input, output) if many else [(arguments.input, output)]
+    source: Path = arguments.input
+    jobs = folder_jobs(source, output) if many else [(source, output)]
     reports, code = [], 0
     with _client(arguments.scheduler) as client:
-        for source, target in jobs:
-            kept = run_folder(target).exists()
-            if many and arguments.resume and not (arguments.overwrite or kept) and target.exists():
-                print(f"demoe: {target} is finished already", file=sys.stderr)
-                continue
-            try:
-                with bar(source.name, arguments.quiet) as progress:
-                    report = run(
-                        source,
-                        target,
-                        settings,
-                        axes=arguments.axes,
-                        expert_map=painted,
-                        earlier=arguments.earlier,
-                        resume=arguments.resume,
-                        overwrite=arguments.overwrite,
-                        workers=arguments.workers,
-                        client=client,
-                        progress=progress,
-                        all_blocks=arguments.all_blocks,
-                    )
-            except (AxesError, ImageError, OutputError) as error:
+        ended = run_each(
+            jobs,
+            settings,
+            watched=lambda image, _: bar(image.name, arguments.quiet),
+            keep_finished=many and arguments.resume and not arguments.overwrite,
+            axes=arguments.axes,
+            expert_map=painted,
+            earlier=arguments.earlier,
+            resume=arguments.resume,
+            overwrite=arguments.overwrite,
+            workers=arguments.workers,
+            client=client,
+            all_blocks=arguments.all_blocks,
+        )
+        for each in ended:
+            report = each.report
+            if each.error is not None:
                 if not many:
-                    raise
-                code = complain(error, 1)  # the other images may be well
-                continue
-            reports.append(asdict(report) | {"output": str(report.output)})
-            if not arguments.json:
-                used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
-                if recipe.knows_psf:
-                    used = "undone by its PSF"
-                if report.consistency is not None:
-                    used += f"; blurred again, {report.consistency:.1f} x the noise from the data"
-                if report.absent:
-                    used += f"; {report.absent} chunks that the source lacks count as fill value"
-                if report.failed:
-                    used += f"; {report.failed} implausible cells kept their source"
-                print(
-                    f"{report.output}: {report.megapixels:.2f} MP in {report.seconds:.1f} s; {used}"
-                )
+                    raise each.error
+                code = complain(each.error, 1)  # the other images may be well
+            elif report is None:
+                print(f"demoe: {each.output} is finished already", file=sys.stderr)
+            else:
+                reports.append(asdict(report) | {"output": str(report.output)})
+                if not arguments.json:
+                    print(_words(report, recipe))
     if arguments.json:
         print(json.dumps(reports if many else reports[0], indent=2))
     return code
+
+
+def _words(report: Report, recipe: Recipe) -> str:
+    """Say in one line what a run did."""
+    used = ", ".join(f"{k} {v:.0%}" for k, v in report.shares.items() if v)
+    if recipe.knows_psf:
+        used = "undone by its PSF"
+    if report.consistency is not None:
+        used += f"; blurred again, {report.consistency:.1f} x the noise from the data"
+    if report.absent:
+        used += f"; {report.absent} chunks that the source lacks count as fill value"
+    if report.failed:
+        used += f"; {report.failed} implausible cells kept their source"
+    return f"{report.output}: {report.megapixels:.2f} MP in {report.seconds:.1f} s; {used}"
 
 
 def _described(sentence: str, routing: str | None) -> str:
@@ -130,47 +133,6 @@ def _described(sentence: str, routing: str | None) -> str:
         )
     print(f"demoe: understood {found.task} ({found.confidence:.0%} sure)", file=sys.stderr)
     return found.task
-
-
-def _folder_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair every image of a folder with a file of its name in the output folder."""
-    from demoe.io import SUFFIXES_OUT, is_readable
-
-    if not source.exists():
-        raise ImageError(f"There is no file or folder {source}.")
-    if not source.is_dir() or source.name.lower().endswith(".zarr"):
-        raise OutputError(
-            f"{output} has no suffix of an image; use one of {', '.join(SUFFIXES_OUT)}, or give a "
-            "folder of images as input to fill a folder."
-        )
-    found = sorted(p for p in source.iterdir() if not p.name.startswith(".") and is_readable(p))
-    if not found:
-        raise ImageError(f"There is no image in the folder {source}.")
-    try:
-        output.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder {output} cannot be made ({error.strerror}).") from None
-    jobs = [(p, output / _output_name(p)) for p in found]
-    # Expert map and record are named by the stem, so two images may not share it.
-    stems: dict[str, Path] = {}
-    for path, target in jobs:
-        other = stems.setdefault(stem_of(target).lower(), path)
-        if other != path:
-            raise OutputError(
-                f"{other.name} and {path.name} would both be written as {stem_of(target)} in "
-                f"{output}; rename one of them."
-            )
-    return jobs
-
-
-def _output_name(source: Path) -> str:
-    """Keep an image's name where its format can be written; else take one that holds as much."""
-    from demoe.io import SUFFIXES_OUT
-
-    if source.name.lower().endswith(tuple(SUFFIXES_OUT)):
-        return source.name
-    lossless = ".png" if source.suffix.lower() in (".bmp", ".webp") else ".ome.tif"
-    return stem_of(source) + lossless
 
 
 @contextmanager
