@@ -159,7 +159,8 @@ def result_kwargs(source: Mapping[str, Any], channel_names: Sequence[str]) -> di
     Parameters
     ----------
     source : mapping
-        The source layer's attributes, as in ``layer.as_layer_data_tuple()[1]``.
+        The source layer's attributes, as in ``layer.as_layer_data_tuple()[1]``, and its
+        "unique_id", by which it is found to be compared with.
     channel_names : sequence of str
         Names along axis C, or none.
 
@@ -178,7 +179,9 @@ def result_kwargs(source: Mapping[str, Any], channel_names: Sequence[str]) -> di
         "interpolation2d": source["interpolation2d"],
         "multiscale": False,
         "cache": False,
-        "metadata": {"demoe": {"channel_names": tuple(channel_names)}},
+        "metadata": {
+            "demoe": {"channel_names": tuple(channel_names), "made_from": source.get("unique_id")}
+        },
     }
 
 

@@ -22,6 +22,7 @@ from demoe.image.axes import plane_axes
 from demoe.io.psf import read_psf
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
+from napari_demoe._compare import is_difference
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import (
     is_image,
@@ -178,7 +179,13 @@ class Session:
     def sources(self) -> list[Image]:
         """Every image layer but maps of ours, in the order of the layer list."""
         images = (layer for layer in self._viewer.layers if is_image(layer))
-        return [image for image in images if not is_map({"metadata": image.metadata})]
+        fresh = (image for image in images if not is_difference(image))
+        return [image for image in fresh if not is_map({"metadata": image.metadata})]
+
+    @property
+    def selected(self) -> list[Image]:
+        """The selected ones of `sources`."""
+        return [layer for layer in self.sources if layer in self._viewer.layers.selection]
 
     @property
     def maps(self) -> list[Labels | Shapes]:
@@ -374,6 +381,7 @@ class Session:
 
     def _new_job(self, layer: Image, painted: bool, preview: bool, download: bool) -> Job:
         data, meta, _ = layer.as_layer_data_tuple()
+        meta["unique_id"] = layer.unique_id
         recipe, focus = self.choices.recipe(), self._focus(layer)
         shape = finest(layer).shape
         axes = layer_axes(len(shape), meta)

@@ -32,6 +32,8 @@ from superqt.utils import signals_blocked
 
 from demoe.model.zoo import list_models
 from napari_demoe import _settings
+from napari_demoe._batch_dialog import BatchDialog
+from napari_demoe._compare_bar import CompareBar
 from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
 from napari_demoe._worker import launch
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from demoe.model.zoo import ModelInfo
+    from demoe.recipe import Recipe
 
 FROM_FILE = "file"
 MODEL_WORDS = {"default": "Bundled network", "demoe": "Released DeMoE network"}
@@ -93,6 +96,7 @@ TOOLTIPS = {
     "preview": f"Deblur up to {PREVIEW_SIDE} by {PREVIEW_SIDE} pixels around the middle of the\n"
     "view, in the plane that is shown, to try the settings.",
     "cancel": "Stop after the tile in work; the unfinished result is removed.",
+    "batch": "Deblur a folder of images, or the selected layers, into another folder.",
     "script": "Copy Python lines that do this run without the viewer.",
     "brightness": "Keep the local mean of the image as it is: for measurements of intensity,\n"
     "and for low light that should stay dark.",
@@ -116,6 +120,7 @@ class DeblurWidget(QWidget):
         self.session = Session(napari_viewer, launch)
         self.session.choices = _settings.load()
         self._build()
+        self._batch_dialog = BatchDialog(self._recipe, lambda: self.session.selected, self)
         self._fill()
         self._connect()
         self._show()
@@ -151,6 +156,8 @@ class DeblurWidget(QWidget):
         self.blur = QCheckBox("Blur")
         self.consistency = QCheckBox("Consistency")
         self.correct = QPushButton("Apply corrections")
+        self.compare = CompareBar(self._viewer)
+        self.batch = QPushButton("Batch …")
         for name, tip in TOOLTIPS.items():
             getattr(self, name).setToolTip(tip)
 
@@ -173,6 +180,7 @@ class DeblurWidget(QWidget):
         more.addRow("", self.brightness)
         more.addRow("", self.flat)
         more.addRow("", self.script)
+        more.addRow("", self.batch)
         options = QWidget()
         options.setLayout(more)
         self.advanced = QCollapsible("More options")
@@ -203,6 +211,7 @@ class DeblurWidget(QWidget):
         shown.setColumnStretch(2, 1)
         layout.addLayout(shown)
         layout.addWidget(self.cursor)
+        layout.addWidget(self.compare)
         layout.addWidget(_rule())
         hint = _line()
         hint.setText("To correct: choose an expert, paint on the map or draw shapes, and apply.")
@@ -279,6 +288,7 @@ class DeblurWidget(QWidget):
         self.run.clicked.connect(lambda: self.start())
         self.preview.clicked.connect(lambda: self.start(preview=True))
         self.script.clicked.connect(self.copy_script)
+        self.batch.clicked.connect(self.open_batch)
         self.cancel.clicked.connect(self.session.cancel)
         self.sentence.returnPressed.connect(self._understand)
         self.correct.clicked.connect(self.session.correct)
@@ -300,6 +310,15 @@ class DeblurWidget(QWidget):
         lines = self.session.script()
         if lines:
             QApplication.clipboard().setText(lines)
+
+    def open_batch(self) -> None:
+        """Open the dialog that deblurs many images with what is chosen here."""
+        self._batch_dialog.show()
+        self._batch_dialog.raise_()
+
+    def _recipe(self) -> Recipe:
+        self._read_choices()
+        return self.session.choices.recipe()
 
     def _read_choices(self) -> None:
         choices = self.session.choices
@@ -430,6 +449,8 @@ class DeblurWidget(QWidget):
     def close_session(self) -> None:
         """Stop a run and let go of the viewer."""
         self._viewer.cursor.events.position.disconnect(self._show_cursor)
+        self.compare.close_comparison()
+        self._batch_dialog.close()
         self.session.close()
 
 
