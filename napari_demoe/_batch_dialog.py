@@ -16,7 +16,7 @@ from magicgui.widgets import (
     PushButton,
     Table,
 )
-from qtpy.QtWidgets import QDialog, QHeaderView, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QHeaderView, QSizePolicy, QVBoxLayout, QWidget
 
 from demoe.errors import DemoeError, OutputError
 from demoe.recipe import Recipe
@@ -81,6 +81,8 @@ class BatchDialog(QDialog):
             layout.addWidget(part.native)
         layout.addStretch(1)
         self.status.native.setWordWrap(True)
+        self.status.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+        self.failed.native.setMinimumHeight(160)
         self.failed.read_only = True
         header = self.failed.native.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
