@@ -9,7 +9,15 @@ from demoe.engine.flat import flat_cells, flat_read
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, touched
-from demoe.routing.gates import Gates, cells_around, confidence, expert_map, override, spread
+from demoe.routing.gates import (
+    Gates,
+    by_layer,
+    cells_around,
+    confidence,
+    expert_map,
+    override,
+    spread,
+)
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter
 
@@ -47,11 +55,21 @@ class CellMaps:
         self._decides, self._memory = decides, memory
         self._recipe, self._plan = router.recipe, router.plan
 
-    def gates(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return the gates of some cells of a plane, (E, len(rows), len(cols)) float32."""
+    def decisions(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return what works on some cells, (layers * E, len(rows), len(cols)) float32."""
         gates = self._router.gates(plane, rows, cols)
         painted = self._labels(plane, rows, cols)
-        return gates if painted is None else override(gates, painted)
+        return gates if painted is None else override(gates, painted, self._router.layers)
+
+    def gates(self, plane: Plane, rows: range, cols: range) -> Gates:
+        """Return the gates of some cells of a plane, (E, len(rows), len(cols)) float32."""
+        decided = by_layer(self.decisions(plane, rows, cols), self._router.layers)
+        return np.asarray(decided.mean(axis=0) if len(decided) > 1 else decided[0], np.float32)
+
+    def layers(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
+        """Return the strongest choice of each layer, as `experts`: (layers, rows, cols)."""
+        decided = by_layer(self.decisions(plane, rows, cols), self._router.layers)
+        return np.asarray(expert_map(decided) * (self.experts(plane, rows, cols) > 0), np.uint8)
 
     def experts(self, plane: Plane, rows: range, cols: range) -> NDArray[np.uint8]:
         """Return the strongest choice of some cells, from 1, or 0 where none works.

@@ -57,7 +57,10 @@ def resolve(
             f"choices: {', '.join(names_of(model.choices))}."
         )
     piece = _automatic_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
-    return PlaneWork(source, recipe, plan, routing, model.choices, piece, kernels_from, painted)
+    layers = model.tenant.layers
+    return PlaneWork(
+        source, recipe, plan, routing, model.choices, layers, piece, kernels_from, painted
+    )
 
 
 def _kernels_from(source: LazyImage, recipe: Recipe, model: Model) -> str:

@@ -113,7 +113,7 @@ class Restorer:
         samples = min(values.shape[2], 3)  # an alpha channel passes by
         pixels = self._reader.scale.normalise(values[..., :samples])
         runner = self._runner()
-        weights = self._weights(plane, read, runner, self._maps.gates)
+        weights = self._weights(plane, read, runner, self._maps.decisions)
         statistics = self._statistics(plane)
         restored = runner.restore(pixels, weights, statistics, recurring=recurring)
         inner = core.within(read)
@@ -156,7 +156,7 @@ class Restorer:
         runner: TileRunner,
         gates_of: Callable[[Plane, range, range], Gates],
     ) -> Gates:
-        """Return mixing weights for a read: (5,), or (5, rows, cols) on the network's grid."""
+        """Return mixing weights for a read: one vector, or one a cell of the network's grid."""
         pitch, grid = self._recipe.pitch, self._plan.grid
         if not self._router.is_local and not self._maps.is_painted(plane):
             return runner.mixing(self._router.whole(plane))

@@ -21,7 +21,7 @@ from demoe.model.level import REACH, keep_level
 from demoe.model.loading import Model
 from demoe.model.mixing import keep_top
 from demoe.recipe import Recipe
-from demoe.routing.gates import Gates
+from demoe.routing.gates import Gates, by_layer
 from demoe.routing.router import Pixels
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class TileRunner:
         return REACH * self.model.multiple if self.preserve else 0
 
     def decide(self, samples: Sequence[Pixels]) -> Gates:
-        """Return the network's one decision (E,) on a plane.
+        """Return the network's one decision (layers * E,) on a plane.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class TileRunner:
     def route_windows(
         self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]
     ) -> Gates:
-        """Decide once a window of a tile, by that window alone: gates (E, len(corners)).
+        """Decide once a window of a tile, by that window alone: (layers * E, len(corners)).
 
         Parameters
         ----------
@@ -146,8 +146,12 @@ class TileRunner:
         return self._run(work, pixels)[1].numpy()
 
     def mixing(self, gates: Gates) -> Gates:
-        """Return the weights that gates (E, ...) stand for: their ``top_k`` largest, scaled."""
-        return keep_top(torch.from_numpy(gates)[None], self.top_k)[0].numpy()
+        """Return the weights that decisions (layers * E, ...) stand for.
+
+        Of each layer these are the ``top_k`` largest, scaled to sum 1.
+        """
+        layers = by_layer(gates, self.model.tenant.layers)
+        return keep_top(torch.from_numpy(layers), self.top_k).flatten(0, 1).numpy()
 
     def restore(
         self,
@@ -164,7 +168,8 @@ class TileRunner:
         pixels : ndarray of float32
             (H, W, 1 or 3) in [0, 1].
         weights : ndarray of float32
-            Mixing weights: (E,), or (E, rows, cols) over cells as wide as the network's grid.
+            Mixing weights, as `mixing` makes them: (layers * E,), or with (rows, cols) of cells as
+            wide as the network's grid.
         statistics : mapping, optional
             What `survey` found for the plane; without, the tile is pooled by itself.
         recurring : bool

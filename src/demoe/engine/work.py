@@ -60,6 +60,8 @@ class PlaneWork:
         "image", "local" or the name of a choice.
     choices : tuple of Choice
         Those of the network.
+    layers : int
+        In how many layers it decides.
     piece : int
         Largest side of what is computed at once.
     kernels_from : str
@@ -76,12 +78,13 @@ class PlaneWork:
         plan: TilePlan,
         routing: str,
         choices: tuple[Choice, ...],
+        layers: int,
         piece: int,
         kernels_from: str = "",
         painted: PaintedMap | None = None,
     ) -> None:
         self.image, self.recipe, self.plan, self.routing = image, recipe, plan, routing
-        self.choices, self.piece = choices, piece
+        self.choices, self.layers, self.piece = choices, layers, piece
         self.kernels_from, self.painted = kernels_from, painted
         self._identity = uuid.uuid4().hex  # what its copies in other processes have in common
 
@@ -114,6 +117,7 @@ class PlaneWork:
             self.routing,
             names.index(self.routing) + 1 if self.routing in names else 0,
             len(names),
+            self.layers,
             look=self.reader.pixels,
             decider=self.runner,
             once=self.memory.once,
@@ -236,6 +240,7 @@ class PlaneWork:
             self.plan,
             self.routing,
             self.choices,
+            self.layers,
             self.piece,
             self.kernels_from,
             painted,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -18,6 +19,7 @@ from demoe.errors import OutputError, WeightsError
 from demoe.limits import gibibytes, quoted, shortened
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
+_PREFIXES = (*_WRAPPERS, "net")  # the last is how Lightning's checkpoints name a network
 _LISTED = 4
 _LARGER = 16  # how much larger tensors may be than the file: as float32, and stored once for many
 _LONGEST_HEADER = 100_000_000  # what the safetensors library accepts
@@ -30,8 +32,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     ----------
     path : path-like
         ``.safetensors``, or a PyTorch file (``.pt``, ``.pth``, ``.ckpt``) that holds a state dict,
-        bare or under ``params``, ``params_ema`` or ``state_dict``, with or without ``module.``
-        before its keys.
+        bare or under ``params``, ``params_ema`` or ``state_dict``, with or without ``module.`` or
+        ``net.`` before its keys.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     else:
         content, metadata = _read_safetensors(path)
     content = {str(key): value for key, value in content.items()}
-    wrapper = next((w for w in _WRAPPERS if any(k.startswith(f"{w}.") for k in content)), None)
+    wrapper = next((w for w in _PREFIXES if any(k.startswith(f"{w}.") for k in content)), None)
     if wrapper:
         prefix = f"{wrapper}."
         content = {k.removeprefix(prefix): v for k, v in content.items() if k.startswith(prefix)}
@@ -123,7 +125,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with path.open("rb") as file:  # by a path, torch would go by the suffix
+        # By a path, torch would go by the suffix. Lightning's checkpoints keep the options of a
+        # training as a Namespace, which holds values and runs nothing.
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
             _check_archive(file, path)
             return torch.load(file, map_location="cpu", weights_only=True)
     except WeightsError:

@@ -26,11 +26,35 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by their keys in a file."""
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the choices of a network cost, where they cost differently.
+
+    Attributes
+    ----------
+    complexity : tuple of tuple of float
+        Of each choice in each layer, as a share of the costliest there: (layers, E).
+    choices : tuple of tuple of float
+        Operations that each choice takes in each layer for a pixel of a whole picture: (layers, E).
+    rest : float
+        Operations for such a pixel besides.
+    held : float
+        Operations for a pixel with statistics held, whichever choice works there.
+    """
+
+    complexity: tuple[tuple[float, ...], ...]
+    choices: tuple[tuple[float, ...], ...]
+    rest: float
+    held: float
+
+
 class Tenant(Protocol):
     """A network on a device.
 
-    Pictures are (N, 3, H, W) floats in [0, 1] on that device; E is the number of choices. With
-    ``coarse``, results are rounded to 8 bits, so that half precision may do.
+    Pictures are (N, 3, H, W) floats in [0, 1] on that device; E is the number of choices. Where a
+    network decides more than once on its way, gates and weights of its layers follow each other:
+    read E as layers * E then, each layer's summing to 1. With ``coarse``, results are rounded to 8
+    bits, so that half precision may do.
 
     Attributes
     ----------
@@ -38,6 +62,8 @@ class Tenant(Protocol):
         The bare module: ``network(x, gates=None) -> (restored, gates)``, in evaluation mode.
     choices : tuple of Choice
         What gates weigh, in order.
+    layers : int
+        How many times the network decides on its way.
     decides : bool
         Whether the picture decides which choice works where, or a person has to.
     multiple : int
@@ -50,16 +76,20 @@ class Tenant(Protocol):
         Operations for a pixel with one choice.
     bare_bytes : float
         Most memory that the bare module was seen to take for a pixel of a whole picture.
+    arithmetic : Arithmetic or None
+        What the choices cost; None where all cost the same.
     """
 
     network: nn.Module
     choices: tuple[Choice, ...]
+    layers: int
     decides: bool
     multiple: int
     halo: int
     keeps_level: bool
     flops_per_pixel: float
     bare_bytes: float
+    arithmetic: Arithmetic | None
 
     def facts(self) -> dict[str, Any]:
         """Return the architecture as JSON-able values."""

@@ -1,7 +1,9 @@
 """Gate fields: which choice works where, as arrays over routing cells.
 
 Cells divide a plane on a regular grid, ``pitch`` pixels a side, the first at the origin. Gates are
-float32 arrays (E, rows, cols), >= 0, summing to 1 over the E choices of a network.
+float32 arrays (E, rows, cols), >= 0, summing to 1 over the E choices of a network. Where a network
+decides in several layers, the *decisions* of all follow each other, (layers * E, rows, cols), and
+its gates are their mean over layers.
 """
 
 from __future__ import annotations
@@ -18,6 +20,16 @@ def one_hot(number: int, count: int) -> Gates:
     """Return the gates (count,) of one choice alone, 1 for the first."""
     gates: Gates = np.eye(count, dtype=np.float32)[number - 1]
     return gates
+
+
+def by_layer(gates: Gates, layers: int) -> Gates:
+    """Return decisions (layers * E, ...) as (layers, E, ...)."""
+    return gates.reshape(layers, -1, *gates.shape[1:])
+
+
+def in_each_layer(function: Callable[[Gates], Gates], gates: Gates, layers: int) -> Gates:
+    """Return decisions (layers * E, ...) of which each layer's (E, ...) went through a function."""
+    return np.concatenate([function(part) for part in by_layer(gates, layers)])
 
 
 def fill(gates: Gates, rows: int, cols: int) -> Gates:
@@ -89,7 +101,9 @@ def windows_near(
     return near, np.interp(middle, centres, np.arange(len(near)) + 0.5)
 
 
-def decide_where_needed(ask: Callable[[NDArray[np.bool_]], Gates], rows: int, cols: int) -> Gates:
+def decide_where_needed(
+    ask: Callable[[NDArray[np.bool_]], Gates], rows: int, cols: int, layers: int = 1
+) -> Gates:
     """Decide on every second window, and between them where those around are not of one mind.
 
     Elsewhere gates are interpolated, so that a picture with one kind of blur takes a quarter of the
@@ -101,6 +115,8 @@ def decide_where_needed(ask: Callable[[NDArray[np.bool_]], Gates], rows: int, co
         Given which windows, (rows, cols), returns their gates (E, n) in the order of rows.
     rows, cols : int
         Windows along each axis.
+    layers : int
+        In how many layers is decided; those around have to be of one mind in all of them.
 
     Returns
     -------
@@ -112,11 +128,11 @@ def decide_where_needed(ask: Callable[[NDArray[np.bool_]], Gates], rows: int, co
     coarse = ask(first).reshape(-1, (rows + 1) // 2, (cols + 1) // 2)
     gates = spread(coarse, np.arange(rows) / 2 + 0.5, np.arange(cols) / 2 + 0.5)
     gates[:, ::2, ::2] = coarse
-    experts = expert_map(coarse)
+    experts = expert_map(by_layer(coarse, layers))
     above, below = _around(rows)
     left, right = _around(cols)
-    around = [experts[np.ix_(r, c)] for r in (above, below) for c in (left, right)]
-    split = np.ptp(around, axis=0) > 0
+    around = [experts[:, r][:, :, c] for r in (above, below) for c in (left, right)]
+    split = (np.ptp(around, axis=0) > 0).any(axis=0)
     split &= ~first
     if split.any():
         gates[:, split] = ask(split)
@@ -164,7 +180,11 @@ def cells_around(start: int, stop: int, pitch: int, count: int) -> range:
     return range(max(0, start // pitch - 1), min(count, -(-stop // pitch) + 1))
 
 
-def override(gates: Gates, labels: NDArray[np.uint8]) -> Gates:
-    """Return the gates (E, rows, cols) of cells, forced where ``labels`` (rows, cols) are not 0."""
-    forced = np.eye(len(gates) + 1, dtype=np.float32)[labels][..., 1:].transpose(2, 0, 1)
-    return np.where(labels > 0, forced, gates)
+def override(gates: Gates, labels: NDArray[np.uint8], layers: int = 1) -> Gates:
+    """Return the decisions (layers * E, rows, cols) of cells, forced in all layers by labels.
+
+    ``labels`` are (rows, cols), 0 where nothing is forced.
+    """
+    count = len(gates) // layers
+    forced = np.eye(count + 1, dtype=np.float32)[labels][..., 1:].transpose(2, 0, 1)
+    return np.where(labels > 0, np.tile(forced, (layers, 1, 1)), gates)

@@ -13,8 +13,10 @@ from demoe.recipe import Recipe
 from demoe.routing.consensus import agree, sharpen, smooth
 from demoe.routing.gates import (
     Gates,
+    by_layer,
     decide_where_needed,
     fill,
+    in_each_layer,
     one_hot,
     spread,
     windows,
@@ -42,12 +44,12 @@ class Decider(Protocol):
     """What the router asks of a network."""
 
     def decide(self, samples: Sequence[Pixels]) -> Gates:
-        """Return one decision (E,) on a plane, from samples (H, W, S) of one size."""
+        """Return one decision on a plane, from samples (H, W, S) of one size: (layers * E,)."""
 
     def route_windows(
         self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]
     ) -> Gates:
-        """Return the decisions (E, len(corners)) on windows of some pixels, each by itself."""
+        """Return decisions on windows of some pixels, each by itself: (layers * E, corners)."""
 
 
 class PlaneRouter:
@@ -63,8 +65,9 @@ class PlaneRouter:
         How planes are cut.
     routing : str
         "image" or "local"; else ``choice`` works everywhere.
-    choice, count : int
-        Number of that choice, 0 where the network decides; and how many choices it has.
+    choice, count, layers : int
+        Number of that choice, 0 where the network decides; how many choices it has, and in how
+        many layers it decides.
     look : callable
         Reads pixels.
     decider : callable
@@ -82,6 +85,7 @@ class PlaneRouter:
         routing: str,
         choice: int,
         count: int,
+        layers: int,
         look: Look,
         decider: Callable[[], Decider],
         once: Once,
@@ -89,6 +93,7 @@ class PlaneRouter:
         self._axes, self._shape = axes, shape
         self.recipe, self.plan = recipe, plan
         self.is_local = routing == "local"
+        self.layers = layers
         self._choice, self._count = choice, count
         self._look, self._decider, self._once = look, decider, once
 
@@ -111,7 +116,7 @@ class PlaneRouter:
         )
 
     def gates(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return the gates of some cells of a plane, (E, len(rows), len(cols)) float32."""
+        """Return the decisions on some cells, (layers * E, len(rows), len(cols)) float32."""
         if not self.is_local:
             return fill(self.whole(plane), len(rows), len(cols))
         radius = self.recipe.smoothing
@@ -119,18 +124,18 @@ class PlaneRouter:
             range(max(0, part.start - radius), min(count, part.stop + radius))
             for part, count in zip((rows, cols), self.cells, strict=True)
         )
-        gates = agree([self._own_gates(beside, r, c) for beside in self._beside(plane)])
-        return smooth(gates, radius)[:, _part(rows, r), _part(cols, c)]
+        found = self._agree([self._own_gates(beside, r, c) for beside in self._beside(plane)])
+        smoothed = in_each_layer(lambda gates: smooth(gates, radius), found, self.layers)
+        return smoothed[:, _part(rows, r), _part(cols, c)]
 
     def whole(self, plane: Plane) -> Gates:
-        """Return the one decision (E,) for a plane."""
+        """Return the one decision (layers * E,) for a plane."""
         if self._choice:
-            return one_hot(self._choice, self._count)
+            return np.tile(one_hot(self._choice, self._count), self.layers)
         decisions = [
-            sharpen(self._decision(beside), self.recipe.temperature)[:, None, None]
-            for beside in self._beside(plane)
+            self._sharpen(self._decision(beside))[:, None, None] for beside in self._beside(plane)
         ]
-        return agree(decisions)[:, 0, 0]
+        return self._agree(decisions)[:, 0, 0]
 
     def sampled(self, plane: Plane) -> list[Pixels]:
         """Read the places that stand for a plane."""
@@ -149,7 +154,7 @@ class PlaneRouter:
         ]
 
     def _decision(self, plane: Plane) -> Gates:
-        """Return the network's one decision (E,)."""
+        """Return the network's one decision (layers * E,)."""
         found: Gates = self._once(
             "decision", plane, lambda: self._decider().decide(self.sampled(plane))
         )
@@ -160,12 +165,21 @@ class PlaneRouter:
         recipe, plan = self.recipe, self.plan
         down, rows_at = windows_near(rows, plan.height, recipe.pitch, recipe.window)
         across, cols_at = windows_near(cols, plan.width, recipe.pitch, recipe.window)
-        decisions = sharpen(self._decisions(plane, down, across), recipe.temperature)
-        return spread(decisions, rows_at, cols_at)
+        return spread(self._sharpen(self._decisions(plane, down, across)), rows_at, cols_at)
+
+    def _sharpen(self, gates: Gates) -> Gates:
+        """Return decisions at the recipe's temperature."""
+        temperature = self.recipe.temperature
+        return in_each_layer(lambda part: sharpen(part, temperature), gates, self.layers)
+
+    def _agree(self, planes: Sequence[Gates]) -> Gates:
+        """Return what planes decide together, layer by layer."""
+        parts = zip(*(by_layer(gates, self.layers) for gates in planes), strict=True)
+        return np.concatenate([agree(part) for part in parts])
 
     def _decisions(self, plane: Plane, rows: range, cols: range) -> Gates:
-        """Return what the router decides on some windows, (E, len(rows), len(cols))."""
-        gates = np.empty((self._count, len(rows), len(cols)), np.float32)
+        """Return what the router decides on some windows, (layers * E, len(rows), len(cols))."""
+        gates = np.empty((self.layers * self._count, len(rows), len(cols)), np.float32)
         side = max(1, ROUTING_BLOCK // self.recipe.window)
         for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
             for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
@@ -194,7 +208,7 @@ class PlaneRouter:
                 corners = [(y[i] - read.top, x[j] - read.left) for i, j in np.argwhere(which)]
                 return self._decider().route_windows(pixels, (height, width), corners)
 
-            return decide_where_needed(ask, len(rows), len(cols))
+            return decide_where_needed(ask, len(rows), len(cols), self.layers)
 
         gates: Gates = self._once("block", (plane, row, col), decide)
         return gates, rows, cols

@@ -55,6 +55,8 @@ class DeMoE:
     """
 
     decides = True
+    layers = 1
+    arithmetic = None
 
     def __init__(self, network: DeMoENet, backends: Callable[[bool], Backend]) -> None:
         self.network = network
