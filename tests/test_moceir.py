@@ -57,7 +57,7 @@ def small_network(config: NetworkConfig = SMALL, seed: int = 0) -> MoCEIRNet:
             if name.endswith("temperature"):
                 torch.nn.init.uniform_(parameter, 1, 5)
             elif "gate" in name:  # so that pictures are told apart
-                torch.nn.init.normal_(parameter, std=3.0)
+                torch.nn.init.normal_(parameter, std=30.0)
             elif ".experts." in name or "adapter.proj_out" in name:  # and experts
                 torch.nn.init.normal_(parameter)
     return network.eval().requires_grad_(False)

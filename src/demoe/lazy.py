@@ -18,6 +18,8 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
+from demoe.engine.cells import CellMaps
+from demoe.engine.costs import mean_complexity
 from demoe.engine.kernels import STEP, WINDOW, Blur, window_at, window_counts
 from demoe.engine.provenance import provenance
 from demoe.engine.reader import PlaneReader
@@ -59,6 +61,12 @@ class Deblurred:
     confidence : dask.array.Array
         float32, axes of the expert map: by how much the strongest expert leads, 0 to 1; 1 where a
         person chose, 0 on flat background, where there is nothing to decide.
+    layer_map : dask.array.Array or None
+        uint8: the strongest expert of each layer, as the expert map: plane axes, then (layers,
+        rows, cols). None where all experts cost the same.
+    complexity : dask.array.Array or None
+        float32, axes of the expert map: how much the experts at work compute, as a share of the
+        costliest, in the mean of all layers; 0 where none works. None where all cost the same.
     kernels : dask.array.Array or None
         float32 point spread functions, each summing to 1: plane axes, then (rows, cols, K, K), one
         every `KERNEL_PITCH` pixels; a point where no blur was found. None where nobody looks.
@@ -81,6 +89,8 @@ class Deblurred:
     expert_map: da.Array
     gates: da.Array
     confidence: da.Array
+    layer_map: da.Array | None
+    complexity: da.Array | None
     kernels: da.Array | None
     pitch: tuple[int, int]
     provenance: dict[str, Any]
@@ -274,13 +284,26 @@ def _describe(work: PlaneWork, loaded: Model) -> Deblurred:
     tiles = tuple(sides[letter] for letter in source.axes)
     cells = (*planes, *_cell_chunks(work))
     weights = (*planes, (len(work.choices),), *cells[-2:])
-    real = np.dtype(np.float32)
+    real, whole = np.dtype(np.float32), np.dtype(np.uint8)
+    layer_map = complexity = None
+    if loaded.tenant.arithmetic is not None and isinstance(work.maps, CellMaps):
+        layers = (*planes, (work.layers,), *cells[-2:])
+        layer_map = _blocks(_layers_block, work, f"layers-{token}", layers, whole)
+        complexity = da.map_blocks(
+            mean_complexity,
+            layer_map,
+            loaded.tenant.arithmetic,
+            drop_axis=len(planes),
+            meta=np.empty((0,) * len(cells), real),
+        )
     return Deblurred(
         source=source,
         image=_blocks(restore_block, work, f"deblur-{token}", tiles, source.dtype),
-        expert_map=_blocks(_experts_block, work, f"experts-{token}", cells, np.dtype(np.uint8)),
+        expert_map=_blocks(_experts_block, work, f"experts-{token}", cells, whole),
         gates=_blocks(_gates_block, work, f"gates-{token}", weights, real),
         confidence=_blocks(_confidence_block, work, f"confidence-{token}", cells, real),
+        layer_map=layer_map,
+        complexity=complexity,
         kernels=_kernels(work, planes, f"kernels-{token}"),
         pitch=(recipe.pitch, recipe.pitch),
         provenance=provenance(work, loaded),
@@ -370,6 +393,12 @@ def note_failed(work: PlaneWork, cells: Iterable[tuple[int, ...]]) -> None:
 def _gates_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     *along, _, row, col = block_id
     return _cells_block(work.maps.gates, work, along, row, col)
+
+
+def _layers_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
+    *along, _, row, col = block_id
+    assert isinstance(work.maps, CellMaps)
+    return _cells_block(work.maps.layers, work, along, row, col)
 
 
 def _experts_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:

@@ -112,6 +112,8 @@ def _words(report: Report, recipe: Recipe) -> str:
         used = "undone by its PSF"
     if report.consistency is not None:
         used += f"; blurred again, {report.consistency:.1f} x the noise from the data"
+    if report.saved is not None:
+        used += f"; {report.saved:.0%} of the arithmetic saved"
     if report.absent:
         used += f"; {report.absent} chunks that the source lacks count as fill value"
     if report.failed:

@@ -19,6 +19,7 @@ from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.engine.runner import TileRunner, TooLarge
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
+from demoe.recipe import Recipe
 from demoe.routing.gates import Gates, cells_around, spread
 from demoe.routing.router import Pixels, PlaneRouter
 
@@ -180,9 +181,8 @@ class Restorer:
 
         What is painted does not count, so that painting changes nothing where it is not.
         """
-        whole = self._plan.shape == (1, 1) and not self._recipe.skip_flat
         painted = self._maps.is_painted(plane)
-        if (whole and not painted) or self._recipe.pooling == "tile":
+        if self._recipe.pooling == "tile" or not (painted or is_cut(self._plan, self._recipe)):
             return None
         every = self._router.is_local or painted
         found: Statistics = self._memory.once(
@@ -199,6 +199,11 @@ class Restorer:
         elif len(samples) == 1:
             weights = self._weights(plane, router.samples()[0], runner, router.gates)
         return runner.survey(samples, weights, every=every)
+
+
+def is_cut(plan: TilePlan, recipe: Recipe) -> bool:
+    """Say whether planes are restored in parts, which then share their statistics."""
+    return plan.shape != (1, 1) or recipe.skip_flat
 
 
 def _pieces(box: Box, side: int, grid: int) -> list[Box]:

@@ -20,6 +20,8 @@ from dask import config as dask_config
 from numpy.typing import NDArray
 
 from demoe.choices import names_of
+from demoe.engine.costs import mean_complexity, saved_share, shares_of
+from demoe.engine.restorer import is_cut
 from demoe.engine.runner import LANES
 from demoe.engine.work import PlaneWork
 from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
@@ -41,6 +43,7 @@ from demoe.io.atomic import Placing, reason_of, refused
 from demoe.io.lock import OutputLock, hold
 from demoe.io.record import read_record
 from demoe.lazy import Deblurred, deblur
+from demoe.model.protocol import Arithmetic
 from demoe.recipe import Recipe
 
 Progress = Callable[[int, int, str], None]
@@ -71,7 +74,12 @@ class Report:
     megapixels : float
         Size of the image, all planes, without counting colour samples.
     shares : dict of str to float
-        Part of the routing cells that each choice got, by name; sums to 1 unless all were skipped.
+        Part of the routing cells that each choice got, by name, or of the layers in all cells where
+        the network decides layer by layer; sums to 1 unless all were skipped.
+    saved : float or None
+        Part of the arithmetic that the costliest choice everywhere would have taken, in tiles seen
+        by themselves, and that was not needed; reading around tiles and what is pooled over a plane
+        are left out. None where all choices cost the same.
     skipped : float
         Part of the routing cells that no expert worked on.
     failed : int
@@ -90,6 +98,7 @@ class Report:
     seconds: float
     megapixels: float
     shares: dict[str, float]
+    saved: float | None
     skipped: float
     failed: int
     consistency: float | None
@@ -527,34 +536,41 @@ def _finish(
 
     tell(0, total, "")
     expert_map: NDArray[np.uint8]
+    layers: NDArray[np.uint8] | None = None
     if client is None:  # now, because the output may take the place of the source
         expert_map, gates = np.asarray(result.expert_map), result.gates
         confidence = np.asarray(result.confidence)
+        if result.layer_map is not None:
+            layers = np.asarray(result.layer_map)
     else:
-        maps = [result.expert_map, result.confidence, result.gates]
-        expert_map, confidence, found = client.gather(client.compute(maps))
+        maps = [result.expert_map, result.confidence, result.gates, result.layer_map]
+        futures = client.compute([one for one in maps if one is not None])
+        expert_map, confidence, found, *rest = client.gather(futures)
+        layers = rest[0] if rest else None
         gates = da.from_array(found, chunks=result.gates.chunks)
     if store.failed:
         expert_map = expert_map.copy()
         expert_map[tuple(np.transpose(list(store.failed)))] = 0
+    shown = expert_map[..., None, :, :]
+    layers = shown if layers is None else np.where(shown > 0, layers, 0)
+    arithmetic = _arithmetic(result)
+    complexity = None if arithmetic is None else mean_complexity(layers, arithmetic)
     lazy = result.consistency_of(store.as_dask())
     # The tiles lie here, and so is the source read here, cluster or not.
     consistency = None if lazy is None else np.asarray(lazy.compute(scheduler="threads"))
-    experts, sure, painted, consistent = (
+    experts, sure, painted, consistent, complex_ = (
         None
         if cells is None
         else result.source.of_cells(
             da.from_array(cells, chunks=result.expert_map.chunks), result.pitch
         )
-        for cells in (expert_map, confidence, result.painted, consistency)
+        for cells in (expert_map, confidence, result.painted, consistency, complexity)
     )
-    counts = np.bincount(expert_map.ravel(), minlength=len(result.choices) + 1)
+    names = names_of(result.choices)
     summary = {
-        "shares": {
-            name: float(n / max(1, counts[1:].sum()))
-            for name, n in zip(names_of(result.choices), counts[1:], strict=True)
-        },
-        "skipped": float(counts[0] / counts.sum()),
+        "shares": dict(zip(names, shares_of(layers, len(names)).tolist(), strict=True)),
+        "saved": _saved(result, layers),
+        "skipped": float(np.mean(expert_map == 0)),
         "failed": len(store.failed),
         "consistency": None if consistency is None else float(np.median(consistency)),
     }
@@ -568,6 +584,7 @@ def _finish(
             confidence=sure,
             painted=painted,
             consistency=consistent,
+            complexity=complex_,
             kernels=result.kernel_picture(),
             choices=result.choices,
             provenance={**result.provenance, "summary": summary, "identity": identity},
@@ -577,6 +594,19 @@ def _finish(
             when_whole=whole,
         )
     return summary
+
+
+def _arithmetic(result: Deblurred) -> Arithmetic | None:
+    """Return what the choices of the network cost, where they work and cost differently."""
+    return None if result.layer_map is None else result.work.runner().model.tenant.arithmetic
+
+
+def _saved(result: Deblurred, layers: NDArray[np.uint8]) -> float | None:
+    arithmetic = _arithmetic(result)
+    if arithmetic is None:
+        return None
+    held = result.recipe.pooling == "plane" and is_cut(result.plan, result.recipe)
+    return saved_share(layers, arithmetic, held=held)
 
 
 @contextmanager

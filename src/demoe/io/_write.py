@@ -37,6 +37,7 @@ def write_image(
     confidence: LazyImage | None = None,
     painted: LazyImage | None = None,
     consistency: LazyImage | None = None,
+    complexity: LazyImage | None = None,
     kernels: LazyImage | None = None,
     provenance: dict[str, Any] | None = None,
     overwrite: bool = False,
@@ -70,6 +71,9 @@ def write_image(
     consistency : LazyImage, optional
         How well the data support the result, one value a routing cell. In zarr it becomes
         demoe/consistency, else the sibling NAME.consistency.tif.
+    complexity : LazyImage, optional
+        How much the experts at work compute, one value a routing cell. In zarr it becomes
+        demoe/complexity, else the sibling NAME.complexity.tif.
     kernels : LazyImage, optional
         The kernels that were found, side by side as a picture. In zarr they become demoe/kernels,
         else the sibling NAME.kernels.tif.
@@ -106,6 +110,7 @@ def write_image(
         "confidence": confidence,
         "painted": painted,
         "consistency": consistency,
+        "complexity": complexity,
         "kernels": kernels,
     }
     parts = {"experts": experts, **cells, "record": record}

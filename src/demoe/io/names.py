@@ -17,6 +17,7 @@ _BESIDE = {
     "confidence": ("demoe/confidence", "confidence.tif"),
     "painted": ("demoe/painted", "painted.tif"),
     "consistency": ("demoe/consistency", "consistency.tif"),
+    "complexity": ("demoe/complexity", "complexity.tif"),
     "kernels": ("demoe/kernels", "kernels.tif"),
     "record": ("zarr.json", "demoe.json"),
 }
@@ -54,7 +55,8 @@ def places_beside(path: Path) -> dict[str, Path]:
     Returns
     -------
     dict of str to Path
-        Places of "experts", "confidence", "painted", "consistency", "kernels" and "record".
+        Places of "experts", "confidence", "painted", "consistency", "complexity", "kernels" and
+        "record".
     """
     if path.is_dir() or suffix_of(path) in ZARR:
         return {kind: path / inside for kind, (inside, _) in _BESIDE.items()}

@@ -227,7 +227,7 @@ class DecoderBlock(nn.Module):
             else:
                 by_expert = {
                     e: matrices.keep(self.mixer, matrix(self.adapter.alone(e, asked, shared)), e)
-                    for e in _used(gates)
+                    for e in (range(gates.shape[1]) if matrices.every else _used(gates))
                 }
                 mixed = self._mix_places(values, gates, by_expert, extent)
         x = x + mixed
@@ -243,8 +243,9 @@ class DecoderBlock(nn.Module):
         """Mix channels at each place by the matrices of the experts that work there."""
         weights = spread_gates(gates, (values.shape[2], values.shape[3]), extent)
         total = torch.zeros_like(values)
-        for expert, matrix in matrices.items():
-            total = total + self.mixer.mix(values, matrix) * weights[:, expert : expert + 1]
+        for expert in _used(gates):
+            part = self.mixer.mix(values, matrices[expert])
+            total = total + part * weights[:, expert : expert + 1]
         return total
 
 

@@ -28,6 +28,8 @@ class Matrices:
     together : bool
         Whether the pictures of a batch are parts of one, whose pixels count together; else each is
         a picture by itself.
+    every : bool
+        Whether matrices are found for experts, too, that have no weight.
 
     Attributes
     ----------
@@ -41,8 +43,9 @@ class Matrices:
         held: Mapping[str, Tensor] | None = None,
         *,
         together: bool = False,
+        every: bool = False,
     ) -> None:
-        self.together = together
+        self.together, self.every = together, every
         self.found: dict[str, Tensor] = {}
         self._names, self._held = names, held
 

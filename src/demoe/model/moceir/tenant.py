@@ -29,8 +29,12 @@ from demoe.model.protocol import Arithmetic, Shapes, Statistics
 ROUTED_AT_ONCE = 4
 """Windows that are decided on together; it changes no decision."""
 
-BYTES = 150
-"""Bytes a pixel and a channel of the first level that a picture was seen to take."""
+BYTES = 115
+"""Bytes a pixel and a channel of the first level that a tile was seen to take, of 512 pixels a side
+without matrices that are held, or of 256 with them."""
+
+BARE_BYTES = 150
+"""The same for a whole picture, at most."""
 
 SLIM = NetworkConfig(
     width=8,
@@ -70,7 +74,7 @@ class MoCEIR:
         self.multiple = config.multiple
         self.halo = exact_halo(config)
         self.flops_per_pixel = flops_per_pixel(config, 0)
-        self.bare_bytes = float(BYTES * config.width)
+        self.bare_bytes = float(BARE_BYTES * config.width)
         self._names = _named_steps(network)
 
     @property
@@ -104,7 +108,7 @@ class MoCEIR:
 
     def bytes_per_pixel(self, coarse: bool) -> float:
         """Return the memory that a pixel of a read takes while it is restored."""
-        return self.bare_bytes
+        return float(BYTES * self.network.config.width)
 
     @torch.inference_mode()
     def decide(self, samples: Tensor, *, coarse: bool = False) -> Tensor:
@@ -132,12 +136,8 @@ class MoCEIR:
             decided = self._decide(samples, together=False)
             in_layers = decided.unflatten(1, (self.layers, -1)).flatten(0, 1)
             weights = keep_top(in_layers, top_k).unflatten(0, (-1, self.layers))
-        gates = self._gates(weights)
-        wanted = (gates.amax(dim=(0, 3, 4), keepdim=True) > 0) | every
-        # So little of an expert changes no number that matters, but makes it run in each sample.
-        gates = torch.where(wanted, gates.clamp_min(1e-9), gates)
-        matrices = Matrices(self._names, together=True)
-        self._run(samples, gates, matrices)
+        matrices = Matrices(self._names, together=True, every=every)
+        self._run(samples, self._gates(weights), matrices)
         return matrices.found
 
     @torch.inference_mode()
