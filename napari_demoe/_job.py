@@ -109,7 +109,7 @@ class Finished:
         Expert weights: plane axes, experts, rows and columns.
     confidence : ndarray of float32
         0 to 1, axes of the expert map; see `demoe.Deblurred`.
-    consistency : ndarray of float32 or None
+    consistency, complexity : ndarray of float32 or None
         Axes of the expert map; see `demoe.Deblurred`.
     blurs : mapping
         What was found of the blur in each window, by plane; see `demoe.Deblurred.blurs`.
@@ -132,6 +132,7 @@ class Finished:
     provenance: Mapping[str, Any]
     pixels: Any
     result: Deblurred
+    complexity: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

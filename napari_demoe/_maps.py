@@ -65,7 +65,7 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         What `demoe.io.write_image` takes: experts, gates, confidence, painted, consistency,
-        kernels, choices and provenance; or nothing.
+        complexity, kernels, choices and provenance; or nothing.
     """
     left = ours(meta)
     if "expert_map" not in left:
@@ -77,6 +77,7 @@ def maps_of_image(image: LazyImage, meta: Mapping[str, Any]) -> dict[str, Any]:
             "confidence": "confidence",
             "painted": "painted",
             "consistency": "consistency",
+            "complexity": "complexity",
         }.items()
     }
     return {
@@ -111,7 +112,7 @@ def same_run(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
 
 def is_map(meta: Mapping[str, Any]) -> bool:
     """Whether a layer, given by its attributes, is a map of a run that is saved with its result."""
-    return ours(meta).get("map") in ("confidence", "consistency")
+    return ours(meta).get("map") in ("confidence", "consistency", "complexity")
 
 
 def expert_shares(expert_map: np.ndarray, count: int) -> list[float]:
@@ -199,6 +200,21 @@ def consistency_kwargs(
         "colormap": "magma",
         "contrast_limits": (1.0, 4.0),
         "metadata": {"demoe": {"map": "consistency"}},
+    }
+
+
+def complexity_kwargs(
+    source: Mapping[str, Any], axes: str, pitch: tuple[int, int]
+) -> dict[str, Any]:
+    """Describe a map of complexity as keyword arguments of an image layer, hidden at first.
+
+    From dark where cheap experts work to bright where the costliest do in all layers.
+    """
+    return {
+        **confidence_kwargs(source, axes, pitch),
+        "name": f"{source['name']} complexity",
+        "colormap": "viridis",
+        "metadata": {"demoe": {"map": "complexity"}},
     }
 
 

@@ -77,6 +77,7 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
     from demoe.io.record import choices_of
     from napari_demoe._maps import (
         cells_to_layer_order,
+        complexity_kwargs,
         confidence_kwargs,
         consistency_kwargs,
         expert_shares,
@@ -85,27 +86,31 @@ def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[La
 
     letters = plane_axes(image.axes) + "YX"
     places = places_beside(path)
-    experts, confidence, consistency = (
-        demoe.open_image(places[kind]) if places[kind].exists() else None
-        for kind in ("experts", "confidence", "consistency")
-    )
-    if experts is None:
+    described = {
+        "complexity": complexity_kwargs,
+        "consistency": consistency_kwargs,
+        "confidence": confidence_kwargs,
+    }
+    maps = {
+        kind: demoe.open_image(places[kind])
+        for kind in (*described, "experts")
+        if places[kind].exists()
+    }
+    if "experts" not in maps:
         return []
+    experts = maps["experts"]
     down, across = (round(experts.scale.get(a, 1.0) / image.scale.get(a, 1.0)) for a in "YX")
     place = (kwargs, image.axes, (down, across))
     layers: list[LayerTuple] = []
-    for cells in (consistency, confidence, experts):
-        if cells is None:
-            continue
+    for kind, cells in maps.items():
         values = cells.data.transpose([cells.axes.index(a) for a in letters]).compute()
         shown = cells_to_layer_order(values, image.axes)
-        if cells is experts:
+        if kind == "experts":
             choices = choices_of(path)
             shares = expert_shares(values, len(choices))
             mine = {"metadata": {"demoe": {"result": str(path)}}}
             experts_are = experts_kwargs(*place, shares, choices)
             layers.append((shown, {**experts_are, **mine}, "labels"))
         else:
-            describe = confidence_kwargs if cells is confidence else consistency_kwargs
-            layers.append((shown, describe(*place), "image"))
+            layers.append((shown, described[kind](*place), "image"))
     return layers

@@ -38,6 +38,7 @@ from napari_demoe._maps import (
     blur_at,
     cells_to_image_order,
     cells_to_layer_order,
+    complexity_kwargs,
     confidence_kwargs,
     consistency_kwargs,
     expert_features,
@@ -127,7 +128,8 @@ class Session:
     shares : list of float
         Part of the last result's cells that each of its experts got, from "not decided" on; empty
         without a result of such experts.
-    result, overlay, confidence, consistency, blur : Image, Labels, Image, Image, Shapes, or None
+    result, overlay : Image, Labels, or None
+    confidence, consistency, complexity, blur : Image, Image, Image, Shapes, or None
         The last result, its expert map, how sure that is, how well the data support the result,
         and the blurs that were found, drawn.
     painted : Labels, Shapes or None
@@ -151,6 +153,7 @@ class Session:
         self.overlay: Labels | None = None
         self.confidence: Image | None = None
         self.consistency: Image | None = None
+        self.complexity: Image | None = None
         self.blur: Shapes | None = None
         self.painted: Labels | Shapes | None = None
         self.brush = 1
@@ -233,6 +236,8 @@ class Session:
             self.confidence = None
         if self.consistency is not None and self.consistency not in self._viewer.layers:
             self.consistency = None
+        if self.complexity is not None and self.complexity not in self._viewer.layers:
+            self.complexity = None
         if self.blur is not None and self.blur not in self._viewer.layers:
             self.blur = None
         if self.result is not None and self.result not in self._viewer.layers:
@@ -591,6 +596,7 @@ class Session:
             "gates": done.gates,
             "confidence": done.confidence,
             "consistency": done.consistency,
+            "complexity": done.complexity,
             "blurs": done.blurs,
             "kernels": done.result.kernel_picture(),
             "painted": done.result.painted,
@@ -618,6 +624,12 @@ class Session:
                 cells_to_layer_order(done.consistency, self._axes), **consistency_kwargs(*place)
             )
             self.consistency.metadata["demoe"]["run"] = left["run"]
+        self.complexity = None
+        if done.complexity is not None:
+            self.complexity = self._viewer.add_image(
+                cells_to_layer_order(done.complexity, self._axes), **complexity_kwargs(*place)
+            )
+            self.complexity.metadata["demoe"]["run"] = left["run"]
         self._draw_blurs(done)
         # Copied, because it can be painted on.
         overlay = self._viewer.add_labels(
@@ -632,7 +644,8 @@ class Session:
         speak(overlay, self.describe_cell)
         if self.choices.routing != PAINTED:
             self.painted = overlay
-        maps = [m for m in (overlay, self.confidence, self.consistency) if m is not None]
+        shown = (overlay, self.confidence, self.consistency, self.complexity)
+        maps = [m for m in shown if m is not None]
         for each in maps:
             each.events.visible.connect(self._overlay_toggled)
         if self._preview:
@@ -667,6 +680,8 @@ class Session:
             confidence.data = cells_to_layer_order(done.confidence, self._axes)
         if self.consistency is not None and done.consistency is not None:
             self.consistency.data = cells_to_layer_order(done.consistency, self._axes)
+        if self.complexity is not None and done.complexity is not None:
+            self.complexity.data = cells_to_layer_order(done.complexity, self._axes)
         if self.blur is not None:
             self._draw_blurs(done)
 

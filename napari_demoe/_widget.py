@@ -55,7 +55,7 @@ DECISIONS = {
 }
 """What the network decides by itself; its own choices follow, and then the painted map."""
 
-SHOWN = ("overlay", "confidence", "blur", "consistency")
+SHOWN = ("overlay", "confidence", "blur", "consistency", "complexity")
 """Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
 
 PAINTED_WORDS = "As painted or drawn in a layer"
@@ -88,6 +88,8 @@ TOOLTIPS = {
     "blur": "The blur that was found in each place, drawn four times as large as it is.",
     "consistency": "The result blurred again, against the data: black up to the noise, bright\n"
     "where the data do not support what is seen.",
+    "complexity": "How much the experts of a place compute, from dark (cheap) to bright (the\n"
+    "costliest), for networks whose experts cost differently.",
     "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
@@ -155,6 +157,7 @@ class DeblurWidget(QWidget):
         self.confidence = QCheckBox("Confidence")
         self.blur = QCheckBox("Blur")
         self.consistency = QCheckBox("Consistency")
+        self.complexity = QCheckBox("Complexity")
         self.correct = QPushButton("Apply corrections")
         self.compare = CompareBar(self._viewer)
         self.batch = QPushButton("Batch …")

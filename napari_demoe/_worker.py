@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from demoe.execution.earlier import Correction
     from demoe.image.lazy_image import LazyImage
+    from demoe.lazy import Deblurred
 
 MEMORY_BYTES = 2**30
 """Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
@@ -34,8 +35,8 @@ MEMORY_BYTES = 2**30
 REPORT_SECONDS = 0.2
 """How often a download is reported."""
 
-MAPS = ("expert_map", "gates", "confidence")
-"""What a result has one of for each routing cell."""
+MAPS = ("expert_map", "gates", "confidence", "complexity")
+"""What a result has for each routing cell; of the last, only where experts cost differently."""
 
 Slices = tuple[slice, ...]
 
@@ -90,7 +91,7 @@ def _steps(job: Job) -> Generator[object, None, None]:
         out = job.earlier.result.corrected(job.expert_map)
         changed = out.changed_from(job.earlier.result)
         shown = job.earlier.pixels
-        maps = {name: getattr(job.earlier, name).copy() for name in MAPS}
+        maps = {name: values.copy() for name, values in _maps(job.earlier)}
     else:
         image = to_lazy(job.data, job.meta)
         image = image.with_data(image.data[job.region])
@@ -100,11 +101,11 @@ def _steps(job: Job) -> Generator[object, None, None]:
         if correction is not None:
             out, shown = correction.after, correction.pixels
             changed = out.changed_from(correction.before)
-            maps = {name: _compute(getattr(out, name)) for name in MAPS}
+            maps = {name: _compute(values) for name, values in _maps(out)}
         else:
             out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
             changed, shown = None, None
-            maps = {name: np.zeros(a.shape, a.dtype) for name in MAPS for a in [getattr(out, name)]}
+            maps = {name: np.zeros(values.shape, values.dtype) for name, values in _maps(out)}
     axes = out.source.axes
     focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
     boxes = sorted_boxes(out.image.chunks, axes, focus, changed)
@@ -151,6 +152,11 @@ def _steps(job: Job) -> Generator[object, None, None]:
         pixels=pixels,
         result=out,
     )
+
+
+def _maps(out: Deblurred | Finished) -> list[tuple[str, Any]]:
+    """Return the maps that a result has, with their names."""
+    return [(name, values) for name in MAPS if (values := getattr(out, name)) is not None]
 
 
 def _correction(job: Job, image: LazyImage) -> Correction | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_moceir import SMALL, small_network
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,33 +35,6 @@ FILES = (ONE, "moceir_d16_k2")
 """The other has two at work, and takes every other option."""
 
 TOLERANCE = 5e-5
-
-SMALL = NetworkConfig(
-    width=4,
-    encoder_blocks=(1, 1),
-    latent_blocks=1,
-    decoder_blocks=(1, 1),
-    refinement_blocks=1,
-    heads=(1, 1, 2),
-    ranks=((2, 3), (2, 3)),
-    patches=(2, 4),
-)
-"""Two levels, so that a halo of 44 pixels is exact."""
-
-
-def small_network(config: NetworkConfig = SMALL, seed: int = 0) -> MoCEIRNet:
-    """Return a random network all of whose parts matter."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = MoCEIRNet(config)
-        for name, parameter in network.named_parameters():
-            if name.endswith("temperature"):
-                torch.nn.init.uniform_(parameter, 1, 5)
-            elif "gate" in name:  # so that pictures are told apart
-                torch.nn.init.normal_(parameter, std=30.0)
-            elif ".experts." in name or "adapter.proj_out" in name:  # and experts
-                torch.nn.init.normal_(parameter)
-    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module", params=FILES)

@@ -9,45 +9,23 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from test_moceir import SMALL, small_network
+from small_moceir import COSTS, small_weights
 
 import demoe
 from demoe.choices import names_of
 from demoe.cli import main
 from demoe.errors import RecipeError
 from demoe.io.record import choices_of
-from demoe.model.checkpoint import write_weights
 from demoe.model.protocol import Arithmetic
 
 pytestmark = pytest.mark.usefixtures("in_this_thread")
 
 FIELDS = {"tile": 64, "pitch": 16, "window": 32}
-COSTS = ((0.25, 1.0), (0.5, 1.0))
-"""Complexity of the two experts in each of the two layers."""
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    """A small network whose routers tell dark places from bright ones, each in its own way."""
-    network = small_network()
-    torch.manual_seed(0)
-    shades = torch.tensor([0.05, 0.8])[:, None, None, None]
-    dark_and_bright = shades * (0.5 + torch.rand(2, 1, 32, 32)).expand(-1, 3, -1, -1)
-    for number, (layer, costs) in enumerate(zip(network.layers(), COSTS, strict=True)):
-        router = layer.adapter.routing
-        router.complexity.copy_(torch.tensor(costs))
-        router.freq_gate.weight.zero_()
-        seen = []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(router.gate[2], "forward", lambda x, s=seen: (s.append(x), x[:, :2])[1])
-            network(dark_and_bright)
-        # Scores of +2 and -2 for the cheap expert, or the other way round in the second layer.
-        weights = torch.linalg.lstsq(seen[0], torch.tensor([2.0, -2.0])[:, None]).solution[:, 0]
-        router.gate[2].weight[0] = weights * (-1) ** number
-        router.gate[2].weight[1] = -router.gate[2].weight[0]
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    write_weights(path, network.state_dict(), {"config": json.dumps(SMALL.to_dict())})
-    return path
+    return small_weights(tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_moceir import COSTS, small_weights
 from toy import THREE, settled
 
 import demoe
@@ -73,3 +74,37 @@ def test_the_brush_stays_within_what_is_offered(toy, viewer):
     toy.choose_brush(3)
     assert toy.brush == 3
     assert list(toy.painted.current_properties["task"]) == ["snow"]
+
+
+def test_what_experts_cost_is_a_map_of_the_result(session, viewer, worker, tmp_path):
+    session.choose_network(str(small_weights(tmp_path / "small.safetensors")))
+    assert [choice.words for choice in session.experts] == [
+        "expert 1, cheapest",
+        "expert 2, costliest",
+    ]
+    shade = np.linspace(0, 1, 384, dtype=np.float32) ** 2
+    noise = 0.5 + np.random.default_rng(0).random((96, 384), np.float32)
+    viewer.add_image(shade * noise, name="shade", units=("um", "um"))
+    session.choices.routing = "local"
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    complexity = session.complexity
+    assert complexity in viewer.layers
+    assert complexity.data.shape == session.overlay.data.shape
+    assert 0 < complexity.data.min() < complexity.data.max() <= 1
+    target = tmp_path / "saved.ome.zarr"
+    layers = [session.result, complexity, session.confidence, session.overlay]
+    (written,) = write_layers(str(target), [layer.as_layer_data_tuple() for layer in layers])
+    again = demoe.open_image(f"{written}/demoe/complexity")
+    np.testing.assert_allclose(np.asarray(again.data), complexity.data)
+    kinds = {attributes["name"]: values for values, attributes, _ in read(written)}
+    shown = next(values for name, values in kinds.items() if name.endswith("complexity"))
+    np.testing.assert_allclose(shown, complexity.data)
+    other = 3 - int(session.overlay.data[0, 0])
+    session.overlay.paint((0, 0), other)
+    session.correct()
+    worker.finish()
+    assert session.error == ""
+    assert session.complexity is complexity
+    assert complexity.data[0, 0] == pytest.approx(np.mean([row[other - 1] for row in COSTS]))
