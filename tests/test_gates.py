@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from demoe.choices import TASKS
 from demoe.errors import AxesError, ImageError
 from demoe.routing.gates import (
+    by_layer,
     confidence,
     decide_where_needed,
     expert_map,
@@ -278,3 +279,32 @@ def test_maps_that_do_not_fit_are_refused(values, planes, error, words) -> None:
     with pytest.raises(error, match=words) as caught:
         PaintedMap(values, planes, (64, 64), 16, 5)
     assert str(caught.value).endswith(".")
+
+
+# -- several layers --------------------------------------------------------------------------------
+
+
+def test_paint_forces_all_layers() -> None:
+    decided = np.stack([*some_gates(2, 3), *some_gates(2, 3, seed=1)])
+    labels = np.array([[0, 2, 0], [1, 0, 5]], np.uint8)
+    out = by_layer(override(decided, labels, layers=2), 2)
+    for before, after in zip(by_layer(decided, 2), out, strict=True):
+        np.testing.assert_array_equal(after, override(before, labels))
+
+
+def test_windows_between_are_asked_where_any_layer_differs() -> None:
+    first, second = (np.eye(2, dtype=np.float32)[n][:, None, None] for n in (0, 1))
+    same, other = (np.repeat(one, 5, axis=2) for one in (first, second))
+    mixed = np.concatenate([same[:, :, :3], other[:, :, 3:]], axis=2)
+    asked: list[np.ndarray] = []
+
+    def ask(which: np.ndarray) -> np.ndarray:
+        asked.append(which)
+        return np.concatenate([same, mixed])[:, which]
+
+    found = decide_where_needed(ask, 1, 5, layers=2)
+    assert [which[0].tolist() for which in asked] == [
+        [True, False, True, False, True],
+        [False, False, False, True, False],
+    ]
+    np.testing.assert_array_equal(found, np.concatenate([same, mixed]))

@@ -66,6 +66,17 @@ def test_tiles_equal_the_whole(weights, picture, routing):
     np.testing.assert_array_equal(tiled.layer_map.compute(), whole.layer_map.compute())
 
 
+@pytest.mark.parametrize("routing", ["image", "local"])
+def test_tiles_do_not_matter_where_samples_stand_for_a_plane(
+    weights, picture, routing, monkeypatch
+):
+    monkeypatch.setattr("demoe.routing.router.SURVEYED_WHOLE", 1)
+    monkeypatch.setattr("demoe.routing.router.SAMPLE", 48)
+    small, large = (restored(picture, weights, routing=routing, tile=tile) for tile in (64, 96))
+    assert small.image.numblocks != large.image.numblocks
+    np.testing.assert_allclose(small.image.compute(), large.image.compute(), atol=1e-4)
+
+
 def test_places_decide_each_by_themselves_layer_by_layer(weights, picture):
     out = restored(picture, weights, routing="local")
     gates, layers = out.gates.compute(), out.layer_map.compute()
