@@ -144,7 +144,10 @@ class Tenant(Protocol):
     def restore_each(
         self, x: Tensor, statistics: Sequence[Statistics] | None = None
     ) -> tuple[Tensor, Sequence[Statistics]]:
-        """Restore pictures by each choice alone: (E, N, 3, H, W), and the statistics of each."""
+        """Restore pictures by each choice alone, or by those that stand for all.
+
+        Returns (choices, N, 3, H, W) and the statistics of each.
+        """
 
     def half_error(self) -> float:
         """Measure what half precision changes on a CPU, in 8-bit steps; takes seconds."""

@@ -157,17 +157,21 @@ class MoCEIR:
     def restore_each(
         self, x: Tensor, statistics: Sequence[Statistics] | None = None
     ) -> tuple[Tensor, Sequence[Statistics]]:
-        """Restore pictures by each expert alone, in all layers; see `Tenant`."""
+        """Restore pictures by the cheapest and the costliest expert, each alone in all layers.
+
+        They stand for all: what an expert changes is how channels are mixed everywhere, and with
+        that held, all look equally far. See `Tenant`.
+        """
         network, padded = self.network, self.network.pad(x)
         size = (padded.shape[2], padded.shape[3])
-        encoding = self._matrices(statistics, 0)
+        encoding, last = self._matrices(statistics, 0), len(self.choices) - 1
         features, skips = network.encode(padded, encoding)
         restored: list[Tensor] = []
         used: list[Statistics] = []
-        one_hot = torch.eye(len(self.choices), device=x.device)
-        for expert, weights in enumerate(one_hot):
-            decoding = self._matrices(statistics, expert)
-            gates = self._gates(weights[None].expand(len(x), -1))
+        one_hot = torch.eye(last + 1, device=x.device)
+        for number, expert in enumerate(sorted({0, last})):
+            decoding = self._matrices(statistics, number)
+            gates = self._gates(one_hot[expert].expand(len(x), -1))
             decoded, _ = network.decode(features, skips, gates, size, decoding)
             whole = network.finish(decoded, padded, decoding)
             restored.append(whole[:, :, : x.shape[2], : x.shape[3]])
@@ -178,9 +182,9 @@ class MoCEIR:
         """Return 0: nothing is run in half precision, in which sums over a picture overflow."""
         return 0.0
 
-    def _matrices(self, statistics: Sequence[Statistics] | None, expert: int) -> Matrices:
-        """Return where matrices come from, for an expert alone."""
-        held = None if statistics is None else statistics[expert]
+    def _matrices(self, statistics: Sequence[Statistics] | None, number: int) -> Matrices:
+        """Return where matrices come from, for one of several restorations."""
+        held = None if statistics is None else statistics[number]
         return Matrices(self._names, held, together=True)
 
     def _gates(self, weights: Tensor) -> Tensor:
