@@ -19,12 +19,13 @@ from demoe.errors import DeviceError, WeightsError
 from demoe.model import load_model
 from demoe.model.architectures import choices_in
 from demoe.model.checkpoint import read_state_dict, write_weights
-from demoe.model.demoe.blocks import ExpertMixture, NAFBlock
+from demoe.model.demoe.blocks import ExpertMixture
 from demoe.model.demoe.config import NetworkConfig
 from demoe.model.demoe.network import DeMoENet
 from demoe.model.demoe.receptive_field import encoder_reach, exact_halo, reach
 from demoe.model.loading import Model, choose_device
 from demoe.model.mixing import keep_top, spread_gates
+from demoe.model.nafnet import NAFBlock
 
 DATA = Path(__file__).parent / "data"
 

@@ -1,9 +1,7 @@
 """The network as PyTorch runs it, with pooling found or held fixed.
 
-Every block weighs its channels by an attention that comes from pooling over the picture
-(arXiv 2204.04676, section 3.2), so a tile is not the picture that it is cut from. Once each
-attention is known for a plane, the network is a chain of convolutions, and tiles of any size
-equal the whole. Attentions (1, C, 1, 1), by the names of their blocks, are its statistics.
+What is pooled is the channel attention (1, C, 1, 1) of each block (see `demoe.model.nafnet`);
+attentions by the names of their blocks are its statistics.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from demoe.model.demoe.blocks import NAFBlock, RunBlock, as_it_is
 from demoe.model.demoe.network import DeMoENet
+from demoe.model.nafnet import RunBlock, as_it_is, held_at, pooled_together
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Statistics
@@ -68,24 +66,8 @@ class EagerBackend:
         return torch.stack(restored), used
 
 
-def named_blocks(network: DeMoENet) -> list[tuple[str, NAFBlock]]:
-    """Return the blocks of a network with their names, in the order of its state dict."""
-    return [(name, m) for name, m in network.named_modules() if isinstance(m, NAFBlock)]
-
-
 def _runner(network: DeMoENet, attention: Statistics | None) -> tuple[RunBlock, Statistics]:
     """Return how to run blocks, and the attention that they use: given, or found while they run."""
-    names = {block: name for name, block in named_blocks(network)}
-    found: dict[str, Tensor] = {}
-
-    def held(block: NAFBlock, x: Tensor) -> Tensor:
-        assert attention is not None
-        return block.finish(x, block.gated(x), attention[names[block]].to(x.device))
-
-    def pooled(block: NAFBlock, x: Tensor) -> Tensor:
-        gated = block.gated(x)
-        own = block.attend(gated.mean(dim=(0, 2, 3), keepdim=True))
-        found[names[block]] = own
-        return block.finish(x, gated, own)
-
-    return (pooled, found) if attention is None else (held, attention)
+    if attention is None:
+        return pooled_together(network)
+    return held_at(network, lambda name, x: attention[name].to(x.device)), attention

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from demoe.model.demoe.config import NetworkConfig
+from demoe.model.unet import macs_per_pixel
 
 
 def flops_per_pixel(config: NetworkConfig) -> float:
@@ -18,22 +19,12 @@ def flops_per_pixel(config: NetworkConfig) -> float:
         The architecture; 331 thousand operations a pixel for the published one (arXiv 2508.06228,
         10.84 GMAC for 256 x 256).
     """
-    width = config.width
-    macs = 2.0 * 3 * 9 * width  # the first and the last convolution
-    for level, (down, up) in enumerate(
-        zip(config.encoder_blocks, reversed(config.decoder_blocks), strict=True)
-    ):
-        channels = width * 2**level
-        blocks = down + up + 1  # one expert follows the decoder's blocks
-        macs += blocks * _block(channels) / 4**level
-        # To the next level 2 x 2 at stride 2, and back 1 x 1: both count where pixels are fewer.
-        macs += (4 * channels * 2 * channels + 2 * channels * 4 * channels) / 4 ** (level + 1)
-    deepest = width * config.multiple
-    macs += (config.middle_blocks + 1) * _block(deepest) / config.multiple**2
+    # One expert follows the decoder's blocks of each level, and those in the middle.
+    blocks = [
+        down + up + 1
+        for down, up in zip(config.encoder_blocks, reversed(config.decoder_blocks), strict=True)
+    ]
+    macs = macs_per_pixel(config.width, blocks, config.middle_blocks + 1)
+    deepest = config.width * config.multiple
     macs += (deepest * config.router_width + config.router_width) / config.multiple**2
     return 2 * macs
-
-
-def _block(channels: int) -> int:
-    """Return multiply-adds of a NAFBlock for one pixel of its level: 1 x 1 and 3 x 3 depthwise."""
-    return 6 * channels**2 + 9 * 2 * channels

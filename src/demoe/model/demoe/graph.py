@@ -26,9 +26,8 @@ from demoe.model.backends.openvino import (
     run,
     split_halves,
 )
-from demoe.model.demoe.blocks import NAFBlock
-from demoe.model.demoe.eager import named_blocks
 from demoe.model.demoe.network import DeMoENet
+from demoe.model.nafnet import NAFBlock, named_blocks
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Statistics
@@ -213,7 +212,7 @@ class _Graph:
         return functools.reduce(ops.add, weighted)
 
     def _block(self, block: NAFBlock, x: Node) -> Node:
-        """Return the output of a block, as `demoe.model.demoe.blocks.NAFBlock` has it."""
+        """Return the output of a block, as `demoe.model.nafnet.NAFBlock` has it."""
         y = normalise(x, block.norm1.eps)
         y = gate(
             convolve(convolve(y, block.conv1, norm=block.norm1, part=part), block.conv2, part=part)

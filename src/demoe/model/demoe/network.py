@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demoe.model.demoe.blocks import BlockChain, ExpertMixture, NAFBlock, RunBlock, as_it_is
+from demoe.model.demoe.blocks import BlockChain, ExpertMixture
 from demoe.model.demoe.config import NetworkConfig, default_choices
 from demoe.model.demoe.router import Router
 from demoe.model.level import keep_level
 from demoe.model.mixing import keep_top, spatial, spread_gates
+from demoe.model.nafnet import NAFBlock, RunBlock, as_it_is
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Choose
