@@ -14,6 +14,8 @@ import pytest
 COMMIT = "5" * 40
 _PLACE = re.compile(r"/spaces/Cidaut/DeMoE/resolve/(main|[0-9a-f]{40})/DeMoE\.pt")
 
+_MODEL = re.compile(r"/([^/]+/[^/]+)/resolve/(main|[0-9a-f]{40})/([^/]+)")
+
 
 @dataclass
 class Hub:
@@ -27,6 +29,7 @@ class Hub:
     statuses: dict[str, int] = field(default_factory=dict)  # by method, where it is not 200
     end: int | None = None  # bytes of the file that it can send before the connection breaks
     breaks: int = 10**9  # how many connections break, if `end` is set
+    models: dict[str, bytes] = field(default_factory=dict)  # further files, OWNER/NAME/FILE
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
@@ -55,26 +58,29 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append((self.command, self.path, wanted))
         if token := self.headers["Authorization"]:
             hub.tokens.append(token)
-        known = _PLACE.fullmatch(self.path)
-        if status := hub.statuses.get(self.command, 0 if known else 404):
+        body = hub.body if _PLACE.fullmatch(self.path) else None
+        if found := _MODEL.fullmatch(self.path):
+            body = hub.models.get(f"{found[1]}/{found[3]}")
+        if status := hub.statuses.get(self.command, 404 if body is None else 0):
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return b""
+        assert body is not None
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and hub.ranges else 0
         self.send_response(206 if start else 200)
         if start:
-            whole = len(hub.body)
+            whole = len(body)
             self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
-        self.send_header("Content-Length", str(len(hub.body) - start))
-        self.send_header("ETag", f'"{hub.etag or hashlib.sha256(hub.body).hexdigest()}"')
+        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("ETag", f'"{hub.etag or hashlib.sha256(body).hexdigest()}"')
         # The file is offered by Xet, too, as it is on the hub.
         self.send_header("X-Xet-Hash", "6" * 64)
         self.send_header("X-Xet-Refresh-Route", f"{hub.url}/api/spaces/Cidaut/DeMoE/xet")
         if hub.commit:
             self.send_header("X-Repo-Commit", hub.commit)
         self.end_headers()
-        return hub.body[start:]
+        return body[start:]
 
     def log_message(self, *arguments: object) -> None:
         pass

@@ -381,9 +381,87 @@ def test_the_published_file_is_the_one_that_was_released(monkeypatch):
     assert file.sha256 == "5b0aef148ffcb1a5572b4da6cbd33f86ed2e18639db28b46838aae46bcd011a5"
 
 
+@pytest.fixture
+def told(hub, monkeypatch) -> dict[str, bytes]:
+    """The files of InstructIR, some bytes each, in the place of release."""
+    release = zoo.RELEASES["instructir"]
+    bodies, files = {}, []
+    for number, file in enumerate((release.file, *release.parts)):
+        body = bytes([number]) * (900 + number)
+        bodies[file.name] = hub.models[f"{file.space}/{file.name}"] = body
+        sha256 = hashlib.sha256(body).hexdigest() if file.sha256 else ""
+        files.append(replace(file, size=len(body), sha256=sha256))
+    main, *parts = files
+    monkeypatch.setitem(zoo.RELEASES, "instructir", replace(release, file=main, parts=tuple(parts)))
+    return bodies
+
+
+def test_a_release_of_several_files_comes_whole(told, hub):
+    seen: list[str] = []
+    path = zoo.download("instructir", progress=lambda done, total, name: seen.append(name))
+    assert path.name == "im_instructir-7d.pt"
+    assert path == zoo.weights_path("instructir")
+    assert path.read_bytes() == told[path.name]
+    for name in ("lm_instructir-7d.pt", "model.safetensors", "tokenizer.json"):
+        assert zoo.part_path("instructir", name).read_bytes() == told[name]
+    assert list(dict.fromkeys(seen)) == list(told)
+    asked = len(hub.asked)
+    assert zoo.download("instructir") == path
+    assert len(hub.asked) == asked
+
+
+def test_a_part_that_is_missing_is_brought_alone(told, hub):
+    zoo.download("instructir")
+    zoo.part_path("instructir", "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"tokenizer\.json of 'instructir' is not on this.*MIT"):
+        zoo.part_path("instructir", "tokenizer.json")
+    hub.asked.clear()
+    zoo.download("instructir")
+    assert {path.rpartition("/")[2] for _, path, _ in hub.asked} == {"tokenizer.json"}
+
+
+@pytest.mark.parametrize("name", ["lm_instructir-7d.pt", "model.safetensors"])
+def test_a_part_that_is_another_file_is_refused(told, hub, name):
+    (place,) = (place for place in hub.models if place.endswith(name))
+    hub.models[place] = hub.models[place][:-1] + b"?" * (2 if name.startswith("model") else 1)
+    with pytest.raises(WeightsError, match="not the file that was released"):
+        zoo.download("instructir")
+    with pytest.raises(WeightsError, match=name):
+        zoo.part_path("instructir", name)
+
+
+def test_where_no_checksum_is_known_the_hubs_own_counts(told, hub, monkeypatch):
+    hub.etag = "0" * 64
+    release = zoo.RELEASES["instructir"]
+    monkeypatch.setitem(
+        zoo.RELEASES, "instructir", replace(release, file=release.parts[-1], parts=())
+    )
+    with pytest.raises(WeightsError, match="not the file that was released"):
+        zoo.download("instructir")
+
+
+def test_parts_can_be_carried_over_by_hand(told, tmp_path, small_release):
+    for name in reversed(told):
+        (tmp_path / name).write_bytes(told[name])
+        zoo.import_weights(tmp_path / name, "instructir")
+    assert zoo.weights_path("instructir") == small_release / "instructir.pt"
+    part = zoo.part_path("instructir", "model.safetensors")
+    assert part == small_release / "instructir" / "model.safetensors"
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(WeightsError, match="not the released file"):
+        zoo.import_weights(tmp_path / "model.safetensors", "instructir")
+
+
+def test_the_parts_of_instructir_are_those_that_were_released():
+    release = zoo.RELEASES["instructir"]
+    assert release.file.url.endswith("/marcosv/InstructIR/resolve/main/im_instructir-7d.pt")
+    head = release.parts[0]
+    assert (head.size, head.sha256[:8]) == (403_275, "b239e5d5")
+
+
 def test_the_list(hub, hub_cache):
     before = {model.name: model for model in zoo.list_models()}
-    assert list(before) == ["default", "demoe"]
+    assert list(before) == ["default", *zoo.RELEASES]
     assert not before["demoe"].available
     assert before["demoe"].path.is_relative_to(hub_cache)
     assert before["demoe"].url == huggingface_hub.hf_hub_url(

@@ -15,6 +15,8 @@ DATA = (
     "demoe/py.typed",
     "demoe/weights/default.safetensors",
     "demoe/weights/default.md",
+    "demoe/weights/instructir.safetensors",
+    "demoe/weights/LICENSES.md",
     "demoe/weights/words.npz",
     "demoe/weights/words.txt",
     "demoe/samples/data/LICENSES.md",

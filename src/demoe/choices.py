@@ -61,6 +61,12 @@ def named(names: Iterable[str]) -> tuple[Choice, ...]:
     )
 
 
+def more(choices: tuple[Choice, ...], names: Iterable[str]) -> tuple[Choice, ...]:
+    """Return choices with others after them, whose words are their names."""
+    own = (Choice(name, name, _colour(n)) for n, name in enumerate(names, len(choices)))
+    return (*choices, *own)
+
+
 def _colour(number: int) -> Colour:
     if number < len(_OKABE_ITO):
         return _OKABE_ITO[number]
@@ -85,6 +91,23 @@ BLURS = tuple(
 
 TASKS = tuple(blur.name for blur in BLURS)
 """Their names; the published network calls them tasks."""
+
+
+INSTRUCTIONS = tuple(
+    Choice(name, words, _colour(number))
+    for number, (name, words) in enumerate(
+        {
+            "noise": "remove the noise",
+            "blur": "remove the blur",
+            "rain": "remove the rain",
+            "haze": "remove the haze",
+            "low_light": "it is too dark",
+            "low_resolution": "improve the resolution",
+            "retouch": "retouch the photo",
+        }.items()
+    )
+)
+"""What the network of arXiv 2401.16468 that was released is told, in the order of its classes."""
 
 
 def names_of(choices: Sequence[Choice]) -> tuple[str, ...]:

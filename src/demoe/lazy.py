@@ -24,13 +24,14 @@ from demoe.engine.kernels import STEP, WINDOW, Blur, window_at, window_counts
 from demoe.engine.provenance import provenance
 from demoe.engine.reader import PlaneReader
 from demoe.engine.resolve import resolve
+from demoe.engine.runner import model_for
 from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError
 from demoe.image.axes import from_canonical, plane_axes
 from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image
 from demoe.io.psf import read_psf
-from demoe.model.loading import Model, load_model
+from demoe.model.loading import Model
 from demoe.plan.tiling import Plane, TilePlan
 from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
@@ -182,7 +183,7 @@ class Deblurred:
         """
         painted = _paint(self.source, expert_map, self.recipe, self.choices)
         work = self.work.repainted(painted, _stale(self.work, painted))
-        return _describe(work, load_model(self.recipe.model, self.recipe.device))
+        return _describe(work, model_for(self.recipe))
 
     def changed_from(self, earlier: Deblurred) -> list[tuple[int, ...]]:
         """Return the blocks of `image` that may differ from an earlier result of the same run.
@@ -244,6 +245,8 @@ def deblur(
     if isinstance(fields.get("model"), Model):
         model: Model = fields.pop("model")
         fields |= {"model": str(model.path), "device": str(model.device)}
+        if model.instructions:
+            fields.setdefault("instructions", model.instructions)
     if isinstance(fields.get("model"), os.PathLike):
         fields["model"] = os.fspath(fields["model"])
     if not isinstance(fields.get("routing", ""), str):
@@ -253,7 +256,7 @@ def deblur(
     if isinstance(fields.get("psf"), str | os.PathLike):
         fields["psf"] = read_psf(os.fspath(fields["psf"]))
     recipe = (recipe or Recipe()).replace(**fields)
-    loaded = load_model(recipe.model, recipe.device)
+    loaded = model_for(recipe)
     painted = None
     if expert_map is not None:
         painted = _paint(source, expert_map, recipe, loaded.choices)

@@ -20,6 +20,9 @@ PHOTOMETRY = ("preserve", "model")
 PRECISIONS = ("auto", "full")
 _FARTHEST = 16
 
+LONGEST = 1000
+"""Characters of an instruction, at most."""
+
 GRID = 16
 """Tiles, halos, pitch and window are multiples of this many pixels."""
 
@@ -39,7 +42,11 @@ class Recipe:
         ``"image"``: one decision a plane, as published; ``"local"``: one a routing cell;
         ``"auto"``: local for planes larger than two routing windows, else image;
         or the name of one of the network's choices (of DeMoE: ``demoe.TASKS``), which then is
-        applied everywhere.
+        applied everywhere. A network that does not decide by itself follows the first of
+        ``instructions`` if there is one.
+    instructions : tuple of str, or str
+        Sentences that say what to do, for networks that take words; they are choices beside the
+        network's own, in this order, and named by themselves.
     top_k : int
         Experts mixed at each place, at least 1 and at most as many as the network has.
     tile : "auto" or int
@@ -88,6 +95,7 @@ class Recipe:
 
     model: str = "default"
     routing: str = "auto"
+    instructions: tuple[str, ...] = ()
     top_k: int = 1
     tile: str | int = "auto"
     halo: str | int = "auto"
@@ -111,6 +119,7 @@ class Recipe:
                 f"routing must be one of {', '.join(DECIDED)} or the name of a choice of the "
                 f"network, not {quoted(self.routing)}."
             )
+        self._freeze_instructions()
         self._one_of("pooling", POOLINGS)
         self._one_of("photometry", PHOTOMETRY)
         self._one_of("precision", PRECISIONS)
@@ -176,6 +185,23 @@ class Recipe:
                 f"intensity needs a finite low value below the high one, not {low} and {high}."
             )
         object.__setattr__(self, "intensity", (low, high))
+
+    def _freeze_instructions(self) -> None:
+        """Keep sentences as a tuple, without spaces around them."""
+        given = self.instructions
+        try:
+            frozen = tuple(one.strip() for one in ((given,) if isinstance(given, str) else given))
+        except (AttributeError, TypeError):
+            raise RecipeError(f"instructions must be sentences, not {given!r}.") from None
+        for sentence in frozen:
+            if not 1 <= len(sentence) <= LONGEST or sentence in DECIDED:
+                raise RecipeError(
+                    f"An instruction must be a sentence of 1 to {LONGEST} characters that says "
+                    f"what to do, not {sentence[:60]!r}."
+                )
+        if len(set(frozen)) < len(frozen):
+            raise RecipeError("Two instructions are the same; give each once.")
+        object.__setattr__(self, "instructions", frozen)
 
     def _freeze_psf(self) -> None:
         """Keep a PSF as plain numbers; whether they make one is checked with the image."""

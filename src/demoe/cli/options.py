@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from demoe.choices import number_of
+from demoe.choices import more, number_of
 from demoe.errors import RecipeError
 from demoe.limits import read_text
 from demoe.model.zoo import choices_of
@@ -18,6 +18,14 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name or path of weights (default: default)")
     parser.add_argument(
         "--routing", help="auto, image, local, or a choice of the network such as defocus"
+    )
+    parser.add_argument(
+        "--instruction",
+        action="append",
+        dest="instructions",
+        metavar="TEXT",
+        help="say what to do, for networks that take words such as instructir; given again, "
+        "further choices for --routing and painted maps",
     )
     parser.add_argument("--top-k", type=int, help="experts mixed at each place (default 1)")
     parser.add_argument("--temperature", type=float, help="above 1 the router is less sure")
@@ -46,7 +54,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of a command line."""
     recipe = read_recipe(arguments.recipe)
     names = (
-        *("model", "routing", "top_k", "tile", "halo", "device"),
+        *("model", "routing", "top_k", "tile", "halo", "device", "instructions"),
         *("temperature", "smoothing", "agreement", "pooling", "skip_flat", "photometry"),
         "precision",
     )
@@ -67,7 +75,7 @@ def _check_routing(recipe: Recipe) -> None:
     """Refuse a routing that the network lacks, before an image is opened or torch loaded."""
     known = choices_of(recipe.model)
     if known is not None and recipe.routing not in DECIDED:
-        number_of(known, recipe.routing)
+        number_of(more(known, recipe.instructions), recipe.routing)
 
 
 def read_recipe(path: Path | None) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demoe.choices import Choice, names_of, number_of
+from demoe.choices import names_of, number_of
 from demoe.engine.kernels import is_photo
 from demoe.engine.runner import TileRunner, make_runner
 from demoe.engine.work import PlaneWork
@@ -50,12 +50,7 @@ def resolve(
     runner = make_runner(model, recipe, source.dtype)
     kernels_from = _kernels_from(source, recipe, model)
     plan = make_plan(source, recipe, runner, REACH if kernels_from == "photo" else 0)
-    routing = resolve_routing(recipe, plan, model.choices)
-    if not model.tenant.decides and routing in DECIDED:
-        raise RecipeError(
-            f"The network {model.name} does not decide by itself; set routing to one of its "
-            f"choices: {', '.join(names_of(model.choices))}."
-        )
+    routing = resolve_routing(recipe, plan, model)
     piece = _automatic_tile(runner, plan.halo, plan.step) if recipe.tile == "auto" else plan.tile
     layers = model.tenant.layers
     return PlaneWork(
@@ -127,17 +122,30 @@ def _automatic_tile(runner: TileRunner, halo: int, step: int) -> int:
     return choose_tile(device.type, total_memory(device), runner.bytes_per_pixel, halo, step)
 
 
-def resolve_routing(recipe: Recipe, plan: TilePlan, choices: tuple[Choice, ...]) -> str:
+def resolve_routing(recipe: Recipe, plan: TilePlan, model: Model) -> str:
     """Return what a recipe's routing means for a plane, checked against a network's choices.
 
-    "auto" is local where the plane is larger than two routing windows.
+    "auto" is local where the plane is larger than two routing windows. Of a network that does not
+    decide, it is the first instruction in words.
     """
+    choices, own = model.choices, recipe.instructions
+    if not choices:
+        raise RecipeError(
+            f"The network {model.name} knows no instruction by name; give one in words."
+        )
     if recipe.top_k > len(choices):
         raise RecipeError(
             f"top_k is {recipe.top_k}, but the network has only {len(choices)} choices."
         )
     if recipe.routing not in DECIDED:
         number_of(choices, recipe.routing)
+    elif not model.tenant.decides and own:
+        return own[0]
+    elif not model.tenant.decides:
+        raise RecipeError(
+            f"The network {model.name} does not decide by itself; set routing to one of its "
+            f"choices: {', '.join(names_of(choices))}."
+        )
     if recipe.routing != "auto":
         return recipe.routing
     return "local" if max(plan.height, plan.width) > 2 * recipe.window else "image"

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from demoe.engine.reader import PlaneReader
 from demoe.engine.runner import TileRunner, TooLarge
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.recipe import Recipe
-from demoe.routing.gates import Gates, cells_around, spread
+from demoe.routing.gates import Gates, cells_around, one_hot, spread
 from demoe.routing.router import Pixels, PlaneRouter
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Restorer:
             try:
                 return self._restore_at_once(plane, core, read, recurring=recurring)
             except TooLarge as error:
-                if halves and self._statistics(plane) is not None:
+                if halves and self._pools_plane(plane):
                     memory.too_large = area
                     _LOG.warning("%s Going on with half of it at a time.", error)
                 elif self._runner().model.device.type != "cpu":
@@ -115,7 +116,7 @@ class Restorer:
         pixels = self._reader.scale.normalise(values[..., :samples])
         runner = self._runner()
         weights = self._weights(plane, read, runner, self._maps.decisions)
-        statistics = self._statistics(plane)
+        statistics = self._statistics(plane, weights)
         restored = runner.restore(pixels, weights, statistics, recurring=recurring)
         inner = core.within(read)
         kept = values[inner]
@@ -176,19 +177,36 @@ class Restorer:
         ]
         return spread(weights, at[0], at[1])
 
-    def _statistics(self, plane: Plane) -> Statistics | None:
+    def _pools_plane(self, plane: Plane) -> bool:
+        """Say whether tiles share what is pooled over the plane, or each pools by itself."""
+        alone = not is_cut(self._plan, self._recipe) and not self._maps.is_painted(plane)
+        return not alone and self._recipe.pooling != "tile"
+
+    def _statistics(self, plane: Plane, weights: Gates) -> Statistics | None:
         """Return the statistics that all tiles share; None where a tile pools by itself.
 
         What is painted does not count, so that painting changes nothing where it is not.
         """
-        painted = self._maps.is_painted(plane)
-        if self._recipe.pooling == "tile" or not (painted or is_cut(self._plan, self._recipe)):
+        if not self._pools_plane(plane):
             return None
-        every = self._router.is_local or painted
+        if not self._runner().model.tenant.decides:
+            return self._statistics_of_choices(plane, weights)
+        every = self._router.is_local or self._maps.is_painted(plane)
         found: Statistics = self._memory.once(
             "statistics", (plane, every), lambda: self._survey(plane, every)
         )
         return found
+
+    def _statistics_of_choices(self, plane: Plane, weights: Gates) -> Statistics:
+        """Return those of the choices that have weight in a tile, each found by itself."""
+        found: dict[str, Any] = {}
+        for position in np.flatnonzero(weights.reshape(len(weights), -1).any(axis=1)).tolist():
+            survey = partial(self._survey_alone, plane, one_hot(position + 1, len(weights)))
+            found |= self._memory.once("statistics", (plane, position), survey)
+        return found
+
+    def _survey_alone(self, plane: Plane, weights: Gates) -> Statistics:
+        return self._runner().survey(self._router.sampled(plane), weights)
 
     def _survey(self, plane: Plane, every: bool) -> Statistics:
         runner, router = self._runner(), self._router

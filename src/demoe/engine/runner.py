@@ -18,7 +18,7 @@ from torch import Tensor
 
 from demoe.errors import DeviceError
 from demoe.model.level import REACH, keep_level
-from demoe.model.loading import Model
+from demoe.model.loading import Model, load_model
 from demoe.model.mixing import keep_top
 from demoe.recipe import Recipe
 from demoe.routing.gates import Gates, by_layer
@@ -256,6 +256,11 @@ def _lanes(device: torch.device) -> SimpleQueue[Any]:
     for _ in range(LANES):
         free.put(torch.cuda.Stream(device))
     return free
+
+
+def model_for(recipe: Recipe, device: str = "") -> Model:
+    """Return the network of a recipe with all of its choices, on its device or another."""
+    return load_model(recipe.model, device or recipe.device, recipe.instructions)
 
 
 def half_will_do(recipe: Recipe, dtype: np.dtype[Any]) -> bool:

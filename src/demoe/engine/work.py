@@ -30,12 +30,11 @@ from demoe.engine.kernels import (
 from demoe.engine.memory import Memory, memory_of
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer
-from demoe.engine.runner import TileRunner, make_runner
+from demoe.engine.runner import TileRunner, make_runner, model_for
 from demoe.image.lazy_image import LazyImage
 from demoe.model.kernels.families import FAMILIES
 from demoe.model.kernels.psf import make_psf
 from demoe.model.kernels.tools import KernelTools
-from demoe.model.loading import load_model
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.recipe import Recipe
 from demoe.routing.painted import PaintedMap
@@ -211,14 +210,14 @@ class PlaneWork:
 
     @property
     def _tools(self) -> KernelTools:
-        tools = load_model(self.recipe.model, self.recipe.device).tools
+        tools = model_for(self.recipe).tools
         assert tools is not None  # or `resolve` would not have asked for kernels
         return tools
 
     def runner(self) -> TileRunner:
         """Return the engine on this process's device."""
-        device = self.memory.device or self.recipe.device
-        return make_runner(load_model(self.recipe.model, device), self.recipe, self.image.dtype)
+        model = model_for(self.recipe, self.memory.device)
+        return make_runner(model, self.recipe, self.image.dtype)
 
     def failed_cells(self, plane: Plane, row: int, col: int) -> list[tuple[int, int]]:
         """Return cells (row, column) in a computed tile whose restoration was not plausible."""

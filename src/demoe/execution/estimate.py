@@ -11,9 +11,8 @@ import torch
 
 from demoe.choices import names_of
 from demoe.engine.resolve import make_plan, resolve_routing
-from demoe.engine.runner import make_runner
+from demoe.engine.runner import make_runner, model_for
 from demoe.io import open_image
-from demoe.model.loading import load_model
 from demoe.recipe import Recipe
 
 # Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
@@ -29,13 +28,13 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     the whole process) and time (seconds) are estimates for this machine.
     """
     image = open_image(path, axes)
-    model = load_model(recipe.model, recipe.device)
+    model = model_for(recipe)
     runner = make_runner(model, recipe, image.dtype)
     plan = make_plan(image, recipe, runner)
     read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
     tiles = image.n_planes * math.prod(plan.shape)
     operations = tiles * math.prod(read) * model.tenant.flops_per_pixel
-    routing = resolve_routing(recipe, plan, model.choices)
+    routing = resolve_routing(recipe, plan, model)
     seconds = operations / (_SHARE_OF_PEAK * _matrix_rate(model.device))
     if routing == "local":
         seconds *= _LOCAL_ROUTING

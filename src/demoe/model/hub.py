@@ -22,31 +22,56 @@ Progress = Callable[[int, int, str], object]
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file in a space (owner/name) of the hub, with what it must be: bytes and SHA-256."""
+    """A file on the hub, with what it must be.
+
+    Attributes
+    ----------
+    space : str
+        Owner and name of the repository that it is in.
+    name : str
+        Name of the file there.
+    size : int
+        Bytes.
+    sha256 : str
+        Checksum; empty where it is not known. Then the one counts that the hub says itself.
+    kind : str
+        Kind of the repository: "space" or "model".
+    """
 
     space: str
     name: str
     size: int
     sha256: str
+    kind: str = "space"
 
     @property
     def url(self) -> str:
         """Its address: on huggingface.co, or on the mirror that ``HF_ENDPOINT`` names."""
-        return f"{constants.ENDPOINT}/spaces/{self.space}/resolve/main/{self.name}"
+        prefix = "" if self.kind == "model" else f"{self.kind}s/"
+        return f"{constants.ENDPOINT}/{prefix}{self.space}/resolve/main/{self.name}"
 
     @property
     def folder(self) -> Path:
-        """Folder in huggingface_hub's cache with a folder for each state of the space."""
-        space = f"spaces--{self.space.replace('/', '--')}"
+        """Folder in huggingface_hub's cache with a folder for each state of the repository."""
+        space = f"{self.kind}s--{self.space.replace('/', '--')}"
         return Path(constants.HF_HUB_CACHE).resolve() / space / "snapshots"
 
     def places(self) -> list[Path]:
-        """Return where huggingface_hub has the file, whole or not, in any state of the space."""
+        """Return where huggingface_hub has the file, whole or not, in any of those states."""
         return sorted(self.folder.glob(f"*/{self.name}"))
 
     def is_whole(self, path: Path) -> bool:
         """Whether there is a file at a path that has the right size."""
         return path.is_file() and path.stat().st_size == self.size
+
+    def is_released(self, path: Path) -> bool:
+        """Whether the file at a path is this one, whatever its name: by its checksum.
+
+        Where that is not known, by size and name.
+        """
+        if not self.sha256:
+            return self.is_whole(path) and path.name == self.name
+        return sha256_of(path) == self.sha256
 
 
 def sha256_of(path: Path) -> str:
@@ -102,11 +127,12 @@ def fetch(file: HubFile, *, by_hand: str, progress: Progress | None = None) -> P
         found = get_hf_file_metadata(file.url, token=False, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         # A mirror may give another ETag than the SHA-256; then only the file itself can tell.
         told = found.etag if len(found.etag or "") == 64 else file.sha256
-        if not found.commit_hash or found.size not in (None, file.size) or told != file.sha256:
+        expected = file.sha256 or told
+        if not found.commit_hash or found.size not in (None, file.size) or told != expected:
             raise wrong
-        where: dict[str, Any] = {"repo_type": "space", "token": False, "tqdm_class": Bar}
+        where: dict[str, Any] = {"repo_type": file.kind, "token": False, "tqdm_class": Bar}
         path = Path(hf_hub_download(file.space, file.name, force_download=True, **where))
-        if not file.is_whole(path) or sha256_of(path) != file.sha256:
+        if not file.is_whole(path) or (expected and sha256_of(path) != expected):
             for place in {path, path.resolve()}:  # a link, and what it points to
                 place.unlink()
             raise wrong

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from demoe.choices import Choice
+from demoe.choices import Choice, names_of
+from demoe.errors import RecipeError, WeightsError
 from demoe.model.architectures import build
 from demoe.model.backends.allocator import share_one_heap
 from demoe.model.calibration.measuring import Calibration, calibration_of
 from demoe.model.checkpoint import read_state_dict
 from demoe.model.devices import choose_device
 from demoe.model.kernels.tools import KernelTools, tools_of
-from demoe.model.protocol import Architecture, Tenant
-from demoe.model.zoo import sha256_of, weights_path
+from demoe.model.protocol import Architecture, Listener, Tenant
+from demoe.model.zoo import part_path, sha256_of, weights_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,8 @@ class Model:
         What the weights file says of itself, such as its ``card``; may be empty.
     tools : KernelTools or None
         What the file has learnt of kernels.
+    instructions : tuple of str
+        Sentences that are choices beside the network's own; see `told`.
     """
 
     tenant: Tenant
@@ -55,15 +58,32 @@ class Model:
     device: torch.device
     metadata: Mapping[str, str] = field(default_factory=dict)
     tools: KernelTools | None = None
+    instructions: tuple[str, ...] = ()
     _calibration: Callable[[], Calibration] = field(kw_only=True, repr=False)
 
     @property
     def network(self) -> Any:
-        """The bare torch module: ``network(x, gates=None) -> (restored, gates)``.
+        """The bare torch module in evaluation mode; x is (N, 3, H, W) in [0, 1].
 
-        x is (N, 3, H, W) in [0, 1]; in evaluation mode.
+        ``network(x, gates=None) -> (restored, gates)`` where the picture decides, ``network(x,
+        embedding) -> restored`` where it is told in words; see the architecture's own ``network``.
         """
         return self.tenant.network
+
+    @property
+    def network_text(self) -> Any:
+        """The bare torch module that makes instructions of sentences, in evaluation mode.
+
+        ``network_text(features) -> (embedding, logits)``, with the features of sentences (N, F).
+
+        Raises
+        ------
+        WeightsError
+            If this network takes no words, or what reads them is not on this machine.
+        """
+        if not self.architecture.takes_words:
+            raise WeightsError(f"The network {self.name} takes no instructions in words.")
+        return cast("Listener", self.tenant).head(self._companion)
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -105,9 +125,35 @@ class Model:
         )
         return replace(self, tenant=tenant)
 
+    def told(self, sentences: Sequence[str]) -> Model:
+        """Return the same with sentences of a person's own as further choices.
 
-def load_model(name: str | os.PathLike[str] = "default", device: str = "auto") -> Model:
-    """Load a network; asked again for the same file and device, return the same one.
+        Raises
+        ------
+        RecipeError
+            If the network takes no words, or not these.
+        WeightsError
+            If what reads sentences is not on this machine.
+        """
+        if not self.architecture.takes_words:
+            raise RecipeError(
+                f"The network {self.name} takes no instructions in words; its choices are "
+                f"{', '.join(names_of(self.choices))}."
+            )
+        tenant = cast("Listener", self.tenant).told(sentences, self._companion)
+        return replace(self, tenant=tenant, instructions=(*self.instructions, *sentences))
+
+    def _companion(self, file: str) -> Path:
+        """Return a further file of the release that bears the architecture's name."""
+        return part_path(self.architecture.name, file)
+
+
+def load_model(
+    name: str | os.PathLike[str] = "default",
+    device: str = "auto",
+    instructions: Sequence[str] = (),
+) -> Model:
+    """Load a network; asked again for the same, return the same one.
 
     Parameters
     ----------
@@ -116,18 +162,30 @@ def load_model(name: str | os.PathLike[str] = "default", device: str = "auto") -
         ``.pt`` file. Files are read as tensors only; nothing in them is executed.
     device : str
         ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    instructions : sequence of str
+        Sentences that the network takes as further choices; see `Model.told`.
 
     Raises
     ------
     WeightsError
         If the weights are absent, damaged or of another design.
+    RecipeError
+        If the network takes no instructions, or not these.
     DeviceError
         If the device is not there.
     """
     share_one_heap()  # before the network's threads begin
     path = weights_path(name if isinstance(name, str) else Path(name))
     status = path.stat()
-    return _load(str(name), path, status.st_mtime_ns, status.st_size, str(choose_device(device)))
+    file = (str(name), path, status.st_mtime_ns, status.st_size, str(choose_device(device)))
+    return _told(*file, tuple(instructions)) if instructions else _load(*file)
+
+
+@functools.lru_cache(maxsize=16)  # they share what `_load` keeps
+def _told(
+    name: str, path: Path, mtime: int, size: int, device: str, instructions: tuple[str, ...]
+) -> Model:
+    return _load(name, path, mtime, size, device).told(instructions)
 
 
 @functools.lru_cache(maxsize=4)

@@ -52,3 +52,38 @@ def spread_gates(gates: Tensor, size: tuple[int, int], extent: tuple[float, floa
 def spatial(weights: Tensor) -> Tensor:
     """Return weights (N, E) as (N, E, 1, 1), and others as they are."""
     return weights[:, :, None, None] if weights.ndim == 2 else weights
+
+
+class Blend:
+    """What is one vector for each choice, blended at each place by the weights of the choices.
+
+    Parameters
+    ----------
+    weights : Tensor
+        (N, E, 1, 1), or (N, E, rows, cols) whose cells divide the picture evenly.
+
+    Attributes
+    ----------
+    choices : list of int
+        Positions of the choices that have weight anywhere; no others are blended.
+    """
+
+    def __init__(self, weights: Tensor) -> None:
+        used = weights.amax(dim=(0, 2, 3)) > 0
+        self.choices: list[int] = used.nonzero()[:, 0].tolist()
+        self._weights = weights[:, used]
+        self._spread: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, vectors: Tensor, like: Tensor) -> Tensor:
+        """Blend vectors (E, C) of the used choices over a feature map (N, C, h, w) of the picture.
+
+        Returns (N, C, 1, 1) where weights are the same everywhere, else (N, C, h, w).
+        """
+        height, width = like.shape[2:]
+        if (height, width) not in self._spread:
+            # Maps of all levels begin where the picture begins, and end where it ends.
+            self._spread[height, width] = spread_gates(
+                self._weights, (height, width), (float(height), float(width))
+            )
+        weights = self._spread[height, width]
+        return torch.einsum("nehw,ec->nchw", weights, vectors.to(weights))

@@ -96,6 +96,11 @@ def run_chain(blocks: Iterable[nn.Module], x: Tensor, run: RunBlock = as_it_is) 
     return x
 
 
+def pad_to(x: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the bottom and right of pictures, up to multiples of so many pixels."""
+    return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple))
+
+
 # -- pooling, found or held fixed -----------------------------------------------------------------
 
 AttentionOf = Callable[[str, Tensor], Tensor]

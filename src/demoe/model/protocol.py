@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from demoe.choices import Choice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor, nn
 
@@ -21,6 +23,9 @@ Statistics = Mapping[str, "Tensor"]
 
 Choose = Callable[["Tensor"], "Tensor"]
 """Takes scores (N, E) of a batch and returns mixing weights (N, E, rows, cols)."""
+
+Companion = Callable[[str], "Path"]
+"""Returns a further file of a release by its name; a WeightsError if it is not on this machine."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of tensors by their keys in a file."""
@@ -59,7 +64,8 @@ class Tenant(Protocol):
     Attributes
     ----------
     network : nn.Module
-        The bare module: ``network(x, gates=None) -> (restored, gates)``, in evaluation mode.
+        The bare module in evaluation mode, as published: ``network(x, gates=None) -> (restored,
+        gates)`` where the picture decides.
     choices : tuple of Choice
         What gates weigh, in order.
     layers : int
@@ -122,7 +128,8 @@ class Tenant(Protocol):
 
         ``weights`` are mixing weights as for `restore`; without, the network decides on each sample
         by itself, and its ``top_k`` strongest choices count. ``every``: also of choices without
-        weight.
+        weight. A network that does not decide is asked for one choice at a time, and what it finds
+        is put together; so names say whose the statistics are.
         """
 
     def restore(
@@ -151,6 +158,16 @@ class Tenant(Protocol):
 
     def half_error(self) -> float:
         """Measure what half precision changes on a CPU, in 8-bit steps; takes seconds."""
+
+
+class Listener(Tenant, Protocol):
+    """A tenant that takes instructions in words."""
+
+    def head(self, companion: Companion) -> nn.Module:
+        """Return the bare module that makes instructions of the features of sentences."""
+
+    def told(self, sentences: Sequence[str], companion: Companion) -> Tenant:
+        """Return the same network with sentences as further choices, named by themselves."""
 
 
 class Pupil(Protocol):
@@ -245,6 +262,8 @@ class Architecture:
         Returns the choices of a file, given shapes and metadata.
     module : str
         Where its `Room` is.
+    takes_words : bool
+        Whether its tenants are told what to do in a person's own words: `Listener`.
     """
 
     name: str
@@ -252,6 +271,7 @@ class Architecture:
     recognises: Callable[[Shapes], bool]
     choices: Callable[[Shapes, Mapping[str, str]], tuple[Choice, ...]]
     module: str
+    takes_words: bool = False
 
     @property
     def room(self) -> Room:

@@ -15,7 +15,7 @@ def encoder_reach(blocks: Sequence[int]) -> int:
 
     ``blocks`` are those of each level on the way down; a 3 x 3 convolution comes before them.
     """
-    return 1 + sum(count * 2**level for level, count in enumerate(blocks))
+    return int(1 + sum(count * 2**level for level, count in enumerate(blocks)))
 
 
 def decoder_reach(middle: int, blocks: Sequence[int], after: int = 0) -> int:
@@ -68,7 +68,7 @@ def macs_per_pixel(width: int, blocks: Sequence[int], middle: int) -> float:
         macs += count * _block(channels) / 4**level
         # To the next level 2 x 2 at stride 2, and back 1 x 1: both count where pixels are fewer.
         macs += (4 * channels * 2 * channels + 2 * channels * 4 * channels) / 4 ** (level + 1)
-    return macs + middle * _block(width * 2 ** len(blocks)) / 4 ** len(blocks)
+    return float(macs + middle * _block(width * 2 ** len(blocks)) / 4 ** len(blocks))
 
 
 def _block(channels: int) -> int:

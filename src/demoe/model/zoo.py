@@ -14,7 +14,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from demoe.choices import BLURS, Choice
+from demoe.choices import BLURS, INSTRUCTIONS, Choice
 from demoe.errors import OutputError, WeightsError
 from demoe.limits import quoted
 from demoe.model.architectures import choices_in
@@ -38,12 +38,15 @@ class Release:
         What it is, and its licence (SPDX) with whom to credit.
     choices : tuple of Choice
         What its gates weigh.
+    parts : tuple of HubFile
+        Further files that it needs for some of what it can do.
     """
 
     file: HubFile
     summary: str
     license: str
     choices: tuple[Choice, ...] = BLURS
+    parts: tuple[HubFile, ...] = ()
 
     @property
     def suffix(self) -> str:
@@ -97,6 +100,31 @@ RELEASES = {
         ),
         summary="The published DeMoE network (arXiv 2508.06228), 20 million parameters.",
         license="CC-BY-SA-4.0, by the DeMoE authors (Cidaut)",
+    ),
+    "instructir": Release(
+        HubFile(
+            space="marcosv/InstructIR",
+            name="im_instructir-7d.pt",
+            size=63_627_895,
+            sha256="f28d8f0f66ff57449ebe2be52241dfdd53a3dfab1003d63e65493f96ea152fd0",
+            kind="model",
+        ),
+        summary="The published InstructIR network (arXiv 2401.16468), 16 million parameters, told "
+        "in words what to do; with its text head and the sentence encoder bge-micro-v2.",
+        license="MIT, by Marcos V. Conde; the sentence encoder MIT, by TaylorAI",
+        choices=INSTRUCTIONS,
+        parts=(
+            HubFile(
+                space="marcosv/InstructIR",
+                name="lm_instructir-7d.pt",
+                size=403_275,
+                sha256="b239e5d5dbc811813a90e709f9647dead0e35a96a294a7d6c5263da549016fe6",
+                kind="model",
+            ),
+            # Of these two only the sizes are known here; the hub says the checksums.
+            HubFile("TaylorAI/bge-micro-v2", "model.safetensors", 34_785_664, "", kind="model"),
+            HubFile("TaylorAI/bge-micro-v2", "tokenizer.json", 711_661, "", kind="model"),
+        ),
     ),
 }
 
@@ -193,11 +221,38 @@ def download(name: str, *, progress: Progress | None = None, force: bool = False
     """
     if name not in RELEASES:
         return weights_path(name)
-    model, release = _released(name), RELEASES[name]
-    if model.available and not force:
-        return model.path
-    by_hand = f"`demoe models import {release.file.name} {name}`"
-    return fetch(release.file, by_hand=by_hand, progress=progress)
+    release = RELEASES[name]
+    paths = []
+    for file in (release.file, *release.parts):
+        here = _here(name, file)
+        if here is None or force:
+            by_hand = f"`demoe models import {file.name} {name}`"
+            here = fetch(file, by_hand=by_hand, progress=progress)
+        paths.append(here)
+    return paths[0]
+
+
+def part_path(name: str, file: str) -> Path:
+    """Return a further file of released weights; see `Release`.
+
+    Parameters
+    ----------
+    name, file : str
+        Of the release, and of the file.
+
+    Raises
+    ------
+    WeightsError
+        It is not on this machine.
+    """
+    part = next(part for part in RELEASES[name].parts if part.name == file)
+    here = _here(name, part)
+    if here is None:
+        raise WeightsError(
+            f"The file {file} of {name!r} is not on this machine; get it with "
+            f"`demoe models download {name}` ({RELEASES[name].license})."
+        )
+    return here
 
 
 def import_weights(path: str | Path, name: str) -> Path:
@@ -232,12 +287,15 @@ def import_weights(path: str | Path, name: str) -> Path:
             f"and none of: {', '.join(BUNDLED)}."
         )
     if name in RELEASES:
-        if sha256_of(source) != RELEASES[name].file.sha256:
+        release = RELEASES[name]
+        fitting = (f for f in (release.file, *release.parts) if f.is_released(source))
+        file = next(fitting, None)
+        if file is None:
             raise WeightsError(
                 f"{source} is not the released file of {name!r} (its checksum differs); "
                 "import it under another name."
             )
-        target = _carried(name)
+        target = _carried(name, file)
     else:
         _check_network(source)
         target = _imported_dir() / (name + source.suffix.lower())
@@ -262,8 +320,7 @@ def _bundled(name: str) -> ModelInfo:
 
 def _released(name: str) -> ModelInfo:
     release = RELEASES[name]
-    places = (*release.file.places(), _carried(name))
-    here = next(filter(release.file.is_whole, places), None)
+    here = _here(name, release.file)
     return ModelInfo(
         name,
         release.summary,
@@ -275,9 +332,17 @@ def _released(name: str) -> ModelInfo:
     )
 
 
-def _carried(name: str) -> Path:
+def _here(name: str, file: HubFile) -> Path | None:
+    """Where a file of released weights is on this machine."""
+    return next(filter(file.is_whole, (*file.places(), _carried(name, file))), None)
+
+
+def _carried(name: str, file: HubFile) -> Path:
     """Where a released file lies that a person has brought by hand."""
-    return cache_dir() / (name + RELEASES[name].suffix)
+    release = RELEASES[name]
+    if file == release.file:
+        return cache_dir() / (name + release.suffix)
+    return cache_dir() / name / file.name
 
 
 def _imported_dir() -> Path:

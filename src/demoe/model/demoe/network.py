@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from demoe.model.demoe.blocks import BlockChain, ExpertMixture
 from demoe.model.demoe.config import NetworkConfig, default_choices
 from demoe.model.demoe.router import Router
 from demoe.model.level import keep_level
 from demoe.model.mixing import keep_top, spatial, spread_gates
-from demoe.model.nafnet import NAFBlock, RunBlock, as_it_is
+from demoe.model.nafnet import NAFBlock, RunBlock, as_it_is, pad_to
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Choose
@@ -76,8 +75,7 @@ class DeMoENet(nn.Module):
 
     def pad(self, x: Tensor) -> Tensor:
         """Add zeros at the bottom and right, up to multiples of ``config.multiple``."""
-        m = self.config.multiple
-        return F.pad(x, (0, -x.shape[3] % m, 0, -x.shape[2] % m))
+        return pad_to(x, self.config.multiple)
 
     def encode(self, x: Tensor, run: RunBlock = as_it_is) -> tuple[Tensor, list[Tensor]]:
         """Return the deepest features and the skips, for a padded picture (N, 3, H, W)."""

@@ -1,0 +1,171 @@
+"""The numbers that fix a network's architecture, how they show in a state dict, and its choices."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from demoe.choices import INSTRUCTIONS, Choice, from_record
+from demoe.errors import WeightsError
+
+STORED = "instructions"
+"""Key of the embeddings (E, T) of the instructions that a file knows by name."""
+
+TEXT = "text."
+"""Begins the keys of a text head that comes in the same file."""
+
+_WIDEST = 4096
+"""Channels that no network of this family comes near."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of one InstructIR network (arXiv 2401.16468, section 3).
+
+    The defaults are those of the released one, for seven degradations.
+
+    Parameters
+    ----------
+    width : int
+        Channels at full resolution; they double with every level.
+    encoder_blocks, decoder_blocks : tuple of int
+        Blocks a level, from full resolution down and from the deepest level up. One instruction
+        block follows those of each level.
+    middle_blocks : int
+        Blocks at the deepest level, which no instruction reaches.
+    text : int
+        Length of the embedding of an instruction.
+    instructions : int
+        Instructions whose embeddings are stored with the weights.
+    """
+
+    width: int = 32
+    encoder_blocks: tuple[int, ...] = (2, 2, 4, 8)
+    middle_blocks: int = 4
+    decoder_blocks: tuple[int, ...] = (2, 2, 2, 2)
+    text: int = 256
+    instructions: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject what no network can be built from."""
+        if len(self.encoder_blocks) != len(self.decoder_blocks) or not self.encoder_blocks:
+            raise WeightsError(
+                f"A network needs as many decoder levels as encoder levels, at least one, "
+                f"not {len(self.encoder_blocks)} and {len(self.decoder_blocks)}."
+            )
+
+    @property
+    def levels(self) -> int:
+        """Number of halvings from the image to the deepest features."""
+        return len(self.encoder_blocks)
+
+    @property
+    def multiple(self) -> int:
+        """Side in pixels of the grid that image sides are padded to: 2 to the number of levels."""
+        return int(2**self.levels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
+        return {
+            "width": self.width,
+            "encoder_blocks": list(self.encoder_blocks),
+            "middle_blocks": self.middle_blocks,
+            "decoder_blocks": list(self.decoder_blocks),
+            "text": self.text,
+            "instructions": self.instructions,
+        }
+
+
+PUBLISHED = NetworkConfig()
+"""The released network for seven degradations."""
+
+
+def is_instructir(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell by its keys whether a state dict is of this family, be it complete or not."""
+    return any(key.startswith("enc_cond.") for key in shapes) or is_head(shapes)
+
+
+def is_head(keys: Iterable[str]) -> bool:
+    """Tell by its keys whether a state dict is a text head alone."""
+    return set(keys) == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+
+
+def choices_of(
+    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> tuple[Choice, ...]:
+    """Return the instructions that a file knows by name.
+
+    As many as it stores embeddings, named by its metadata under ``choices`` (JSON, see
+    `demoe.choices.to_record`). Of a file of the published architecture that stores none, they are
+    `demoe.choices.INSTRUCTIONS`; any other without knows none.
+
+    Raises
+    ------
+    WeightsError
+        If the metadata name another number than are stored.
+    """
+    if is_head(shapes):
+        return ()
+    config = detect_config(shapes)
+    if config == PUBLISHED:
+        return INSTRUCTIONS
+    if not config.instructions:
+        return ()
+    try:
+        found = from_record(json.loads(metadata.get("choices", "null")))
+    except ValueError as error:
+        raise WeightsError(f"These weights name their instructions wrongly: {error}.") from None
+    if len(found) != config.instructions:
+        raise WeightsError(
+            f"These weights name {len(found)} instructions, but store {config.instructions}."
+        )
+    return found
+
+
+def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
+    """Read the architecture off the names and shapes of a state dict.
+
+    Raises
+    ------
+    WeightsError
+        If the keys are not those of this family of networks.
+    """
+
+    def count(pattern: str) -> int:
+        found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
+        return max(found) + 1 if found else 0
+
+    def length(key: str, axis: int) -> int:
+        shape = shapes[key]
+        if len(shape) <= axis or not 1 <= shape[axis] <= _WIDEST:
+            raise WeightsError(
+                f"These weights are not of the InstructIR family: {key} has the shape {shape}, "
+                f"whose axis {axis} should be 1 to {_WIDEST} long."
+            )
+        return shape[axis]
+
+    needed = ("intro.weight", "ending.weight", "enc_cond.0.fc.weight")
+    absent = [key for key in needed if key not in shapes]
+    # Numbers of a few digits: a file must not make anything count to a billion.
+    levels = count(r"downs\.(\d)\.")
+    if absent or not levels:
+        what = ", ".join(absent) if absent else "downs.*"
+        raise WeightsError(
+            f"These weights are not of the InstructIR family: the tensors {what} are missing; "
+            "use the released im_instructir-7d.pt."
+        )
+    return NetworkConfig(
+        width=length("intro.weight", 0),
+        encoder_blocks=tuple(
+            count(rf"encoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
+        ),
+        middle_blocks=count(r"middle_blks\.(\d{1,3})\."),
+        decoder_blocks=tuple(
+            count(rf"decoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
+        ),
+        text=length("enc_cond.0.fc.weight", 1),
+        instructions=length(STORED, 0) if STORED in shapes else 0,
+    )
