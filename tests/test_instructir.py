@@ -517,6 +517,16 @@ def test_a_reader_of_another_length_is_refused(weights, monkeypatch) -> None:
         load_model(weights, "cpu", ("it is unread",))
 
 
+def test_an_encoder_of_another_length_is_refused(weights, monkeypatch, tmp_path) -> None:
+    bring_reader(monkeypatch, hidden=36)
+    path = tmp_path / "both.safetensors"
+    head = {f"text.{key}": value for key, value in bring_head().items()}
+    metadata = {"choices": json.dumps(to_record(CHOICES))}
+    write_weights(path, told_network().state_dict() | head, metadata)
+    with pytest.raises(WeightsError, match="reads 24 features of a sentence, but the encoder give"):
+        load_model(path, "cpu", ("brighten it",))
+
+
 def test_a_head_in_the_same_file_comes_first(reader, tmp_path) -> None:
     head = {f"text.{key}": value for key, value in bring_head().items()}
     path = tmp_path / "both.safetensors"

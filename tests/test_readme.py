@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import GUIDE, PAGES, ROOT, blocks, commands, lay_out_files
+from told import bring_release
 
 from demoe.cli import build_parser
 
@@ -23,6 +24,7 @@ def ids(page: Path) -> str:
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lay_out_files()
+    bring_release(monkeypatch)
     names = {"__name__": "example", "array": np.zeros((2, 48, 64), np.uint16)}
     for number, code in enumerate(blocks(page, "python"), start=1):
         exec(compile(code, f"{page.name}, example {number}", "exec"), names)

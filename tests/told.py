@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import nn
 from torch.nn import functional as F
 
-from demoe.choices import named, to_record
+from demoe.choices import INSTRUCTIONS, named, to_record
 from demoe.model import zoo
 from demoe.model.checkpoint import write_weights
 from demoe.model.instructir.config import NetworkConfig
@@ -50,20 +50,20 @@ def told_weights(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def random_encoder(seed: int = 0) -> dict[str, torch.Tensor]:
+def random_encoder(hidden: int = HIDDEN, seed: int = 0) -> dict[str, torch.Tensor]:
     """Return the tensors of a tiny BERT, by their names in files."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) / 3
+        return torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
 
-    sizes = {"attention.self.query": (HIDDEN, HIDDEN), "attention.self.key": (HIDDEN, HIDDEN)}
-    sizes |= {"attention.self.value": (HIDDEN, HIDDEN), "attention.output.dense": (HIDDEN, HIDDEN)}
-    sizes |= {"intermediate.dense": (2 * HIDDEN, HIDDEN), "output.dense": (HIDDEN, 2 * HIDDEN)}
+    sizes = {"attention.self.query": (hidden, hidden), "attention.self.key": (hidden, hidden)}
+    sizes |= {"attention.self.value": (hidden, hidden), "attention.output.dense": (hidden, hidden)}
+    sizes |= {"intermediate.dense": (2 * hidden, hidden), "output.dense": (hidden, 2 * hidden)}
     tensors = {
-        "embeddings.word_embeddings.weight": draw(len(WORDS), HIDDEN),
-        "embeddings.position_embeddings.weight": draw(16, HIDDEN),
-        "embeddings.token_type_embeddings.weight": draw(2, HIDDEN),
+        "embeddings.word_embeddings.weight": draw(len(WORDS), hidden),
+        "embeddings.position_embeddings.weight": draw(16, hidden),
+        "embeddings.token_type_embeddings.weight": draw(2, hidden),
     }
     norms = ["embeddings"]
     for number in range(LAYERS):
@@ -73,8 +73,8 @@ def random_encoder(seed: int = 0) -> dict[str, torch.Tensor]:
             tensors[f"{layer}.{name}.bias"] = draw(shape[0])
         norms += [f"{layer}.attention.output", f"{layer}.output"]
     for name in norms:
-        tensors[f"{name}.LayerNorm.weight"] = 1 + draw(HIDDEN)
-        tensors[f"{name}.LayerNorm.bias"] = draw(HIDDEN)
+        tensors[f"{name}.LayerNorm.weight"] = 1 + draw(hidden)
+        tensors[f"{name}.LayerNorm.bias"] = draw(hidden)
     return tensors
 
 
@@ -88,20 +88,34 @@ def word_pieces() -> Tokenizer:
     return tokenizer
 
 
-def bring_reader(monkeypatch: pytest.MonkeyPatch, text: int = CONFIG.text) -> TextHead:
+def bring_reader(
+    monkeypatch: pytest.MonkeyPatch, text: int = CONFIG.text, hidden: int = HIDDEN
+) -> TextHead:
     """Put an encoder and a text head where the released ones would be brought by hand."""
     folder = zoo.cache_dir() / "instructir"
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        head = TextHead(HIDDEN, text, 3).eval().requires_grad_(False)
+        head = TextHead(hidden, text, 3).eval().requires_grad_(False)
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(head.state_dict(), folder / "lm_instructir-7d.pt")
-    write_weights(folder / "model.safetensors", random_encoder(), {})
+    write_weights(folder / "model.safetensors", random_encoder(hidden), {})
     word_pieces().save(str(folder / "tokenizer.json"))
     release = zoo.RELEASES["instructir"]
     parts = (replace(f, size=(folder / f.name).stat().st_size) for f in release.parts)
     monkeypatch.setitem(zoo.RELEASES, "instructir", replace(release, parts=tuple(parts)))
     return head
+
+
+def bring_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a tiny network with seven instructions, and its reader, in place of the released one."""
+    bring_reader(monkeypatch, hidden=384)
+    path = zoo.cache_dir() / "instructir.pt"
+    config = replace(CONFIG, instructions=len(INSTRUCTIONS))
+    metadata = {"choices": json.dumps(to_record(INSTRUCTIONS))}
+    write_weights(path, told_network(config).state_dict(), metadata)
+    release = zoo.RELEASES["instructir"]
+    file = replace(release.file, size=path.stat().st_size)
+    monkeypatch.setitem(zoo.RELEASES, "instructir", replace(release, file=file))
 
 
 def a_picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -22,7 +22,8 @@ def features_of(sentences: Sequence[str], companion: Companion) -> Tensor:
     WeightsError
         If the encoder is not on this machine, or damaged.
     """
-    return _encoder(companion("model.safetensors"), companion("tokenizer.json"))(sentences)
+    files = companion("model.safetensors"), companion("tokenizer.json")
+    return _encoder(*files, tuple(file.stat().st_mtime_ns for file in files))(sentences)
 
 
 def released_head(companion: Companion) -> TextHead:
@@ -38,5 +39,5 @@ def released_head(companion: Companion) -> TextHead:
 
 
 @functools.lru_cache(maxsize=1)
-def _encoder(weights: Path, tokenizer: Path) -> SentenceEncoder:
+def _encoder(weights: Path, tokenizer: Path, _mtimes: tuple[int, ...]) -> SentenceEncoder:
     return read_encoder(weights, tokenizer)

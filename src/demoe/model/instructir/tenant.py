@@ -200,6 +200,11 @@ class InstructIR:
         head = self.head(companion)
         with torch.inference_mode():
             features = features_of(own, companion).to(self._embeddings.device)
+            if features.shape[1] != head.fc1.in_features:
+                raise WeightsError(
+                    f"The text head of this network reads {head.fc1.in_features} features of a "
+                    f"sentence, but the encoder gives {features.shape[1]}; it was not made for it."
+                )
             # One by one, so that a sentence's digits do not depend on the others.
             embeddings = torch.cat([head(one)[0] for one in features.split(1)])
         return InstructIR(
