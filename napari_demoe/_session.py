@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from demoe.choices import BLURS, Choice, names_of, words_of
+from demoe.choices import BLURS, Choice, more, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
 from demoe.io.psf import read_psf
@@ -86,6 +86,7 @@ class Choices:
     keep_brightness: bool = False
     pooling: str = "plane"
     skip_flat: bool = False
+    instructions: tuple[str, ...] = ()
     psf: str = ""  # empty: it is looked for; else as `demoe.io.psf.read_psf` takes it
 
     def recipe(self) -> Recipe:
@@ -99,6 +100,7 @@ class Choices:
             photometry="preserve" if self.keep_brightness else "model",
             pooling=self.pooling,
             skip_flat=self.skip_flat,
+            instructions=self.instructions,
             psf=read_psf(self.psf) if self.psf.strip() else "auto",
         )
 
@@ -138,6 +140,8 @@ class Session:
         The number of the expert that is painted with, and that shapes without a task stand for.
     said : str
         What came of the last sentence, see `understand`.
+    takes_words : bool
+        Whether the chosen network is told in words what to do.
     """
 
     changed = Signal()
@@ -158,6 +162,7 @@ class Session:
         self.painted: Labels | Shapes | None = None
         self.brush = 1
         self.said = ""
+        self.takes_words = False
         self._viewer = viewer
         self._launch = launch
         self._handle: Handle | None = None
@@ -258,12 +263,15 @@ class Session:
 
     def choose_network(self, model: str) -> None:
         """Take another network, by name or path, and with it the experts that it offers."""
-        from demoe.model.zoo import choices_of
+        from demoe.model.zoo import choices_of, takes_words
 
+        if model != self.choices.model:
+            self.choices.instructions = ()  # which were for the network before
         self.choices.model = model
+        self.takes_words = takes_words(model)
         found = choices_of(model)  # of PyTorch's own files, known once they are loaded
         if found is not None:
-            self._offer(found)
+            self._offer(more(found, self.choices.instructions))
         self.changed.emit()
 
     def _offer(self, experts: tuple[Choice, ...]) -> None:
@@ -449,7 +457,12 @@ class Session:
     # -- what a person says and paints ----------------------------------------------------------
 
     def understand(self, sentence: str) -> str | None:
-        """Return the task that a sentence names, or None; `said` tells what came of it."""
+        """Return the choice that a sentence names, or None; `said` tells what came of it.
+
+        For a network that takes words, the sentence itself becomes a choice.
+        """
+        if self.takes_words:
+            return self._instruct(sentence.strip())
         from demoe.routing.words.classifier import UNCLEAR, task_from_text
 
         task = None
@@ -470,6 +483,23 @@ class Session:
                 self.said = f"Understood: {known[task].words} {sure}."
         self.changed.emit()
         return task
+
+    def _instruct(self, sentence: str) -> str | None:
+        """Make a sentence a choice of the network, if it is none yet, and return its name."""
+        choice = None
+        if sentence in names_of(self.experts):
+            choice, self.said = sentence, f"Follows: {sentence}."
+        else:
+            try:
+                recipe = Recipe(instructions=(*self.choices.instructions, sentence))
+            except DemoeError as error:
+                self.said = str(error)
+            else:
+                self.choices.instructions = recipe.instructions
+                self._offer(more(self.experts, (sentence,)))
+                choice, self.said = sentence, f"Follows: {sentence}. It can be painted, too."
+        self.changed.emit()
+        return choice
 
     def choose_brush(self, expert: int) -> None:
         """Paint with an expert, by its number, from now on."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-demoe"
 
-KEPT = [field.name for field in fields(Choices) if field.name != "psf"]
-"""All but the blur of one image, which is not that of the next."""
+KEPT = [field.name for field in fields(Choices) if field.name not in ("psf", "instructions")]
+"""All but the blur of one image, and what was said of it, which is not that of the next."""
 
 
 def load() -> Choices:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from small_moceir import COSTS, small_weights
+from told import CHOICES, a_picture, bring_reader, told_weights
 from toy import THREE, settled
 
 import demoe
-from demoe.choices import BLURS
+from demoe.choices import BLURS, names_of
 from demoe.io.record import choices_of
 from napari_demoe._reader import read
 from napari_demoe._writer import write_layers
@@ -67,6 +68,40 @@ def test_corrections_and_files_keep_its_choices(ran, worker, tmp_path):
     assert kind == "labels"
     assert list(kwargs["features"]["blur"])[1:] == ["haze", "rain", "snow"]
     assert demoe.open_image(path).dtype == np.uint8
+
+
+def test_a_network_that_takes_words_takes_sentences_as_choices(session, viewer, worker, tmp_path):
+    session.choose_network(str(told_weights(tmp_path / "told.safetensors")))
+    assert session.takes_words
+    assert session.understand(" ") is None
+    assert "sentence of 1 to 1000 characters" in session.said
+    assert session.understand("remove the fog") == "remove the fog"
+    assert session.understand("rain") == "rain"
+    assert [expert.name for expert in session.experts] == [*names_of(CHOICES), "remove the fog"]
+    assert "instructions=('remove the fog',)" in script_of(session, viewer)
+    session.choose_network("default")
+    assert not session.takes_words
+    assert session.choices.recipe().instructions == ()
+    assert session.experts == BLURS
+
+
+def test_a_sentence_is_followed_and_painted(session, viewer, worker, tmp_path, monkeypatch):
+    bring_reader(monkeypatch)
+    session.choose_network(str(told_weights(tmp_path / "told.safetensors")))
+    viewer.add_image((a_picture(128, 192) * 255).astype(np.uint8), name="fog")
+    session.choices.routing = session.understand("remove the fog")
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    assert session.shares == [0, 0, 0, 0, 1]
+    assert session.describe_cell((10.0, 10.0)).startswith("remove the fog ")
+    assert session.understand("brighten it") == "brighten it"
+    assert len(session.experts) == 5
+
+
+def script_of(session, viewer) -> str:
+    viewer.add_image(np.zeros((64, 64), np.uint8))
+    return session.script()
 
 
 def test_the_brush_stays_within_what_is_offered(toy, viewer):

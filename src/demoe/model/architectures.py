@@ -66,9 +66,21 @@ def choices_in(path: Path) -> tuple[Choice, ...] | None:
     PyTorch's own files tell nothing without torch.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-            metadata = file.metadata() or {}
+        shapes, metadata = _header(path)
         return architecture_of(shapes, str(path)).choices(shapes, metadata)
     except (SafetensorError, OSError, WeightsError):
         return None
+
+
+def takes_words_in(path: Path) -> bool:
+    """Tell by its header alone whether a weights file takes instructions in words; see above."""
+    try:
+        return architecture_of(_header(path)[0], str(path)).takes_words
+    except (SafetensorError, OSError, WeightsError):
+        return False
+
+
+def _header(path: Path) -> tuple[dict[str, tuple[int, ...]], Mapping[str, str]]:
+    with safe_open(path, framework="numpy") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+        return shapes, file.metadata() or {}

@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 from demoe.choices import BLURS, INSTRUCTIONS, Choice
 from demoe.errors import OutputError, WeightsError
 from demoe.limits import quoted
-from demoe.model.architectures import choices_in
+from demoe.model.architectures import ARCHITECTURES, choices_in, takes_words_in
 from demoe.model.hub import HubFile, Progress, fetch
 from demoe.model.hub import sha256_of as sha256_of
 
@@ -195,6 +195,16 @@ def choices_of(name_or_path: str | Path) -> tuple[Choice, ...] | None:
         return choices_in(weights_path(name_or_path))
     except WeightsError:
         return None
+
+
+def takes_words(name_or_path: str | Path) -> bool:
+    """Tell whether some weights take instructions in words, without torch; as `choices_of`."""
+    if isinstance(name_or_path, str) and name_or_path in RELEASES:
+        return ARCHITECTURES[name_or_path].takes_words  # releases are named after them
+    try:
+        return takes_words_in(weights_path(name_or_path))
+    except WeightsError:
+        return False
 
 
 def download(name: str, *, progress: Progress | None = None, force: bool = False) -> Path:
