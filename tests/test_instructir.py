@@ -397,6 +397,37 @@ def test_the_command_line_takes_names(weights, tmp_path, capsys) -> None:
     assert "does not decide by itself" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["evaluate", "--model"], "`demoe evaluate` measures networks that decide"),
+        (["bench", "--model"], "`demoe bench` measures networks that decide"),
+        (["train", "--minutes", "0.1", "--init"], "`demoe train` makes DeMoE networks only"),
+    ],
+)
+def test_commands_for_networks_that_decide_say_so(
+    weights, tmp_path, monkeypatch, capsys, command, complaint
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, str(weights)]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_demo_follows_an_instruction(weights, tmp_path, capsys) -> None:
+    command = ["demo", "--out", str(tmp_path / "demo"), "--model", str(weights), "--quiet"]
+    assert main([*command, "--routing", "haze"]) == 0
+    assert "haze 100%" in capsys.readouterr().out
+    assert (tmp_path / "demo" / "demo.png").is_file()
+
+
+def test_each_tile_may_pool_by_itself(weights) -> None:
+    image = a_picture(128, 192)
+    fields = {"model": weights, "routing": "noise", "intensity": "full", **TINY}
+    plane = demoe.deblur(image, **fields).image.compute()
+    by_tile = demoe.deblur(image, pooling="tile", **fields).image.compute()
+    assert 0 < np.abs(plane - by_tile).max() < 0.5
+
+
 # -- words ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from demoe.errors import RecipeError
+
 GRID = 16
 
 
@@ -43,10 +45,17 @@ def main(arguments: argparse.Namespace) -> int:
     from demoe.bench.rows import expert_recipe, measure_all
     from demoe.bench.table import table
     from demoe.io.atomic import check_target, partial_output
+    from demoe.model.loading import load_model
 
     target: Path | None = arguments.json
     if target is not None:
         check_target(target, overwrite=True)
+    model = load_model(arguments.model, arguments.device)
+    if not model.tenant.decides:
+        raise RecipeError(
+            f"`demoe bench` measures networks that decide by themselves; {model.name} is told "
+            "what to do."
+        )
     recipe = expert_recipe(arguments.model, arguments.tile, arguments.device)
     result = measure_all(recipe, arguments.size, arguments.repeats, say=_say)
     if arguments.full:

@@ -71,6 +71,11 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_picture(arguments.sheet)
     model = load_model(arguments.model, arguments.device)
+    if not model.tenant.decides:
+        raise RecipeError(
+            f"`demoe evaluate` measures networks that decide by themselves; {model.name} is told "
+            "what to do."
+        )
     held_out = load_held_out(arguments.pack, model.device)
     found = (_mixed if arguments.mixed else _plain)(arguments, model, held_out, crop)
     if arguments.json:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from demoe.model.instructir.config import (
     PUBLISHED,
     STORED,
     TEXT,
-    NetworkConfig,
     choices_of,
     detect_config,
     is_head,
@@ -41,9 +40,6 @@ instructions in it; with one, 39."""
 BARE_BYTES = 34
 """The same for the bare module on a whole picture."""
 
-SLIM_WIDTH = 2
-"""Channels of a network that costs little more than its reads and writes."""
-
 NAME = "torch"
 
 
@@ -63,8 +59,7 @@ class InstructIR:
         (E, T), what the network is told for each of them.
     """
 
-    decides = False
-    keeps_level = False
+    decides = keeps_level = False
     layers = 1
     arithmetic = None
 
@@ -315,28 +310,18 @@ def plain(network: InstructIRNet) -> InstructIR:
     return InstructIR(network, network.choices, network.stored)
 
 
-def fresh(width: int) -> InstructIRNet:
-    """Refuse: no training of instructions is known here."""
-    raise _untrainable()
+def fresh(width: int) -> NoReturn:
+    """Refuse: how to train with instructions is not known here."""
+    raise RecipeError("`demoe train` makes DeMoE networks only, and no InstructIR networks.")
 
 
-def pupil(network: InstructIRNet) -> InstructIRNet:
+def pupil(network: InstructIRNet) -> NoReturn:
     """Refuse, as `fresh`."""
-    raise _untrainable()
+    fresh(network.config.width)
 
 
-def _untrainable() -> RecipeError:
-    return RecipeError(
-        "`demoe train` makes DeMoE networks only; an InstructIR network cannot be trained with it."
+def slim(network: InstructIRNet) -> NoReturn:
+    """Refuse: what is measured by such a network takes gates, and this one an instruction."""
+    raise RecipeError(
+        "`demoe bench` measures networks that decide by themselves, and no InstructIR networks."
     )
-
-
-def slim(network: InstructIRNet) -> InstructIRNet:
-    """Return a random network that is as deep, but hardly computes anything."""
-    levels = (0,) * network.config.levels
-    config = NetworkConfig(SLIM_WIDTH, levels, 0, levels, 4, network.config.instructions)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        slim = InstructIRNet(config)
-    slim.choices = network.choices
-    return slim
