@@ -1,12 +1,14 @@
-"""Kill real runs at random moments, resume each until it is done, and compare its pixels.
+"""Kill runs at random moments, resume each until it is done, and compare its pixels.
 
     python benchmarks/kills.py [KILLS] [SEED]
 
-A run is killed with SIGKILL after a random time, so that about a third of the kills each falls into
-computing, writing, and renaming and deleting; these times are found by a run that is only watched.
-Every kill is followed by a resume, which may be killed too. In the end each output is compared with
-one that was never interrupted, the folder has to hold nothing else, and the tiles that were
-computed more often than once are counted. Two thirds of the runs replace an older output.
+Each run is a process of its own, forked from this one, which has loaded the network. It is killed
+with SIGKILL after a random time in one of its phases: while tiles are computed, while the output is
+written, while names are given and tiles deleted. How long each takes is found by a run that is only
+watched. Every kill is followed by a resume, which may be killed too. In the end each output is
+compared with one that was never interrupted, its folder has to hold nothing else, and tiles are
+counted that were kept and computed again all the same. Two thirds of the runs replace an older
+output.
 """
 
 from __future__ import annotations
@@ -16,141 +18,179 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import tifffile
+import torch
 
 import demoe
+import demoe.io._write
+import demoe.io._zarr_metadata
+import demoe.io.photos
+import demoe.io.tiff
+import demoe.io.zarr
+from demoe.execution import run as running
+from demoe.execution.store import TileStore
 
-SIDE = 1024
-TILE = 256
+SIDE, TILE = 1280, 256
 SUFFIXES = (".ome.zarr", ".ome.tif", ".png")
-
-# The child says when it reaches what, and which tiles it keeps.
-CHILD = """
-import sys, torch
-torch.set_num_threads(1)
-import demoe
-from demoe.execution import run as running, store
-source, target, recipe = sys.argv[1:4]
-put, finish, whole = store.TileStore.put, running._finish, store.TileStore.note_whole
-def say(word):
-    print(word, flush=True)
-def kept(self, index, *tile):
-    put(self, index, *tile)
-    say("tile " + "-".join(map(str, index)))
-def finishing(*arguments):
-    say("writing")
-    return finish(*arguments)
-def named(self, placings):
-    say("naming")
-    whole(self, placings)
-store.TileStore.put, running._finish, store.TileStore.note_whole = kept, finishing, named
-say("begun")
-recipe = demoe.Recipe.from_json(recipe)
-demoe.run(source, target, recipe, resume="resume" in sys.argv, overwrite="over" in sys.argv)
-say("done")
-"""
-PHASES = ("begun", "writing", "naming", "done")
+PHASES = ("computing", "writing", "naming", "done")
+MOST_A_RUN = 4
 
 
-def start(source: Path, target: Path, recipe: demoe.Recipe, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CHILD, str(source), str(target), recipe.to_json(), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def begin(act: Callable[[Callable[[str], None]], None]) -> tuple[int, TextIO]:
+    """Start something in a fork of this process; return its id, and what it says."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        try:
+            act(lambda word: os.write(writing, f"{word}\n".encode()))
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    os.close(writing)
+    return child, os.fdopen(reading)
 
 
-def watch(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Return how many seconds each phase of an undisturbed run took."""
-    assert process.stdout is not None
-    at = {line.strip(): time.monotonic() for line in process.stdout if not line.startswith("tile")}
-    process.wait()
-    return {a: at[b] - at[a] for a, b in pairwise(PHASES)}
+def deblur(source: Path, target: Path, recipe: demoe.Recipe, resume: bool, overwrite: bool):
+    """Return what runs, and says which phase it enters and which tiles it keeps."""
+
+    def act(say: Callable[[str], None]) -> None:
+        put, finish, whole = TileStore.put, running._finish, TileStore.note_whole
+
+        def kept(self, index, *tile):
+            put(self, index, *tile)
+            say("tile " + "-".join(map(str, index)))
+
+        def writing(*arguments):
+            say("writing")
+            return finish(*arguments)
+
+        def naming(self, placings):
+            say("naming")
+            whole(self, placings)
+
+        TileStore.put, running._finish, TileStore.note_whole = kept, writing, naming
+        say("computing")
+        demoe.run(source, target, recipe, resume=resume, overwrite=overwrite)
+        say("done")
+
+    return act
 
 
-def kill_in(process: subprocess.Popen[str], phase: str, after: float) -> tuple[str, list[str]]:
+def kill_in(child: int, said: TextIO, phase: str, after: float) -> tuple[str, list[str]]:
     """Kill a process some seconds into a phase; return what it reached, and the tiles it kept."""
-    assert process.stdout is not None
-    reached, tiles = "start", []
-    for line in process.stdout:
-        word = line.strip()
-        if word.startswith("tile"):
-            tiles.append(word)
-        else:
+    reached, tiles = "", []
+    with said:
+        for line in said:
+            word = line.strip()
+            if word.startswith("tile"):
+                tiles.append(word)
+                continue
             reached = word
-        if word == phase:
-            time.sleep(after)
-            process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise SystemExit(f"a run failed: {errors}")
-    return ("done" if process.returncode == 0 else reached), tiles
+            if word == phase:
+                time.sleep(after)
+                os.kill(child, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, -signal.SIGKILL):
+        raise SystemExit("a run failed")
+    return ("done" if code == 0 else reached), tiles
+
+
+def watch(child: int, said: TextIO) -> dict[str, float]:
+    """Return how many seconds each phase of an undisturbed run takes."""
+    with said:
+        at = {line.strip(): time.monotonic() for line in said if not line.startswith("tile")}
+    os.waitpid(child, 0)
+    return {phase: at[after] - at[phase] for phase, after in pairwise(PHASES)}
+
+
+def same_pixels(first: Path, second: Path) -> bool:
+    """Whether two pictures hold the same; in a fork, for zarr starts a thread."""
+
+    def act(say: Callable[[str], None]) -> None:
+        images = (np.asarray(demoe.open_image(path).data) for path in (first, second))
+        say(str(np.array_equal(*images)))
+
+    child, said = begin(act)
+    with said:
+        answer = said.read()
+    os.waitpid(child, 0)
+    return answer == "True\n"
+
+
+def make_older(whole: Path, folder: Path) -> None:
+    """Put an output into a folder that has the names of a finished one, and nothing else of it."""
+    shutil.copytree(whole, folder)
+    for path in folder.iterdir():
+        if path.is_dir():
+            (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+        else:
+            path.write_bytes(b"older")
 
 
 def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     rng = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    torch.set_num_threads(1)
+    recipe = demoe.Recipe(
+        tile=TILE, halo=16, psf=None, routing="defocus", precision="full", device="cpu"
+    )
+    demoe.load_model(recipe.model, recipe.device)
     base = Path(tempfile.mkdtemp(prefix="demoe-kills-"))
     source = base / "in.tif"
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     tifffile.imwrite(source, pixels)
-    recipe = demoe.Recipe(tile=TILE, halo=16, psf=None, routing="defocus", precision="full")
-    seconds, wanted, names = {}, {}, {}
+    seconds = {}
     for suffix in SUFFIXES:
         folder = base / f"whole{suffix}"
         folder.mkdir()
-        seconds[suffix] = watch(start(source, folder / f"out{suffix}", recipe))
-        wanted[suffix] = np.asarray(demoe.open_image(folder / f"out{suffix}").data)
-        names[suffix] = sorted(os.listdir(folder))
+        act = deblur(source, folder / f"out{suffix}", recipe, False, False)
+        seconds[suffix] = watch(*begin(act))
     found: Counter[str] = Counter()
-    twice = wrong = dirty = outputs = done_at_once = 0
+    outputs = wrong = dirty = twice = 0
     while found.total() < kills:
         suffix = SUFFIXES[outputs % len(SUFFIXES)]
-        folder = base / f"run-{outputs}"
-        if rng.random() < 2 / 3:
-            shutil.copytree(base / f"whole{suffix}", folder)
-            for path in folder.glob("out*"):  # what is replaced must not look like the new one
-                if path.is_file():
-                    path.write_bytes(b"older")
-                else:
-                    (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
-            words = ["over"]
+        folder, whole = base / f"run-{outputs}", base / f"whole{suffix}"
+        target = folder / f"out{suffix}"
+        overwrite = rng.random() < 2 / 3
+        if overwrite:
+            make_older(whole, folder)
         else:
             folder.mkdir()
-            words = []
         tiles: Counter[str] = Counter()
         killed_here = 0
         reached = ""
         while reached != "done":
-            resume = ["resume"] if killed_here else []
-            process = start(source, folder / f"out{suffix}", recipe, *words, *resume)
-            phase = rng.choice(PHASES[:3]) if killed_here < 3 else "never"
-            after = rng.uniform(0, 1.1 * seconds[suffix].get(phase, 0))
-            reached, kept = kill_in(process, phase, after)
+            phase = rng.choice(PHASES[:3]) if killed_here < MOST_A_RUN else "none"
+            after = rng.uniform(0, seconds[suffix].get(phase, 0))
+            act = deblur(source, target, recipe, killed_here > 0, overwrite)
+            reached, kept = kill_in(*begin(act), phase, after)
             tiles.update(kept)
             if reached != "done":
                 found[reached] += 1
                 killed_here += 1
         outputs += 1
-        done_at_once += not killed_here
         twice += sum(count - 1 for count in tiles.values())
-        shown = np.asarray(demoe.open_image(folder / f"out{suffix}").data)
-        wrong += not np.array_equal(shown, wanted[suffix])
-        dirty += sorted(os.listdir(folder)) != names[suffix]
+        wrong += not same_pixels(target, whole / f"out{suffix}")
+        dirty += sorted(os.listdir(folder)) != sorted(os.listdir(whole))
         shutil.rmtree(folder)
         print(f"{found.total()} kills, {outputs} outputs, {wrong} wrong", file=sys.stderr)
     shutil.rmtree(base)
     figures = {
         "kills": found.total(),
-        "in": dict(found),
+        "while": dict(found),
         "outputs": outputs,
-        "never killed": done_at_once,
         "with other pixels": wrong,
         "with something left behind": dirty,
         "kept tiles computed again": twice,

@@ -9,8 +9,11 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from demoe.engine.reader import Read
 from demoe.errors import OutputError
+from demoe.execution.ledger import Ledger
 from demoe.execution.store import LostTile, TileStore
+from demoe.plan.tiling import Box
 
 VALUES = np.arange(6 * 10, dtype=np.uint16).reshape(6, 10)
 INDICES = [(row, col) for row in range(2) for col in range(3)]
@@ -148,3 +151,63 @@ def test_delete_removes_everything(folder: Path, array: da.Array) -> None:
     fill(store, array, INDICES)
     store.delete()
     assert not folder.exists()
+
+
+READS = [Read((0, 1, n), Box(n, 2, 30 + n, 40), bytes([n] * 16)) for n in range(5)]
+
+
+@pytest.mark.parametrize("damage", ["none", "cut off", "zeros", "changed"])
+def test_a_ledger_keeps_what_is_whole(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "reads"
+    ledger = Ledger(path)
+    ledger.add(READS[:2])
+    ledger.add(READS[2:4])
+    assert list(ledger) == READS[:4]
+    ledger.close()
+    content = path.read_bytes()
+    size = len(content) // 4
+    if damage == "cut off":
+        path.write_bytes(content[:-5])
+    elif damage == "zeros":  # as a disk may hold it after a power cut
+        path.write_bytes(content[: 3 * size] + bytes(size))
+    elif damage == "changed":
+        path.write_bytes(content[: 3 * size] + b"?" + content[3 * size + 1 :])
+    ledger = Ledger(path)
+    whole = READS[: 4 if damage == "none" else 3]
+    assert list(ledger) == whole
+    ledger.add(READS[4:])
+    assert list(ledger) == [*whole, READS[4]]
+    ledger.close()
+
+
+def test_what_was_read_for_a_tile_comes_before_it(folder: Path, array: da.Array) -> None:
+    with TileStore.create(folder, array) as store:
+        store.put((0, 0), VALUES[:4, :4], reads=READS[:2])
+    with TileStore.resume(folder, array) as store:
+        assert list(store.reads) == READS[:2]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Ledger, "add", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                store.put((0, 1), VALUES[:4, 4:8], reads=READS[2:])
+    with TileStore.resume(folder, array) as store:
+        assert store.done == {(0, 0)}
+
+
+def test_a_description_comes_back(folder: Path, array: da.Array) -> None:
+    assert TileStore.description(folder) is None
+    with TileStore.create(folder, array, {"recipe": 1}) as store:
+        assert TileStore.description(folder) == {"recipe": 1}
+        store.describe({"recipe": 2})
+    with TileStore.resume(folder, array, {"recipe": 3}):
+        assert TileStore.description(folder) == {"recipe": 2}
+
+
+@pytest.mark.parametrize(
+    "key", [np.s_[1:5, 3:9], np.s_[::2, ::-3], np.s_[5:0:-2, 4], np.s_[..., 9]]
+)
+def test_stored_tiles_are_sliced_as_arrays_are(
+    folder: Path, array: da.Array, key: tuple[slice | int, ...]
+) -> None:
+    with TileStore.create(folder, array) as store:
+        fill(store, array, INDICES)
+        np.testing.assert_array_equal(store.as_dask()[key], VALUES[key])
