@@ -107,9 +107,24 @@ def test_what_is_no_picture_at_all(tmp_path: Path, suffix: str, content: bytes) 
 def test_missing_and_unknown(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no file or folder"):
         open_image(tmp_path / "none.tif")
-    (tmp_path / "a.nd2").write_bytes(b"x" * 100)
+    (tmp_path / "a.xyz").write_bytes(b"x" * 100)
     with pytest.raises(ImageError, match=r"suffix.*\.tif"):
-        open_image(tmp_path / "a.nd2")
+        open_image(tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"),
+    [
+        *(("czi", "bioio-czi"), ("nd2", "bioio-nd2"), ("LIF", "bioio-lif"), ("dng", "rawpy")),
+        *(("svs", "openslide-python"), ("heic", "pillow-heif"), ("jxl", "imagecodecs")),
+    ],
+)
+def test_what_opens_other_formats(tmp_path: Path, suffix: str, package: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(ImageError, match=f"by the package {package}:") as caught:
+        open_image(path)
+    check_sentence(caught.value, path)
 
 
 def test_damaged_tags_do_not_crash(tmp_path: Path) -> None:

@@ -201,6 +201,23 @@ def test_stacks_of_a_folder_keep_their_planes(tmp_path: Path, options: list[str]
     assert demoe.open_image(tmp_path / "out" / "series.ome.tif").shape == (2, 20, 30)
 
 
+def test_one_image_of_several_is_chosen(
+    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for name, side in (("first", 32), ("second", 48)):
+            writer.write(np.eye(side, dtype="u1") * 99, metadata={"axes": "YX", "Name": name})
+    for series, side in (("1", 48), ("first", 32)):
+        out = tmp_path / f"{series}.tif"
+        call_options = (*options, "--quiet", "--series", series)
+        assert call("run", tmp_path / "a.ome.tif", out, *call_options) == DONE
+        assert demoe.open_image(out).shape == (side, side)
+    assert call("run", tmp_path / "a.ome.tif", out, *options, "--series", "third") == FAILED
+    assert "0 (first), 1 (second)" in complaint(capsys)
+    assert call("run", tmp_path, tmp_path / "out", *options, "--series", "1") == USAGE
+    assert "--series is for a single image" in complaint(capsys)
+
+
 def test_two_images_for_one_name_are_refused(
     tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

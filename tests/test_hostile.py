@@ -246,6 +246,22 @@ def test_photos_that_are_too_large(tmp_path: Path, suffix: str, small_blocks: No
     assert "picture" in refused(path, "DEMOE_BLOCK_GIB")
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_photos_that_their_bytes_cannot_hold(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.zeros((900, 900), np.uint8)).save(path)
+    assert open_image(path).data.compute().shape == (900, 900)  # of one colour, all the same
+    data = bytearray(path.read_bytes())
+    if suffix == ".png":
+        data[16:24] = struct.pack(">II", 30_000, 30_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        frame = data.index(b"\xff\xc0")
+        data[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
+    path.write_bytes(data)
+    refused(path, "cannot hold 30000 x 30000 pixels")
+
+
 def test_a_png_that_claims_a_billion_rows(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 2**30, 2**30, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
@@ -295,11 +311,12 @@ CODECS = {
 
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("size", [2**19, 2**21])  # more than the chunk has, and than is allowed
 def test_chunks_that_unpack_to_more(
-    tmp_path: Path, name: str, sharded: bool, small_blocks: None
+    tmp_path: Path, name: str, sharded: bool, size: int, small_blocks: None
 ) -> None:
     codec = CODECS[name]
-    bomb = codec.encode(np.zeros(2**21, np.uint8))
+    bomb = codec.encode(np.zeros(size, np.uint8))
     v3 = name in ("blosc", "zstd", "gzip")
     if sharded and not v3:
         return
@@ -328,25 +345,37 @@ def test_chunks_that_unpack_to_more(
 
 
 @pytest.mark.parametrize("name", ["gzip", "bz2", "lzma"])
-def test_streams_one_after_another_are_all_counted(name: str, small_blocks: None) -> None:
-    assert _SIZES[name](bytes(CODECS[name].encode(np.zeros(2**18, np.uint8))) * 9) > 2**20
+def test_streams_one_after_another_are_all_counted(name: str) -> None:
+    packed = bytes(CODECS[name].encode(np.zeros(2**18, np.uint8)))
+    assert _SIZES[name](packed * 9, 2**20) > 2**20 >= _SIZES[name](packed * 4, 2**20)
 
 
 @pytest.mark.parametrize("name", ["gzip", "zlib", "bz2", "lzma", "zstd", "lz4", "blosc"])
 def test_what_a_codec_makes_is_known_before(name: str) -> None:
     values = np.random.default_rng(3).integers(0, 50, 300_000).astype(np.uint8)
     packed = bytes(CODECS[name].encode(values))
-    assert len(values) <= _SIZES[name](packed) <= max(2 * len(values), 1032 * len(packed))
+    assert len(values) <= _SIZES[name](packed, 2**30) <= max(2 * len(values), 1032 * len(packed))
     for damaged in (b"", packed[:9], packed[: len(packed) // 2], b"\xff" * 50):
-        assert _SIZES[name](damaged) >= 0
+        assert _SIZES[name](damaged, 2**30) >= 0
 
 
 def test_zstandard_without_a_size_is_counted_by_its_blocks() -> None:
     one = struct.pack("<IBB", 0xFD2FB528, 0, 0x58) + struct.pack("<I", (10**5 << 3) | 2)[:3] + b"x"
     wide = one[:6] + struct.pack("<I", (2**17 << 3) | 2)[:3] + b"x"
     last = struct.pack("<I", (7 << 3) | 3)[:3] + b"y"
-    assert _SIZES["zstd"](one + last) == 10**5 + 7
-    assert _SIZES["zstd"](struct.pack("<II", 0x184D2A50, 3) + b"abc" + wide + last) == 2**17 + 7
+    assert _SIZES["zstd"](one + last, 2**30) == 10**5 + 7
+    assert (
+        _SIZES["zstd"](struct.pack("<II", 0x184D2A50, 3) + b"abc" + wide + last, 2**30) == 2**17 + 7
+    )
+
+
+def test_zstandard_without_a_size_is_read(tmp_path: Path) -> None:
+    # As streaming writers leave it: no size in the header, and one block.
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=SECRET, compressors=zarr.codecs.ZstdCodec())
+    block = struct.pack("<I", (SECRET.size << 3) | 1)[:3] + SECRET.tobytes()
+    (path / "c/0/0").write_bytes(struct.pack("<IBB", 0xFD2FB528, 0, 0x58) + block)
+    np.testing.assert_array_equal(open_image(path).data.compute(), SECRET)
 
 
 @pytest.mark.parametrize("where", ["filters", "compressor"])

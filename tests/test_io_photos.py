@@ -256,3 +256,52 @@ def test_what_looks_readable(tmp_path: Path) -> None:
     fill(tmp_path / "shots", [1])
     assert is_readable(tmp_path / "shots")
     assert set(SUFFIXES_OUT) <= set(SUFFIXES_IN)
+
+
+@pytest.mark.parametrize(
+    ("names", "axes", "shape"),
+    [
+        (["a_t{0}_c{1}.png"], "TCYX", (3, 2, 20, 30)),
+        (["c{1:02}-t{0:03}-x.png"], "TCYX", (3, 2, 20, 30)),
+        (["a_C{1}.Z{0}.png"], "CZYX", (2, 3, 20, 30)),
+    ],
+)
+def test_names_of_pictures_tell_time_and_channel(
+    tmp_path: Path, names: list[str], axes: str, shape: tuple[int, ...]
+) -> None:
+    numbers = [(9, 0), (10, 0), (11, 0), (9, 1), (10, 1), (11, 1)]
+    for first, second in numbers:
+        save_png(
+            tmp_path / names[0].format(first, second),
+            np.full((20, 30), 10 * first + second, np.uint8),
+        )
+    image = open_image(tmp_path)
+    assert (image.axes, image.shape) == (axes, shape)
+    values = image.data[..., 0, 0].compute()
+    wanted = np.array([[90, 91], [100, 101], [110, 111]])
+    np.testing.assert_array_equal(values, wanted if axes[0] == "T" else wanted.T)
+
+
+def test_times_alone_are_along_t_and_axes_win(tmp_path: Path) -> None:
+    for number in range(2):
+        save_png(tmp_path / f"cells_t{number}.png", noise(20, 30))
+    assert open_image(tmp_path).axes == "TYX"
+    assert open_image(tmp_path, axes="ZYX").axes == "ZYX"
+
+
+def test_times_and_channels_that_are_not_complete(tmp_path: Path) -> None:
+    for name in ("a_t0_c0", "a_t0_c1", "a_t1_c0"):
+        save_png(tmp_path / f"{name}.png", noise(20, 30))
+    with pytest.raises(ImageError, match="3 pictures whose names tell of 2 T x 2 C"):
+        open_image(tmp_path)
+    save_png(tmp_path / "a_t1.png", noise(20, 30))
+    with pytest.raises(ImageError, match="axes="):
+        open_image(tmp_path)
+    assert open_image(tmp_path, axes="ZYX").shape == (4, 20, 30)
+
+
+def test_a_photo_has_no_second_image(tmp_path: Path) -> None:
+    save_png(tmp_path / "a.png", noise(20, 30))
+    for path in (tmp_path / "a.png", tmp_path):
+        with pytest.raises(ImageError, match="series=1 is none"):
+            open_image(path, series=1)

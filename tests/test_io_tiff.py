@@ -208,6 +208,18 @@ def test_pyramids_open_at_full_size_and_series_are_chosen(tmp_path: Path) -> Non
         open_image(tmp_path / "a.tif", series=2)
 
 
+def test_series_are_chosen_by_name(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for name, side in (("first", 30), ("second", 40), ("1", 50), ("twice", 60), ("twice", 70)):
+            writer.write(noise(side, side), metadata={"axes": "YX", "Name": name})
+    for series, side in ((0, 30), ("second", 40), ("1", 50), (1, 40), ("3", 60)):
+        assert open_image(tmp_path / "a.ome.tif", series=series).shape == (side, side)
+    with pytest.raises(ImageError, match=r"'third' is none.*0 \(first\), 1 \(second\)"):
+        open_image(tmp_path / "a.ome.tif", series="third")
+    with pytest.raises(ImageError, match="'twice' is the name of several"):
+        open_image(tmp_path / "a.ome.tif", series="twice")
+
+
 def test_only_the_touched_tiles_are_read(tmp_path: Path, monkeypatch) -> None:
     tifffile.imwrite(tmp_path / "a.tif", noise(2, 2048, 2048), tile=(256, 256), compression="zlib")
     image = open_image(tmp_path / "a.tif")

@@ -114,6 +114,7 @@ def test_a_group_of_images_is_opened_by_series(tmp_path: Path) -> None:
     make_ome(tmp_path / "a.zarr" / "1", noise(3, 40, 50), "0.4", named("zyx"))
     assert open_image(tmp_path / "a.zarr").axes == "YX"
     assert open_image(tmp_path / "a.zarr", series=1).axes == "ZYX"
+    assert open_image(tmp_path / "a.zarr", series="1").axes == "ZYX"
     with pytest.raises(ImageError):
         open_image(tmp_path / "a.zarr", series=2)
 

@@ -139,7 +139,7 @@ def make_case(seed: int, place: Path) -> Path:
     name = case_name(seed)
     folder = place / "cases" / str(seed)
     shutil.copytree(place / "corpus" / name, folder)
-    spoil(np.random.default_rng(seed), folder, place / SECRET)
+    spoil(np.random.default_rng(seed), folder / name, place / SECRET)
     return folder / name
 
 
@@ -150,7 +150,9 @@ def _serve(theirs: Connection, place: Path) -> None:
 
     from fuzz.attempts import attempt, watch
     from fuzz.corpus import MAKERS, SECRET
+    from fuzz.mutators import bombs
 
+    bombs()
     torch.set_num_threads(1)
     watch(place / SECRET)
     resource.setrlimit(resource.RLIMIT_AS, (_CEILING, _CEILING))

@@ -243,7 +243,8 @@ def header(random: Random, data: bytearray, secret: Path) -> None:
 def words(random: Random, data: bytearray, secret: Path) -> None:
     """Change a PSF as people write it."""
     value = pick(random, ("1e-300", "1e308", "inf", "nan", "-1", "0", "9" * 400, "x", "1_0", ""))
-    text = re.sub(r"=[^,]*", lambda m: m[0] if random.integers(2) else f"={value}", data.decode())
+    text = data.decode("latin")
+    text = re.sub(r"=[^,]*", lambda found: pick(random, (found[0], f"={value}")), text)
     data[:] = (text + pick(random, ("", ",", ",index=1e9", ",defocus=1e12", "=" * 99))).encode()
 
 
@@ -258,8 +259,8 @@ STRUCTURES: dict[str, tuple[Callable[[Random, bytearray, Path], None], ...]] = {
 
 
 def spoil(random: Random, place: Path, secret: Path) -> None:
-    """Damage one to three files at or below a place."""
-    files = sorted(file for file in place.rglob("*") if file.is_file())
+    """Damage one to three files of a case: its path, and what lies beside or below it."""
+    files = sorted(file for file in place.parent.rglob("*") if file.is_file())
     texts = [file for file in files if file.name.startswith(".z") or file.suffix == ".json"]
     for _ in range(int(random.integers(1, 4))):
         # Where there are many chunks, what describes them is met as often as they are.
@@ -267,7 +268,7 @@ def spoil(random: Random, place: Path, secret: Path) -> None:
         if not file.is_file() or file.is_symlink():
             continue
         if random.integers(40) == 0:
-            turn_into(random, file, secret, named=len(files) == 1)
+            turn_into(random, file, secret, named=file == place)
             continue
         suffix = ".json" if file.name.startswith(".z") else file.suffix
         data = bytearray(file.read_bytes())

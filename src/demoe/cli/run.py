@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--describe", metavar="SENTENCE", help="say what is wrong, for --routing")
     parser.add_argument("--axes", help="letters of TCZYXS, for example ZYX; else from the file")
     parser.add_argument(
+        "--series", help="which image of a file that holds several: a number from 0, or its name"
+    )
+    parser.add_argument(
         "--expert-map", type=Path, help="painted map: 0 router, 1 and more an expert"
     )
     parser.add_argument(
@@ -69,9 +72,14 @@ def main(arguments: argparse.Namespace) -> int:
     many = not output.name.lower().endswith(tuple(SUFFIXES_OUT))
     if arguments.earlier and many:
         raise RecipeError("--earlier is for a single image; give the output a suffix.")
+    if arguments.series is not None and many:
+        raise RecipeError("--series is for a single image; give the output a suffix.")
     settings = None if arguments.earlier and recipe == Recipe() else recipe
     source: Path = arguments.input
-    jobs = folder_jobs(source, output) if many else [(source, output)]
+    image: Any = source
+    if arguments.series is not None:
+        image = open_image(source, arguments.axes, series=arguments.series)
+    jobs = folder_jobs(source, output) if many else [(image, output)]
     reports, code = [], 0
     with _client(arguments.scheduler) as client:
         ended = run_each(

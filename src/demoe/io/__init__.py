@@ -18,6 +18,7 @@ from demoe.io.names import (
     is_zarr,
     stem_of,
     suffix_of,
+    why_not,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ __all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image", "write_im
 
 
 def open_image(
-    path: str | os.PathLike[str], axes: str | None = None, *, series: int = 0
+    path: str | os.PathLike[str], axes: str | None = None, *, series: int | str = 0
 ) -> LazyImage:
     """Open an image of any size; only its metadata is read.
 
@@ -36,12 +37,13 @@ def open_image(
     path : str or path
         A TIFF (OME-TIFF, ImageJ, BigTIFF), a photo (PNG, JPEG, BMP, WebP), an OME-Zarr 0.4 or 0.5
         image, a plain zarr array, or a folder of photos or single-plane TIFFs of one size and kind,
-        which becomes a stack along Z in natural order.
+        which becomes a stack along Z in natural order, or along T, C and Z as names such as
+        ``cells_t01_c2.tif`` say.
     axes : str, optional
         One letter of TCZYXS for each dimension; from the file, or guessed from the shape, if left
         out.
-    series : int, default 0
-        Which image, where a file holds several.
+    series : int or str, default 0
+        Which image, where a file holds several: its number, or the name that it has there.
 
     Returns
     -------
@@ -69,16 +71,20 @@ def open_image(
 
         image: LazyImage = pass_errors_on(text, lambda: open_zarr(text, axes, series, name))
     elif place.is_dir():
+        from demoe.io._series import series_number
         from demoe.io.folder import open_folder
 
+        series_number(text, series, [name])
         image = pass_errors_on(text, lambda: open_folder(text, axes, name))
     elif suffix in TIFF:
         from demoe.io.tiff import open_tiff
 
         image = pass_errors_on(text, lambda: open_tiff(text, axes, series, name))
     else:
+        from demoe.io._series import series_number
         from demoe.io.photos import open_photo
 
+        series_number(text, series, [name])
         image = pass_errors_on(text, lambda: open_photo(text, axes, name))
     return image
 
@@ -129,8 +135,6 @@ def _check_place(place: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{place} is a device or a pipe, but an image is a file or a folder.")
     if suffix_of(place) not in (*TIFF, *PHOTOS):
-        raise ImageError(
-            f"{place} has a suffix that is not known; images end in {', '.join(SUFFIXES_IN)}."
-        )
+        raise ImageError(f"{place} {why_not(place)}")
     if status.st_size == 0:
         raise ImageError(f"{place} is empty (0 bytes).")

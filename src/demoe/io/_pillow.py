@@ -7,6 +7,7 @@ import threading
 
 from PIL import Image
 
+from demoe.io._source import unreadable
 from demoe.limits import check_block
 
 PHOTOS = ("PNG", "JPEG", "BMP", "WEBP")
@@ -44,8 +45,20 @@ def check_picture_in(path: str, data: bytes) -> None:
     """
     try:
         with open_picture(io.BytesIO(data), IN_TIFF) as picture:
-            size = picture.size
+            kind, size = picture.format, picture.size
             samples = len(picture.getbands())
     except Exception:  # what Pillow does not understand is left to the decoder
         return
     check_block(path, (*size, samples), 2, "tile")
+    check_density(path, kind, size, len(data))
+
+
+def check_density(path: str, kind: str | None, size: tuple[int, int], stored: int) -> None:
+    """Refuse a picture that claims more pixels than its bytes can hold.
+
+    Of a JPEG, each block of 8 x 8 pixels takes a bit at least; of a PNG, a byte unpacks to 1032,
+    each of at most eight pixels.
+    """
+    most = {"JPEG": 8 * 64, "MPO": 8 * 64, "PNG": 8 * 1032}.get(kind or "")
+    if most is not None and size[0] * size[1] > most * stored:
+        raise unreadable(path, f"{stored} bytes cannot hold {size[0]} x {size[1]} pixels")

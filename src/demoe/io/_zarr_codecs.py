@@ -21,13 +21,16 @@ from zarr.core.buffer import Buffer
 from zarr.core.metadata.v2 import ArrayV2Metadata
 
 from demoe.errors import ImageError
+from demoe.io._source import unreadable
 from demoe.limits import block_bytes, check_block, check_bytes, quoted
 
 _SAME_SIZE = (
     *("shuffle", "delta", "quantize", "bitround", "fletcher32", "jenkins_lookup3"),
     *("crc32", "crc32c", "adler32"),
 )
-_WIDER = ("astype", "fixedscaleoffset", "packbits")  # by a factor of eight at most
+_WIDER = ("astype", "fixedscaleoffset", "packbits")
+_WIDENING = 8
+_SLACK = 2**18  # checksums, padding, and a last block of Zstandard that counts as full
 _STRUCTURE = ("bytes", "endian", "transpose", "sharding_indexed")
 _DEFLATE_RATIO = 1032  # zlib's technical notes: no stream grows more
 _ZSTD_BLOCK = 128 * 2**10  # RFC 8878, 3.1.1.2.4
@@ -54,33 +57,53 @@ def bounded(array: zarr.Array[Any], where: str) -> zarr.Array[Any]:
     metadata = array.metadata
     itemsize = np.dtype(array.dtype).itemsize
     check_block(where, array.chunks, itemsize, "chunk")
+    stored = array.shards or array.chunks
+    inside = math.prod(shard // chunk for shard, chunk in zip(stored, array.chunks, strict=True))
+    if array.shards is not None:
+        check_bytes(where, inside * _INDEX_ENTRY, "shard whose index")
+    # Filters may widen what they are given eightfold; no sound chunk is larger before them.
+    room = _WIDENING * math.prod(stored) * itemsize + inside * _INDEX_ENTRY + _SLACK
+    limit = _Limit(where, min(room, block_bytes()))
     if isinstance(metadata, ArrayV2Metadata):
-        filters = tuple(_numcodec(one, where) for one in metadata.filters or ())
-        compressor = metadata.compressor and _numcodec(metadata.compressor, where)
+        filters = tuple(_numcodec(one, limit) for one in metadata.filters or ())
+        compressor = metadata.compressor and _numcodec(metadata.compressor, limit)
         metadata = replace(metadata, filters=filters or None, compressor=compressor)
     else:
-        if array.shards is not None:
-            inner = math.prod(
-                shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True)
-            )
-            check_bytes(where, inner * _INDEX_ENTRY, "shard whose index")
-        metadata = replace(metadata, codecs=_codecs(metadata.codecs, where))
+        metadata = replace(metadata, codecs=_codecs(metadata.codecs, limit))
     return zarr.Array(zarr.AsyncArray(metadata, array.store_path))
 
 
-def _codecs(codecs: Iterable[Codec], where: str) -> tuple[Codec, ...]:
-    return tuple(_codec(one, where) for one in codecs)
+@dataclass(frozen=True)
+class _Limit:
+    """How much may be made of a chunk, and of which array."""
+
+    where: str
+    most: int
+
+    def check(self, name: str, data: Any) -> None:
+        """Refuse a chunk that would be larger when it is unpacked with the codec of a name."""
+        if name in _SIZES:
+            made = _SIZES[name](bytes(data), self.most)
+        else:
+            made = memoryview(data).nbytes * (_WIDENING if name in _WIDER else 1)
+        check_bytes(self.where, made, "chunk")
+        if made > self.most:
+            raise unreadable(self.where, "a chunk would unpack to more than its shape can hold")
 
 
-def _codec(codec: Codec, where: str) -> Codec:
+def _codecs(codecs: Iterable[Codec], limit: _Limit) -> tuple[Codec, ...]:
+    return tuple(_codec(one, limit) for one in codecs)
+
+
+def _codec(codec: Codec, limit: _Limit) -> Codec:
     if isinstance(codec, ShardingCodec):
-        return replace(codec, codecs=_codecs(codec.codecs, where))
-    name = _check_name(str(codec.to_dict()["name"]), where)
-    return _Bounded(codec, name, where) if isinstance(codec, BytesBytesCodec) else codec
+        return replace(codec, codecs=_codecs(codec.codecs, limit))
+    name = _check_name(str(codec.to_dict()["name"]), limit.where)
+    return _Bounded(codec, name, limit) if isinstance(codec, BytesBytesCodec) else codec
 
 
-def _numcodec(codec: Any, where: str) -> Numcodec:
-    return _BoundedNumcodec(codec, _check_name(str(codec.codec_id), where), where)
+def _numcodec(codec: Any, limit: _Limit) -> Numcodec:
+    return _BoundedNumcodec(codec, _check_name(str(codec.codec_id), limit.where), limit)
 
 
 def _check_name(name: str, where: str) -> str:
@@ -99,7 +122,7 @@ class _Bounded(BytesBytesCodec):
 
     codec: BytesBytesCodec
     name: str
-    where: str
+    limit: _Limit
 
     @property
     def is_fixed_size(self) -> bool:  # type: ignore[override]
@@ -117,7 +140,7 @@ class _Bounded(BytesBytesCodec):
         chunks = list(chunks_and_specs)
         for chunk, _ in chunks:
             if chunk is not None:
-                _check_growth(self.name, chunk.to_bytes(), self.where)
+                self.limit.check(self.name, chunk.to_bytes())
         return await self.codec.decode(chunks)
 
 
@@ -126,8 +149,8 @@ class _BoundedNumcodec(Numcodec):  # type: ignore[misc]
 
     codec_id = "bounded"
 
-    def __init__(self, codec: Any, name: str, where: str) -> None:
-        self.codec, self.name, self.where = codec, name, where
+    def __init__(self, codec: Any, name: str, limit: _Limit) -> None:
+        self.codec, self.name, self.limit = codec, name, limit
 
     def get_config(self) -> Any:
         return self.codec.get_config()
@@ -136,27 +159,19 @@ class _BoundedNumcodec(Numcodec):  # type: ignore[misc]
         return self.codec.encode(buf)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        _check_growth(self.name, buf, self.where)
+        self.limit.check(self.name, buf)
         return self.codec.decode(buf, out)
 
 
-def _check_growth(name: str, data: Any, where: str) -> None:
-    """Refuse a chunk that would be larger than is allowed when it is unpacked."""
-    if name in _WIDER:
-        check_bytes(where, memoryview(data).nbytes * 8, "chunk")
-    elif name in _SIZES:
-        check_bytes(where, _SIZES[name](bytes(data)), "chunk")
-
-
-def _deflated(data: bytes) -> int:
-    if len(data) * _DEFLATE_RATIO <= block_bytes():
+def _deflated(data: bytes, most: int) -> int:
+    if len(data) * _DEFLATE_RATIO <= most:
         return len(data) * _DEFLATE_RATIO
-    return _counted(data, lambda: zlib.decompressobj(zlib.MAX_WBITS | 32))
+    return _counted(data, most, lambda: zlib.decompressobj(zlib.MAX_WBITS | 32))
 
 
-def _counted(data: bytes, start: Callable[[], Any]) -> int:
+def _counted(data: bytes, most: int, start: Callable[[], Any]) -> int:
     """Unpack step by step, one stream after another, until the end or the limit."""
-    made, most, unpack = 0, block_bytes(), start()
+    made, unpack = 0, start()
     while made <= most:
         try:
             step = len(unpack.decompress(data, _STEP))
@@ -173,7 +188,7 @@ def _counted(data: bytes, start: Callable[[], Any]) -> int:
     return made
 
 
-def _zstd(data: bytes) -> int:
+def _zstd(data: bytes, most: int) -> int:
     """Return what Zstandard frames unpack to at most, by their block headers (RFC 8878)."""
     at, made = 0, 0
     while at + 5 <= len(data):
@@ -199,13 +214,13 @@ def _zstd(data: bytes) -> int:
     return made
 
 
-_SIZES: dict[str, Callable[[bytes], int]] = {
-    "blosc": lambda data: int.from_bytes(data[4:8], "little"),
-    "lz4": lambda data: int.from_bytes(data[:4], "little"),
+_SIZES: dict[str, Callable[[bytes, int], int]] = {
+    "blosc": lambda data, most: int.from_bytes(data[4:8], "little"),
+    "lz4": lambda data, most: int.from_bytes(data[:4], "little"),
     "zstd": _zstd,
     "gzip": _deflated,
     "zlib": _deflated,
-    "bz2": lambda data: _counted(data, bz2.BZ2Decompressor),
-    "lzma": lambda data: _counted(data, lzma.LZMADecompressor),
+    "bz2": lambda data, most: _counted(data, most, bz2.BZ2Decompressor),
+    "lzma": lambda data, most: _counted(data, most, lzma.LZMADecompressor),
 }
-"""How much each codec would make of the bytes that it is given, at most."""
+"""How much each codec would make of the bytes that it is given, at most; counted until `most`."""

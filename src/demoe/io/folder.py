@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from demoe.io._source import pass_errors_on
 from demoe.io.names import PHOTOS, TIFF, suffix_of
 from demoe.io.photos import open_photo
 from demoe.io.tiff import open_tiff
+
+_PLACE = re.compile(r"(?<![a-z0-9])([tcz])(\d{1,9})(?![a-z0-9])", re.IGNORECASE)
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -40,20 +43,23 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
     path : str
         An existing folder; what is no picture, hidden or in a folder below is passed over.
     axes : str, optional
-        Letters of the stack; "ZYX" or "ZYXS" if left out.
+        Letters of the stack, if the pictures are to lie one after another; by their names, else
+        "ZYX" or "ZYXS", if left out.
     name : str
         Name of the image.
 
     Returns
     -------
     LazyImage
-        Pictures along Z in natural order of their names; scale and units of the first.
+        Pictures along Z in natural order of their names, or along T, C and Z where all names have
+        these letters with a number (``cells_t01_c2.tif``); scale and units of the first.
 
     Raises
     ------
     ImageError
         For a folder without pictures, with several kinds, sizes or types of them, with a file
-        that holds more than one plane, or with a link that points out of it.
+        that holds more than one plane, with a link that points out of it, or with names whose T, C
+        and Z do not make a grid.
     """
     files = picture_files(Path(path))
     if not files:
@@ -66,6 +72,7 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
         )
     for file in files:
         inside(path, file.name, path)
+    along, files = ({"Z": len(files)}, files) if axes else _grid(path, files)
     pictures = [_open_picture(file) for file in files]
     first = pictures[0]
     for file, picture in zip(files, pictures, strict=True):
@@ -74,10 +81,34 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
                 f"{file} is {_form(picture)}, but {files[0].name} in the same folder is "
                 f"{_form(first)}; a stack needs pictures of one size and type."
             )
-    data: da.Array = da.stack([picture.data for picture in pictures])
+    blocks = [picture.data for picture in pictures]
+    for length in reversed(list(along.values())):
+        blocks = [da.stack(blocks[at : at + length]) for at in range(0, len(blocks), length)]
+    letters = axes or "".join(along) + first.axes
     origins = tuple(origin for picture in pictures for origin in picture.origins)
-    letters = axes or f"Z{first.axes}"
-    return LazyImage(data, letters, first.scale, first.units, (), name, path, origins)
+    return LazyImage(blocks[0], letters, first.scale, first.units, (), name, path, origins)
+
+
+def _grid(path: str, files: list[Path]) -> tuple[dict[str, int], list[Path]]:
+    """Return the lengths along T, C and Z that names (a_t01_c2) tell, and files in that order.
+
+    Without such names all lie along Z.
+    """
+    found = {file: {k.upper(): int(n) for k, n in _PLACE.findall(file.stem)} for file in files}
+    letters = [letter for letter in "TCZ" if any(letter in place for place in found.values())]
+    if not letters:
+        return {"Z": len(files)}, files
+    places = {tuple(place.get(letter, -1) for letter in letters) for place in found.values()}
+    lengths = {letter: len({place[at] for place in places}) for at, letter in enumerate(letters)}
+    whole = len(places) == len(files) == math.prod(lengths.values())
+    if not whole or any(-1 in place for place in places):
+        told = " x ".join(f"{length} {letter}" for letter, length in lengths.items())
+        raise ImageError(
+            f"{path} holds {len(files)} pictures whose names tell of {told}, but not of one "
+            "picture for each; complete it, or give axes= to stack them in the order of their "
+            "names."
+        )
+    return lengths, sorted(files, key=lambda file: [found[file][letter] for letter in letters])
 
 
 def _kind(file: Path) -> str:

@@ -24,6 +24,41 @@ _BESIDE = {
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
+_OTHERS = {
+    "bioio-czi": "czi",
+    "bioio-nd2": "nd2",
+    "bioio-lif": "lif",
+    "bioio-dv": "dv r3d",
+    "bioio-sldy": "sldy",
+    "bioio-tifffile": "qptiff",
+    "bioio-bioformats": "vsi oib oif oir ets ims lei lof xlef zvi flex stk nd scn",
+    "openslide-python": "svs ndpi mrxs svslide bif vms vmu",
+    "imagecodecs": "jxl jp2 j2k jxr exr",
+    "pillow-heif": "heic heif hif",
+    "pillow": "avif gif ico pbm pgm ppm tga",
+    "rawpy": "dng nef cr2 cr3 arw orf raf rw2 pef",
+    "mrcfile": "mrc rec map",
+    "nibabel": "nii",
+    "pydicom": "dcm",
+    "h5py": "h5 hdf5 he5",
+    "numpy": "npy npz",
+    "imageio": "mp4 avi mov mkv",
+}
+_OPENED_BY = {f".{end}": package for package, ends in _OTHERS.items() for end in ends.split()}
+"""Suffixes of images that other packages open."""
+
+
+def why_not(path: Path) -> str:
+    """Say why a file of this name is not opened, and what opens it, to follow its name."""
+    package = _OPENED_BY.get(suffix_of(path))
+    if package is None:
+        return f"has a suffix that is not known; images end in {', '.join(SUFFIXES_IN)}."
+    return (
+        f"is not opened here, but by the package {package}: read it with that and give the array "
+        "to demoe.deblur, or save it as .ome.tif or .ome.zarr."
+    )
+
+
 def suffix_of(path: Path) -> str:
     """Lower-case suffix with its dot: ".zarr" for "a.ome.ZARR"."""
     return path.suffix.lower()

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from demoe.errors import ImageError, OutputError
 from demoe.image.lazy_image import LazyImage
-from demoe.io._pillow import PHOTOS, open_picture
+from demoe.io._pillow import PHOTOS, check_density, open_picture
 from demoe.io._source import FileSource, decoded, file_state
 from demoe.io.names import PNG, suffix_of
 from demoe.limits import check_block
@@ -75,6 +75,7 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
 def photo_form(path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of the upright photo, from its header; one that is too large is refused."""
     with _open(path) as photo:
+        check_density(path, photo.format, photo.size, Path(path).stat().st_size)
         width, height = photo.size
         if photo.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
             width, height = height, width

@@ -16,6 +16,7 @@ import tifffile
 
 from demoe.errors import ImageError
 from demoe.image.lazy_image import BLOCK_SIDE, LazyImage
+from demoe.io._series import series_number
 from demoe.io._source import file_state, unreadable
 from demoe.io._tiff_file import opened_tiff
 from demoe.io._tiff_metadata import name_axes, read_metadata
@@ -34,7 +35,7 @@ BLOCK_BYTES = 8 * 2**20
 _INTENSITIES = {0, 1, 2, 3, 6, 32803, 34892}  # black or white is zero, RGB, palette, YCbCr, raw
 
 
-def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
+def open_tiff(path: str, axes: str | None, wanted: int | str, name: str) -> LazyImage:
     """Open one series of a TIFF file, full resolution, without reading pixels.
 
     Parameters
@@ -44,8 +45,8 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
     axes : str, optional
         One letter of TCZYXS for each dimension of the series as tifffile shapes it; from the file
         if left out.
-    series : int
-        Which image of the file.
+    wanted : int or str
+        Which image of the file, by number or name.
     name : str
         Name of the image.
 
@@ -62,10 +63,7 @@ def open_tiff(path: str, axes: str | None, series: int, name: str) -> LazyImage:
         For axes that do not map to TCZYXS.
     """
     with _damage_is_an_error(path), opened_tiff(path) as file:
-        if not 0 <= series < len(file.series):
-            raise ImageError(
-                f"{path} holds {len(file.series)} image series, so series={series} is out of range."
-            )
+        series = series_number(path, wanted, [one.name for one in file.series])
         chosen = file.series[series]
         page = chosen.keyframe
         _check_page(path, chosen)

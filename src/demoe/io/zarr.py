@@ -20,6 +20,7 @@ from zarr.storage import LocalStore
 from demoe.errors import AxesError, ImageError
 from demoe.image.axes import CANONICAL, guess_axes, to_canonical
 from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape, is_scale
+from demoe.io._series import series_number
 from demoe.io._source import FileSource, FileState, file_state, pass_errors_on
 from demoe.io._zarr_store import open_array, open_node
 from demoe.io.names import ZARR_MARKERS
@@ -92,7 +93,7 @@ class ZarrSource(FileSource):
         return np.asarray(array[box])
 
 
-def open_zarr(path: str, axes: str | None, series: int, name: str) -> LazyImage:
+def open_zarr(path: str, axes: str | None, series: int | str, name: str) -> LazyImage:
     """Open an OME-Zarr image at full resolution, or a plain zarr array.
 
     Parameters
@@ -101,8 +102,8 @@ def open_zarr(path: str, axes: str | None, series: int, name: str) -> LazyImage:
         An existing folder: an image, a label image, a group of images (bioformats2raw), an array.
     axes : str, optional
         One letter of TCZYXS for each dimension; from the metadata or the shape if left out.
-    series : int
-        Which of several images in the group.
+    series : int or str
+        Which of several images in the group, by number or name.
     name : str
         Name of the image.
 
@@ -164,7 +165,7 @@ def coarser_levels(path: str, axes: str) -> list[da.Array]:
     return levels
 
 
-def _open_in(root: str, path: str, axes: str | None, series: int, name: str) -> LazyImage:
+def _open_in(root: str, path: str, axes: str | None, series: int | str, name: str) -> LazyImage:
     """Open what lies at `path` within the folder `root` that the person named."""
     node = _open_node(root, path)
     if isinstance(node, zarr.Array):
@@ -181,11 +182,12 @@ def _open_in(root: str, path: str, axes: str | None, series: int, name: str) -> 
             "image or an array within it."
         )
     multiscales = ome["multiscales"]
-    if not (isinstance(multiscales, list) and 0 <= series < len(multiscales)):
-        raise ImageError(f"{path} has no multiscale image number {series}.")
+    if not (isinstance(multiscales, list) and all(isinstance(m, Mapping) for m in multiscales)):
+        raise ImageError(f"{path} has damaged OME-Zarr metadata: 'multiscales' holds no images.")
+    number = series_number(path, series, [str(m.get("name", "")) for m in multiscales])
     try:
         return _multiscale(
-            root, path, multiscales[series], ome, attributes.get("demoe"), axes, name
+            root, path, multiscales[number], ome, attributes.get("demoe"), axes, name
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ImageError(
