@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from demoe.choices import Choice
+from demoe.live.order import Scope, View
 from demoe.recipe import Recipe
 
 if TYPE_CHECKING:
     from demoe.engine.kernels import Blur
     from demoe.lazy import Deblurred
+    from demoe.live.order import Where
+    from demoe.live.run import LiveRun
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,17 @@ class Job:
         same image with the same settings, only what was painted on it is computed.
     download : bool
         Whether the recipe's network may be downloaded, because the person agreed to it.
+    scope : Scope
+        Which tiles are wanted; boxes are in the region's pixels.
+    view : View, optional
+        What is looked at when it starts, in the region's pixels.
+    output : str
+        The output for which tiles are kept, so that they outlive the viewer, and `demoe.run` can
+        go on with them; empty: nowhere for long.
+    live : LiveRun, optional
+        A run that was stopped and goes on.
+    more : callable
+        Told from other threads that more can be shown.
     """
 
     data: Any
@@ -54,6 +67,11 @@ class Job:
     earlier: Finished | None = None
     reopened: str = ""
     download: bool = False
+    scope: Scope = field(default_factory=Scope)
+    view: View | None = None
+    output: str = ""
+    live: LiveRun | None = None
+    more: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -70,35 +88,24 @@ class Planned:
 
     Attributes
     ----------
-    pixels : numpy or zarr array
-        Fills up tile by tile; shape and dtype of the image. Places not done yet show the source.
-    axes : str
-        Letters of the image's axes.
-    channel_names : tuple of str
-        Names along axis C, or none.
-    total : int
-        Number of tiles.
-    choices : tuple of Choice
-        Those of the network.
+    run : LiveRun
+        Computes them; its levels show the source where no tile is done.
     """
 
-    pixels: Any
-    axes: str
-    channel_names: tuple[str, ...]
-    total: int
-    choices: tuple[Choice, ...]
+    run: LiveRun
 
 
 @dataclass(frozen=True)
 class TilesDone:
-    """So many tiles are finished."""
+    """So many of the tiles that are wanted are finished."""
 
     done: int
+    total: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """Everything is computed.
+    """All that is wanted is computed.
 
     Attributes
     ----------
@@ -117,10 +124,12 @@ class Finished:
         Rows and columns of pixels a cell covers.
     provenance : mapping
         How the result was made; JSON-able.
-    pixels : numpy or zarr array
-        As in `Planned`.
-    result : Deblurred
-        What was computed, for a correction of it.
+    pixels : ndarray or None
+        The result, where it is whole and fits into memory; else the run's levels go on showing it.
+    run : LiveRun
+        What computed it.
+    done : set of tuple, or None
+        The tiles that are done; None where all are.
     """
 
     expert_map: np.ndarray
@@ -130,9 +139,15 @@ class Finished:
     blurs: Mapping[tuple[int, ...], Sequence[Blur]]
     pitch: tuple[int, int]
     provenance: Mapping[str, Any]
-    pixels: Any
-    result: Deblurred
+    pixels: np.ndarray | None
+    run: LiveRun
+    done: Collection[Where] | None
     complexity: np.ndarray | None = None
+
+    @property
+    def result(self) -> Deblurred:
+        """What was computed, for a correction of it."""
+        return self.run.result
 
 
 @dataclass(frozen=True)

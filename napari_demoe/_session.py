@@ -7,9 +7,11 @@ through the `launch` function that it was given, and turns the worker's reports 
 from __future__ import annotations
 
 import math
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from demoe.choices import BLURS, Choice, more, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
 from demoe.io.psf import read_psf
+from demoe.live.order import Scope
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
 from napari_demoe._compare import is_difference
@@ -34,6 +37,7 @@ from napari_demoe._layers import (
     result_kwargs,
     shifted,
 )
+from napari_demoe._looking import framed, view_of
 from napari_demoe._maps import (
     blur_at,
     cells_to_image_order,
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
     from napari.utils.events import Event
 
+    from demoe.live.run import LiveRun
     from demoe.model.zoo import ModelInfo
 
 PAINTED = "painted"
@@ -67,8 +72,17 @@ PAINTED = "painted"
 PREVIEW_SIDE = 512
 """A preview covers so many pixels a side, around the middle of the view."""
 
-REFRESH_SECONDS = 0.2
-"""A running result is redrawn at most five times a second."""
+REST = 3
+"""After a redraw, the canvas has so many times its duration for other things."""
+
+LARGE = 2048
+"""Planes longer than this are shown by levels, of which the viewer reads what it needs."""
+
+Pulse = Callable[[Callable[[], None]], Callable[[], None]]
+"""Calls a function on the main thread now and then; returns what ends that."""
+
+SCOPES = ("all", "view", "region")
+"""What a run takes: everything, what is looked at first; only that; or the shapes of a layer."""
 
 
 @dataclass
@@ -114,13 +128,21 @@ class Session:
         Where sources come from and results go to.
     launch : callable
         Starts a `Job` in the background, see `Launch`.
+    pulse : callable
+        Calls a function on the main thread now and then; returns what ends that.
 
     Attributes
     ----------
     choices : Choices
         Set them freely; they are read when a run starts.
+    scope : str
+        One of `SCOPES`; read when a run starts, and by `widen` while it goes on.
+    output : str
+        Where tiles are kept while a run goes on, so that it can be finished later, by `demoe run
+        --resume` too; empty: in a temporary folder.
     state : str
-        "idle", "running", "cancelling" or "failed" (which starts like idle).
+        "idle", "running", "cancelling", "paused" (which can be resumed) or "failed" (both start
+        like idle).
     error : str
         The sentence of the last failure, empty after a good start.
     done, total : int
@@ -146,8 +168,12 @@ class Session:
 
     changed = Signal()
 
-    def __init__(self, viewer: ViewerModel, launch: Launch) -> None:
+    def __init__(
+        self, viewer: ViewerModel, launch: Launch, pulse: Pulse = lambda function: lambda: None
+    ) -> None:
         self.choices = Choices()
+        self.scope = "all"
+        self.output = ""
         self.state = "idle"
         self.error = ""
         self.done = self.total = 0
@@ -172,7 +198,11 @@ class Session:
         self._last: Outcome | None = None
         self._wishes: tuple[np.ndarray, np.ndarray] | None = None  # of the correction in work
         self._preview_layers: list[Layer] = []
+        self._fresh = threading.Event()  # set by other threads when more can be shown
+        self._runs: dict[Image, LiveRun] = {}
+        self._paused: Job | None = None
         self._clear_run()
+        self._stop_pulse = pulse(self.tick)
         for layer in viewer.layers:
             layer.events.name.connect(self._layers_changed)
         viewer.layers.events.inserted.connect(self._layer_inserted)
@@ -252,6 +282,13 @@ class Session:
         if self._working is not None and self._working not in self._viewer.layers:
             self._working = None  # its layer was deleted, so nobody wants the rest
             self.cancel()
+        gone = [layer for layer in self._runs if layer not in self._viewer.layers]
+        for layer in gone:
+            run = self._runs.pop(layer)
+            if self._paused is not None and self._paused.live is run:
+                self._paused, self.state, self._note = None, "idle", ""
+            if not self.busy:
+                run.close()
         self.changed.emit()
 
     # -- a run ------------------------------------------------------------------------------
@@ -313,11 +350,29 @@ class Session:
         except DemoeError as error:
             self._fail(str(error))
             return
+        self._paused = None
         meta = job.meta
         if preview:
             name = f"{meta['name']} preview"
             meta = {**shifted(meta, [part.start for part in job.region]), "name": name}
         self._begin(job, meta, preview)
+
+    def resume(self) -> None:
+        """Go on with a run that was cancelled; does nothing while one is on."""
+        job = self._paused
+        if self.busy or job is None or self._working is None:
+            return
+        self.state, self.error, self._note = "running", "", ""
+        self._started_at = self._planned_at = time.monotonic()
+        view = view_of(
+            self._working, self._axes, self._displayed(self._working), self._focus(self._working)
+        )
+        try:
+            scope = self._scope(self._working, self._axes)
+        except DemoeError as error:
+            self._fail(str(error))
+            return
+        self._run_job(replace(job, scope=scope, view=view, live=self._runs[self._working]))
 
     def script(self) -> str:
         """Return Python lines that do the same run without the viewer; nothing if there is none."""
@@ -384,6 +439,10 @@ class Session:
         if job.earlier is not None:
             self._axes, self._correcting = self.result.metadata["demoe"]["axes"], True
         self.state, self.error, self._note = "running", "", ""
+        self._run_job(job)
+
+    def _run_job(self, job: Job) -> None:
+        self._job = job
         self._handle = self._launch(
             job,
             reported=self._reported,
@@ -407,10 +466,57 @@ class Session:
             )
             if not preview:
                 reopened = _file_of(self.painted)
-        return Job(data, meta, recipe, focus, region, cells, reopened=reopened, download=download)
+        view, scope = None, Scope()
+        if not preview:
+            view = view_of(layer, axes, self._displayed(layer), focus)
+            scope = self._scope(layer, axes)
+        return Job(
+            data,
+            meta,
+            recipe,
+            focus,
+            region,
+            cells,
+            reopened=reopened,
+            download=download,
+            scope=scope,
+            view=view,
+            output="" if preview else self.output,
+            more=self._fresh.set,
+        )
+
+    def _scope(self, layer: Image, axes: str) -> Scope:
+        if self.scope != "region":
+            return Scope(self.scope)
+        shapes = self.painted if is_shapes(self.painted) else None
+        return framed(shapes, layer, axes, self._viewer.dims.point)
+
+    def _displayed(self, layer: Image) -> list[int]:
+        offset = self._viewer.dims.ndim - layer.ndim
+        return [axis - offset for axis in self._viewer.dims.displayed if axis >= offset]
+
+    def tick(self) -> None:
+        """Follow the eye, and show what is new; called now and then on the main thread."""
+        layer = self._working
+        if self.busy and layer is not None and layer in self._runs:
+            view = view_of(layer, self._axes, self._displayed(layer), self._focus(layer))
+            if not self._preview:
+                self._runs[layer].order.look(view)
+        now = time.monotonic()
+        if self._fresh.is_set() and now >= self._rest:
+            self._fresh.clear()
+            for shown in self._runs:
+                shown.refresh(thumbnail=False, highlight=False, extent=False)
+            after = time.monotonic()
+            self._rest = after + REST * (after - now)  # a slow canvas is asked less often
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a run was stopped that can go on."""
+        return not self.busy and self._paused is not None and self._working is not None
 
     def cancel(self) -> None:
-        """Stop after the tile in work; the unfinished layer is removed."""
+        """Stop after the tile in work; what is done stays, and `resume` goes on."""
         if self._handle is not None and self.state == "running":
             self.state = "cancelling"
             self._handle.quit()
@@ -425,15 +531,18 @@ class Session:
         self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
         for layer in self._viewer.layers:
             layer.events.name.disconnect(self._layers_changed)
+        self._stop_pulse()
         self.cancel()
-        self._drop_working()
+        if self.busy or self._paused is not None:
+            self._drop_working()
 
     @property
     def seconds_left(self) -> float | None:
         """Estimate from the tiles done so far; None before the first one."""
-        if not self.done or not self.total:
+        fresh = self.done - self._begun
+        if fresh <= 0 or not self.total:
             return None
-        return (time.monotonic() - self._planned_at) / self.done * (self.total - self.done)
+        return (time.monotonic() - self._planned_at) / fresh * (self.total - self.done)
 
     @property
     def status(self) -> str:
@@ -445,8 +554,9 @@ class Session:
                 return self._note or "Loading the network …"
             left = self.seconds_left
             wait = "" if left is None else f", about {duration(left)} left"
-            if self.done == self.total:
-                return "Drawing the expert map …"
+            if self.done >= self.total:
+                waits = self.scope == "view" and not self._correcting and self._last is not None
+                return "All in view is done; look elsewhere." if waits else "Drawing the maps …"
             return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
         if self._note or self.state == "failed":
             return self._note
@@ -554,8 +664,7 @@ class Session:
         elif isinstance(report, Planned):
             self._show_working(report)
         elif isinstance(report, TilesDone):
-            self.done, self._note = report.done, ""
-            self._redraw()
+            self.done, self.total, self._note = report.done, report.total or self.total, ""
         elif isinstance(report, Finished):
             self._finish(report)
         elif isinstance(report, Failed):
@@ -568,54 +677,107 @@ class Session:
 
     def _ended(self) -> None:
         self._handle = None
-        if self.state in ("running", "cancelling"):  # neither finished nor failed
-            self.state, self._note = "idle", "Cancelled; the unfinished result was removed."
-            if self._correcting:
-                self._note = "Cancelled; the result is as it was."
-        self._drop_working()
+        run = self._runs.get(self._working) if self._working is not None else None
+        if self.state == "running":  # all that was wanted is done
+            self.state, self._paused = "idle", None
+            seconds = duration(time.monotonic() - self._started_at)
+            device = self._last.finished.provenance.get("device", "") if self._last else ""
+            self._note = f"Done in {seconds}: {tiles(self.total)} on {device}."
+            self._name_working()
+            self._working = None
+        elif self._correcting:
+            if self.state == "cancelling":
+                self.state, self._note = "idle", "Cancelled; the result is as it was."
+        elif run is not None and run.done and not self._preview:
+            # What is done stays, also where something went wrong.
+            done, total = run.order.whole
+            self._paused = replace(self._job, live=run)
+            self._name_working()
+            if self.state == "cancelling":
+                self.state = "paused"
+                self._note = f"Stopped with {done} of {tiles(total)} done; Resume goes on."
+        else:
+            self._drop_working()
+            if self.state == "cancelling":
+                self.state, self._note = "idle", "Cancelled before a tile was done."
+        for layer in [layer for layer in self._runs if layer not in self._viewer.layers]:
+            self._runs.pop(layer).close()
         self.changed.emit()
 
     def _show_working(self, plan: Planned) -> None:
-        self.total, self._planned_at = plan.total, time.monotonic()
-        self._offer(plan.choices)
+        run, result = plan.run, plan.run.result
+        self.done, self.total = run.order.counts()
+        self._planned_at, self._begun = time.monotonic(), self.done
+        self._offer(result.choices)
         if self._correcting:  # the earlier result stays on show until all is done
             return
-        kwargs = result_kwargs(self._meta, plan.channel_names)
+        if self._working is not None:  # it goes on
+            self._working.name = f"{self._plain_name()} (running)"
+            return
+        kwargs = result_kwargs(self._meta, result.source.channel_names)
         kwargs["name"] += " (running)"
         kwargs["metadata"]["demoe"]["run"] = uuid.uuid4().hex
-        self._axes = plan.axes
-        self._working = self._viewer.add_image(plan.pixels, **kwargs)
+        self._axes = result.source.axes
+        levels: Any = run.glances.levels
+        if max(result.source.plane_shape) > LARGE:
+            kwargs["multiscale"] = True
+        else:
+            levels = levels[0]
+        self._working = self._viewer.add_image(levels, **kwargs)
+        self._keep(self._working, run)
+
+    def _keep(self, layer: Image, run: LiveRun) -> None:
+        """Let a run live as long as the layer that shows it."""
+        self._runs[layer] = run
+        weakref.finalize(layer, run.close)
+
+    def _plain_name(self) -> str:
+        return self._working.name.partition(" (")[0]
+
+    def _name_working(self) -> None:
+        """Say in the layer's name what there is of it."""
+        run = self._runs.get(self._working) if self._working is not None else None
+        if run is None:
+            return
+        done, total = run.order.whole
+        part = "" if done == total else f" ({done} of {tiles(total)})"
+        self._working.name = self._plain_name() + part
 
     def _overlay_toggled(self, event: object = None) -> None:
         self.changed.emit()
 
-    def _redraw(self) -> None:
-        now = time.monotonic()
-        if self._working is not None and now - self._drawn_at >= REFRESH_SECONDS:
-            self._drawn_at = now
-            self._working.refresh(thumbnail=False, highlight=False, extent=False)
-
     def _finish(self, done: Finished) -> None:
+        """Show what is known of a result, all of it or of what was looked at."""
         if self._correcting:
             if not self.correctable:
                 return
             self._renew(done)
-        elif self._working is not None:
-            self._add(self._working, done)
-        else:
+        elif self._working is None:
             return
+        elif self._working is self.result:
+            self._renew(done)
+        else:
+            self._add(self._working, done)
         if self._correcting:
             by_hand, by_layer = self._wishes
         else:
             painted = done.result.work.painted
             by_hand = np.zeros_like(done.expert_map)
             by_layer = by_hand if painted is None else by_hand + painted.cells
-        self._last = Outcome(replace(self._job, earlier=None), done, by_hand, by_layer)
-        self._job = None  # and with it the result before
-        seconds = duration(time.monotonic() - self._started_at)
-        device = done.provenance.get("device", "")
-        self.state = "idle"
-        self._note = f"Done in {seconds}: {tiles(self.total)} on {device}."
+        self._last = Outcome(replace(self._job, earlier=None, live=None), done, by_hand, by_layer)
+
+    def _put_pixels(self, layer: Image, done: Finished) -> None:
+        """Show a result's own pixels where it is whole, the run's levels elsewhere."""
+        if done.pixels is not None and not layer.multiscale:
+            layer.data = done.pixels
+            if (run := self._runs.pop(layer, None)) is not None:
+                run.close()
+            if done.run is not run:
+                done.run.close()
+        elif self._runs.get(layer) is not done.run:
+            levels = done.run.glances.levels
+            layer.data = levels if layer.multiscale else levels[0]
+            self._keep(layer, done.run)
 
     def _left(self, layer: Image, done: Finished) -> dict[str, Any]:
         """Return what a result and its maps remember of their run."""
@@ -637,12 +799,11 @@ class Session:
 
     def _add(self, layer: Image, done: Finished) -> None:
         """Turn the layer on show into a result, and add its maps."""
-        self._working = None
         self.shares = expert_shares(done.expert_map, len(done.result.choices))
         left = self._left(layer, done)
         layer.metadata = {**layer.metadata, "demoe": left}
-        layer.name = layer.name.replace(" (running)", "")
-        layer.refresh()
+        self._name_working()
+        self._put_pixels(layer, done)
         place = (self._meta, self._axes, done.pitch)
         self.result = layer
         self.confidence = self._viewer.add_image(
@@ -700,7 +861,7 @@ class Session:
         layer, overlay, confidence = self.result, self.overlay, self.confidence
         self.shares = expert_shares(done.expert_map, len(done.result.choices))
         left = self._left(layer, done)
-        layer.data = done.pixels
+        self._put_pixels(layer, done)
         layer.metadata = {**layer.metadata, "demoe": left}
         overlay.metadata = {**overlay.metadata, "demoe": left}
         overlay.data[...] = cells_to_layer_order(done.expert_map, self._axes)  # undo goes on
@@ -723,7 +884,8 @@ class Session:
 
     def _fail(self, message: str, notify: bool = True) -> None:
         self.state, self.error, self._note = "failed", message, ""
-        self._drop_working()
+        if not self.busy:
+            self._drop_working()
         if notify:
             from napari.utils.notifications import show_error
 
@@ -741,7 +903,7 @@ class Session:
         self._meta: Mapping[str, Any] = {}
         self._axes = ""
         self._preview = self._correcting = False
-        self._drawn_at = 0.0
+        self._rest, self._begun = 0.0, 0
         self._started_at = self._planned_at = time.monotonic()
 
     def _focus(self, layer: Image) -> tuple[float, ...]:

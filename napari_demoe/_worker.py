@@ -6,19 +6,18 @@ thread that draws the window.
 
 from __future__ import annotations
 
-import itertools
 import math
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from demoe.errors import DemoeError, ImageError, RecipeError
+from demoe.image.axes import plane_axes
+from demoe.live.order import Scope
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
 
@@ -28,17 +27,16 @@ if TYPE_CHECKING:
     from demoe.execution.earlier import Correction
     from demoe.image.lazy_image import LazyImage
     from demoe.lazy import Deblurred
+    from demoe.live.run import LiveRun
 
-MEMORY_BYTES = 2**30
-"""Results up to this size are kept in memory, larger ones in a zarr array in a temporary folder."""
+MEMORY_BYTES = 2**28
+"""Whole results up to this size are arrays in memory, larger ones are read from their tiles."""
 
 REPORT_SECONDS = 0.2
-"""How often a download is reported."""
+"""How often a download, or a run that waits, is reported."""
 
-MAPS = ("expert_map", "gates", "confidence", "complexity")
-"""What a result has for each routing cell; of the last, only where experts cost differently."""
-
-Slices = tuple[slice, ...]
+PULSE_MILLISECONDS = 60
+"""How often the viewer is asked what is looked at, and shown what is new."""
 
 
 def launch(
@@ -62,6 +60,16 @@ def launch(
     return worker
 
 
+def pulse(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function on the main thread now and then; returns what ends that."""
+    from qtpy.QtCore import QTimer
+
+    timer = QTimer()
+    timer.timeout.connect(function)
+    timer.start(PULSE_MILLISECONDS)
+    return timer.stop
+
+
 def steps(job: Job) -> Generator[object, None, None]:
     """Deblur an image and report after every tile.
 
@@ -82,81 +90,126 @@ def steps(job: Job) -> Generator[object, None, None]:
 
 
 def _steps(job: Job) -> Generator[object, None, None]:
+    yield TilesDone(0)  # a chance to stop before the network is loaded
+    if job.live is not None:
+        run = job.live
+        run.order.scope = job.scope
+    else:
+        if job.download:
+            yield from _download(job.recipe.model)
+        run = _new_run(job)
+    if job.view is not None:
+        run.order.look(job.view)
+    yield Planned(run)
+    told = -1
+    while True:
+        if run.step():
+            yield TilesDone(*run.order.counts())
+        elif run.order.scope.kind != "view" or run.is_complete:
+            break
+        else:  # until somebody looks elsewhere
+            if len(run.done) != told:
+                told = len(run.done)
+                yield _finished(job, run)
+            yield TilesDone(*run.order.counts())
+            run.order.wait(REPORT_SECONDS)
+    yield TilesDone(*run.order.counts())
+    yield _finished(job, run)
+
+
+def _new_run(job: Job) -> LiveRun:
     import dask.array as da
 
     import demoe
+    from demoe.live.run import LiveRun, Maps
 
-    yield TilesDone(0)  # a chance to stop before the network is loaded
-    if job.earlier is not None:
-        out = job.earlier.result.corrected(job.expert_map)
-        changed = out.changed_from(job.earlier.result)
-        shown = job.earlier.pixels
-        maps = {name: values.copy() for name, values in _maps(job.earlier)}
-    else:
-        image = to_lazy(job.data, job.meta)
+    earlier = job.earlier
+    if earlier is not None:
+        out = earlier.result.corrected(job.expert_map)
+        only = {_where(out, index) for index in out.changed_from(earlier.result)}
+        if earlier.done is not None:
+            only &= set(earlier.done)
+        under = earlier.run.exact if earlier.pixels is None else earlier.pixels
+        known = Maps(earlier.expert_map, earlier.gates, earlier.confidence, {})
+        return LiveRun(
+            out, Scope(), under=_lazily(under, out), only=only, known=known, more=job.more
+        )
+    image = to_lazy(job.data, job.meta)
+    if any(part != slice(0, n) for part, n in zip(job.region, image.shape, strict=False)):
         image = image.with_data(image.data[job.region])
-        if job.download:
-            yield from _download(job.recipe.model)
-        correction = _correction(job, image)
-        if correction is not None:
-            out, shown = correction.after, correction.pixels
-            changed = out.changed_from(correction.before)
-            maps = {name: _compute(values) for name, values in _maps(out)}
-        else:
-            out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
-            changed, shown = None, None
-            maps = {name: np.zeros(values.shape, values.dtype) for name, values in _maps(out)}
-    axes = out.source.axes
-    focus = tuple(f - part.start for f, part in zip(job.focus, job.region, strict=False))
-    boxes = sorted_boxes(out.image.chunks, axes, focus, changed)
-    pixels = new_store(out.image.shape, out.image.dtype, out.image.chunksize)
-    planned = Planned(pixels, axes, out.source.channel_names, len(boxes), out.choices)
-    if shown is not None:
-        for box in sorted_boxes(out.image.chunks, axes, focus):
-            pixels[box] = np.asarray(shown[box])
-            yield TilesDone(0)
-        yield planned
+    correction = _correction(job, image)
+    if correction is not None:
+        out = correction.after
+        only = {_where(out, index) for index in out.changed_from(correction.before)}
+        cells = (out.expert_map, out.gates, out.confidence)
+        known = Maps(*(_compute(lazy) for lazy in cells), {})
+        return LiveRun(out, Scope(), under=correction.pixels, only=only, known=known, more=job.more)
+    out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
+    target = Path(job.output) if job.output else None
+    pyramid = list(job.data[1:]) if job.meta.get("multiscale") else []
+    whole = image.shape == tuple(job.data[0].shape) if pyramid else False
+    return LiveRun(
+        out,
+        job.scope,
+        target=target,
+        pyramid=[da.asarray(level) for level in pyramid] if whole else (),
+        more=job.more,
+    )
+
+
+def _finished(job: Job, run: LiveRun) -> Finished:
+    """Say what is known now."""
+    out, maps = run.result, run.maps
+    whole = run.is_complete and (job.earlier is None or job.earlier.done is None)
+    fits = math.prod(out.image.shape) * out.image.dtype.itemsize <= MEMORY_BYTES
+    pixels = np.asarray(run.exact) if whole and fits else None
+    found = {
+        "expert_map": maps.expert_map.copy(),
+        "gates": maps.gates.copy(),
+        "confidence": maps.confidence.copy(),
+    }
+    if whole and run.kept:  # of an earlier session, nothing is known but the pixels
+        found = {name: _compute(getattr(out, name)) for name in found}
+    blurs = {
+        plane: [of[window] for window in sorted(of, key=lambda box: (box.top, box.left))]
+        for plane, of in maps.blurs.items()
+    }
+    if job.earlier is not None:
+        blurs = {**job.earlier.blurs}
+        for plane in {where[:-2] for where in run.done}:
+            # What was painted over as it was is surer now, in tiles that did not change, too.
+            for name, values in found.items():
+                values[plane] = _compute(getattr(out, name)[plane])
+            blurs[plane] = out.blurs(plane)
+    if out.complexity is not None and whole:
+        found["complexity"] = _compute(out.complexity)
     checked = None
-    if out.consistency is not None:
-        checked = np.zeros(out.expert_map.shape, np.float32)
-    # A correction looks only at the planes that it changes.
-    blurs = {} if job.earlier is None else dict(job.earlier.blurs)
-    done = 0
-    for plane, tiles in itertools.groupby(boxes, lambda box: _plane(box, axes)):
-        todo = list(tiles)
-        if shown is None:
-            for box in todo:  # until a tile is done, its source is shown in its place
-                pixels[box] = _compute(out.source.data[box])
-                yield TilesDone(done)
-            if not done:
-                yield planned
-        for box in todo:
-            pixels[box] = _compute(out.image[box])
-            done += 1
-            yield TilesDone(done)
-        # Now, while the core remembers what it decided for the tiles.
-        for name, values in maps.items():
-            values[plane] = _compute(getattr(out, name)[plane])
-        blurs[plane] = out.blurs(plane)
-    if checked is not None:
-        consistency = out.consistency_of(da.from_array(pixels))
-        for plane in np.ndindex(checked.shape[:-2]):
-            checked[plane] = _compute(consistency[plane])
-            yield TilesDone(done)
-    yield Finished(
-        **maps,
+    if out.consistency is not None and whole:
+        shown = _lazily(run.exact if pixels is None else pixels, out)
+        checked = _compute(out.consistency_of(shown))
+    return Finished(
+        **found,
         consistency=checked,
         blurs=blurs,
         pitch=out.pitch,
         provenance=out.provenance,
         pixels=pixels,
-        result=out,
+        run=run,
+        done=None if whole else frozenset(run.done if job.earlier is None else job.earlier.done),
     )
 
 
-def _maps(out: Deblurred | Finished) -> list[tuple[str, Any]]:
-    """Return the maps that a result has, with their names."""
-    return [(name, values) for name in MAPS if (values := getattr(out, name)) is not None]
+def _lazily(pixels: Any, out: Deblurred) -> da.Array:
+    """Return an array in blocks of a result's tiles."""
+    import dask.array as da
+
+    return da.from_array(pixels, chunks=out.image.chunks, inline_array=True, name=False)
+
+
+def _where(out: Deblurred, index: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a block's place as the order of tiles has it."""
+    at = dict(zip(out.source.axes, index, strict=True))
+    return tuple(at[letter] for letter in (*plane_axes(out.source.axes), "Y", "X"))
 
 
 def _correction(job: Job, image: LazyImage) -> Correction | None:
@@ -173,78 +226,6 @@ def _correction(job: Job, image: LazyImage) -> Correction | None:
     except (ImageError, RecipeError):
         return None  # of something else, or nothing was painted: all of the map is followed
     return found
-
-
-def sorted_boxes(
-    chunks: tuple[tuple[int, ...], ...],
-    axes: str,
-    focus: tuple[float, ...],
-    only: Iterable[tuple[int, ...]] | None = None,
-) -> list[Slices]:
-    """List a dask array's blocks, those that are being looked at first.
-
-    Parameters
-    ----------
-    chunks : tuple of tuple of int
-        Block lengths along each axis.
-    axes : str
-        Letter of each axis.
-    focus : tuple of float
-        A place in the array, one number for each axis but S.
-    only : iterable of tuple of int, optional
-        Indices of the blocks to list; by default all.
-
-    Returns
-    -------
-    list of tuple of slice
-        Each block once, plane by plane: the nearest first, and in a plane from `focus` outwards.
-    """
-    place = (*focus, 0.0)[: len(axes)] if "S" in axes else focus
-    along = []
-    for lengths in chunks:
-        ends = np.cumsum(lengths).tolist()
-        along.append([slice(e - n, e) for n, e in zip(lengths, ends, strict=True)])
-
-    def distance(box: Slices) -> tuple[float, tuple[int, ...], float]:
-        planes, pixels = 0.0, 0.0
-        for letter, part, where in zip(axes, box, place, strict=True):
-            if letter in "YX":
-                pixels += (where - (part.start + part.stop - 1) / 2) ** 2
-            elif letter != "S":
-                planes += max(part.start - where, where - (part.stop - 1), 0.0)
-        return planes, _plane(box, axes), pixels
-
-    if only is None:
-        only = itertools.product(*(range(len(cuts)) for cuts in along))
-    boxes = (tuple(cuts[i] for cuts, i in zip(along, index, strict=True)) for index in only)
-    return sorted(boxes, key=distance)
-
-
-def new_store(shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]) -> Any:
-    """Make an empty array for a result of any size.
-
-    Parameters
-    ----------
-    shape, dtype : tuple of int, dtype
-        Of the result.
-    chunks : tuple of int
-        Lengths of a tile.
-
-    Returns
-    -------
-    ndarray or zarr array
-        Zeros; a zarr array's temporary folder is deleted with the array, at the latest at exit.
-    """
-    if math.prod(shape) * np.dtype(dtype).itemsize <= MEMORY_BYTES:
-        return np.zeros(shape, dtype)
-    import zarr
-
-    folder = tempfile.mkdtemp(prefix="demoe-")
-    store = zarr.create_array(
-        store=folder, shape=shape, chunks=chunks, dtype=dtype, compressors=None, fill_value=0
-    )
-    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
-    return store
 
 
 def _download(name: str) -> Generator[Downloading, None, None]:
@@ -268,10 +249,6 @@ def _download(name: str) -> Generator[Downloading, None, None]:
         finally:
             state["stopped"] = True
         fetched.result()
-
-
-def _plane(box: Slices, axes: str) -> tuple[int, ...]:
-    return tuple(s.start for s, letter in zip(box, axes, strict=True) if letter not in "YXS")
 
 
 def _compute(lazy: da.Array) -> np.ndarray:

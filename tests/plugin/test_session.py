@@ -3,17 +3,15 @@
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from napari.utils.notifications import notification_manager
 
 import demoe
-from napari_demoe import _worker
+from napari_demoe import _session, _worker
 from napari_demoe._layers import is_result
 from napari_demoe._maps import confidence_kwargs
 from napari_demoe._reader import read
 from napari_demoe._session import Choices
 from napari_demoe._words import script
-from napari_demoe._worker import MEMORY_BYTES, new_store, sorted_boxes
 from napari_demoe._writer import write_layers
 
 
@@ -66,12 +64,12 @@ def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):
     assert session.total == 6
     running = viewer.layers[-1]
     assert running.name == "photo deblurred (running)"
-    np.testing.assert_array_equal(running.data, picture)  # not a tile is done yet
+    np.testing.assert_array_equal(np.asarray(running.data), picture)  # not a tile is done yet
     worker.step()
     assert session.done == 1
     assert "tile 2 of 6" in session.status
     assert session.seconds_left >= 0
-    assert not np.array_equal(running.data, picture)
+    assert not np.array_equal(np.asarray(running.data), picture)
     worker.finish()
     assert (session.state, session.busy, session.error) == ("idle", False, "")
     assert session.status.startswith("Done in")
@@ -93,7 +91,7 @@ def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):
     assert overlay.metadata["demoe"]["provenance"] == result.metadata["demoe"]["provenance"]
 
 
-def test_cancel_removes_the_unfinished_result(session, viewer, worker, picture):
+def test_cancel_keeps_what_is_done_and_resume_goes_on(session, viewer, worker, picture, computed):
     viewer.add_image(picture, name="photo")
     session.start()
     while session.done < 2:
@@ -104,13 +102,36 @@ def test_cancel_removes_the_unfinished_result(session, viewer, worker, picture):
     assert worker.stopped
     session.start()  # ignored until the worker has stopped
     assert not worker.step()
+    assert session.state == "paused"
+    assert "2 of 6 tiles" in session.status
+    assert viewer.layers[-1].name == "photo deblurred (2 of 6 tiles)"
+    assert not np.array_equal(np.asarray(viewer.layers[-1].data), picture)
+    assert session.resumable
+    computed.clear()
+    session.resume()
+    worker.finish()
+    assert len(computed) == 4  # and none of the others again
     assert session.state == "idle"
-    assert "Cancelled" in session.status
-    assert [layer.name for layer in viewer.layers] == ["photo"]
+    assert [layer.name for layer in viewer.layers][:2] == ["photo", "photo deblurred"]
+    expected = demoe.deblur(picture, recipe=worker.job.recipe).image.compute()
+    np.testing.assert_array_equal(session.result.data, expected)
+    assert not session.resumable
+
+
+def test_a_run_that_is_stopped_and_left_stays_as_it_is(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    while session.done < 1:
+        worker.step()
+    session.cancel()
+    worker.finish()
     session.start()
     worker.finish()
-    assert session.state == "idle"
-    assert len(viewer.layers) == 4
+    assert not session.resumable
+    names = [layer.name for layer in viewer.layers]
+    assert names[:3] == ["photo", "photo deblurred (1 of 6 tiles)", "photo deblurred"]
+    viewer.layers.remove(viewer.layers[1])
+    assert session.error == ""
 
 
 def test_an_error_is_one_sentence_and_keeps_earlier_results(session, viewer, worker, picture):
@@ -219,8 +240,7 @@ def test_a_result_on_disk_is_a_layer_like_any_other(
     session.start()
     worker.finish()
     result = viewer.layers["stack deblurred"]
-    assert isinstance(result.data, zarr.Array)
-    pixels = result.data[:]
+    pixels = np.asarray(result.data)
     assert pixels.any()
     write_layers(str(tmp_path / "out.ome.zarr"), [result.as_layer_data_tuple()])
     back = demoe.open_image(tmp_path / "out.ome.zarr")
@@ -297,25 +317,102 @@ def test_what_is_looked_at_comes_first(session, viewer, worker):
     viewer.dims.set_current_step(0, 2)
     viewer.scene.camera.center = (0, 200, 30)
     session.start()
-    assert worker.job.focus == pytest.approx((2, 200, 30))
-    boxes = sorted_boxes(((1,) * 4, (128, 128), (128, 128)), "ZYX", worker.job.focus)
-    assert len({str(box) for box in boxes}) == 16
-    assert boxes[0] == (slice(2, 3), slice(128, 256), slice(0, 128))
-    assert [box[0].start for box in boxes[:4]] == [2] * 4
+    while session.done < 1:
+        worker.step()
+    (run,) = session._runs.values()
+    assert run.done == {(2, 3, 0)}
+    viewer.dims.set_current_step(0, 1)
+    viewer.scene.camera.center = (0, 10, 240)
+    session.tick()
+    worker.step()
+    assert run.done == {(2, 3, 0), (1, 0, 3)}
     session.cancel()
     worker.finish()
 
 
-def test_a_large_result_is_kept_on_disk_and_deleted_with_its_layer():
-    small = new_store((4, 5), np.dtype(np.uint8), (2, 5))
-    assert isinstance(small, np.ndarray)
-    large = new_store((MEMORY_BYTES // 1024 + 1, 1024), np.dtype(np.uint8), (64, 64))
-    folder = large.store.root
-    large[:3, :2] = 7
-    assert large[:4, :2].tolist() == [[7, 7]] * 3 + [[0, 0]]
+def test_only_what_is_in_view_is_computed_and_shown_at_once(session, viewer, worker):
+    stack = np.random.default_rng(0).integers(0, 255, (3, 130, 260), np.uint8)
+    viewer.add_image(stack, name="stack")
+    viewer.dims.set_current_step(0, 1)
+    session.scope = "view"
+    session.start()
+    source = viewer.layers[0]
+    while session.overlay is None:
+        worker.step()
+    (run,) = session._runs.values()
+    assert {where[0] for where in run.done} == {1}
+    assert session.busy  # and waits for another view
+    assert "look elsewhere" in session.status
+    assert (session.overlay.data[1] > 0).all()
+    assert not session.overlay.data[0].any()
+    result = viewer.layers["stack deblurred (15 of 45 tiles)"]
+    viewer.dims.set_current_step(0, 2)
+    session.tick()
+    before = len(run.done)
+    while len(run.done) < before + 15:
+        worker.step()
+    for _ in range(3):
+        worker.step()
+    assert (session.overlay.data[2] > 0).all()
+    session.cancel()
+    worker.finish()
+    assert session.state == "paused"
+    expected = demoe.deblur(stack, "ZYX", recipe=worker.job.recipe).image.compute()
+    found = np.asarray(result.data)
+    np.testing.assert_array_equal(found[1:], expected[1:])
+    np.testing.assert_array_equal(found[0], np.asarray(source.data)[0])
+
+
+def test_a_region_is_framed_by_shapes(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo", scale=(0.5, 0.5), translate=(3, 4))
+    session.scope = "region"
+    session.start()
+    assert "no shape" in session.error
+    corners = np.array([[70, 70], [70, 100], [90, 100], [90, 70]])
+    viewer.add_shapes([corners], shape_type="rectangle", scale=(0.5, 0.5), translate=(3, 4))
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    (run,) = session._runs.values()
+    assert run.done == {(1, 1)}
+    assert (session.overlay.data > 0).sum() == 1
+    assert viewer.layers[2].name == "photo deblurred (1 of 6 tiles)"
+
+
+def test_a_large_plane_is_shown_by_levels_and_its_tiles_go_with_its_layer(
+    session, viewer, worker, monkeypatch
+):
+    monkeypatch.setattr(_session, "LARGE", 500)
+    monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
+    big = np.random.default_rng(0).integers(0, 255, (100, 600), np.uint8)
+    viewer.add_image(big, name="big")
+    session.start()
+    worker.finish()
+    result = session.result
+    assert result.multiscale
+    assert [level.shape for level in result.data] == [(100, 600), (50, 300)]
+    folder = session._runs[result]._store.folder
     assert folder.is_dir()
-    del large
+    viewer.layers.remove(result)
     assert not folder.exists()
+
+
+def test_tiles_that_are_kept_for_an_output_can_be_finished_elsewhere(
+    session, viewer, worker, picture, tmp_path
+):
+    path, target = tmp_path / "photo.tif", tmp_path / "out.ome.zarr"
+    tifffile.imwrite(path, picture)
+    ((data, kwargs, _),) = read(str(path))
+    viewer.add_image(data, **kwargs)
+    session.output = str(target)
+    session.start()
+    while session.done < 2:
+        worker.step()
+    session.cancel()
+    worker.finish()
+    viewer.layers.remove(viewer.layers[-1])
+    report = demoe.run(path, target, worker.job.recipe, resume=True)
+    assert report.computed == report.tiles - 2
 
 
 def test_a_known_psf_is_undone_without_the_network(session, viewer, worker, picture):

@@ -28,10 +28,13 @@ class View:
         Index along the plane axes.
     box : Box
         The pixels of that plane.
+    centre : (float, float), optional
+        The pixel that counts most; by default the middle of the box.
     """
 
     plane: tuple[int, ...]
     box: Box
+    centre: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,18 @@ class TileOrder:
         """Return how many of the tiles that are wanted are done, and how many they are."""
         with self._lock:
             scope, view = self._scope, self._view
-        if self._only is not None:
-            return sum(at in self._done for at in self._only), len(self._only)
-        if scope.kind == "all":
-            return len(self._done), math.prod(self._planes) * math.prod(self._grid)
+        if scope.kind == "all" or self._only is not None:
+            return self.whole
         parts = [view] if scope.kind == "view" else scope.region
         wanted = {at for part in parts for at in self._of(part)}
         return len(wanted & self._done), len(wanted)
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """How many tiles are done of all that may be computed, and how many those are."""
+        if self._only is not None:
+            return sum(at in self._done for at in self._only), len(self._only)
+        return len(self._done), math.prod(self._planes) * math.prod(self._grid)
 
     def _wanted(self) -> Iterator[Where]:
         """Give the tiles that are wanted, each at least once, the first ones first."""
@@ -148,11 +156,11 @@ class TileOrder:
     def _of(self, view: View) -> Iterator[Where]:
         """Give the tiles of a view, from its middle outwards."""
         rows, cols = self._touched(view.box)
-        for row, col in rings(rows, cols, self._middle(view.box)):
+        for row, col in rings(rows, cols, self._middle(view)):
             yield (*view.plane, row, col)
 
     def _everything(self) -> Iterator[Where]:
-        view, middle = self._view, self._middle(self._view.box)
+        view, middle = self._view, self._middle(self._view)
         yield from self._of(view)
         for plane in _nearest(self._planes, view.plane):
             for row, col in rings(range(self._grid[0]), range(self._grid[1]), middle):
@@ -166,9 +174,10 @@ class TileOrder:
         )
         return rows, cols
 
-    def _middle(self, box: Box) -> tuple[float, float]:
-        down, across = self._side
-        return (box.top + box.bottom) / 2 / down - 0.5, (box.left + box.right) / 2 / across - 0.5
+    def _middle(self, view: View) -> tuple[float, float]:
+        box, (down, across) = view.box, self._side
+        row, col = view.centre or ((box.top + box.bottom) / 2, (box.left + box.right) / 2)
+        return row / down - 0.5, col / across - 0.5
 
 
 def rings(rows: range, cols: range, middle: tuple[float, float]) -> Iterator[tuple[int, int]]:

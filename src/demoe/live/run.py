@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import copy
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,8 @@ class LiveRun:
         The tiles that may be computed; all others are shown from ``under``.
     pyramid : sequence of dask.array.Array
         Coarser levels of the source.
+    known : Maps, optional
+        What is known of cells already; it is copied.
     more : callable
         Called from other threads when more can be shown.
 
@@ -83,6 +85,8 @@ class LiveRun:
         The tiles that are finished.
     maps : Maps
         What is known of the cells.
+    kept : int
+        Tiles that an earlier run had finished; `maps` does not know their cells.
     """
 
     def __init__(
@@ -93,7 +97,8 @@ class LiveRun:
         target: Path | None = None,
         under: da.Array | None = None,
         only: Collection[Where] | None = None,
-        pyramid: tuple[da.Array, ...] = (),
+        pyramid: Sequence[da.Array] = (),
+        known: Maps | None = None,
         more: Callable[[], None] = lambda: None,
     ) -> None:
         self.result = result
@@ -113,12 +118,15 @@ class LiveRun:
         self.order = TileOrder(
             result.source.plane_lengths, plan.shape, plan.core_shape, scope, self.done, only
         )
+        self.kept = len(self.done)
         self.maps = Maps(
             np.zeros(result.expert_map.shape, np.uint8),
             np.zeros(result.gates.shape, np.float32),
             np.zeros(result.confidence.shape, np.float32),
             {},
         )
+        if known is not None:
+            self.maps = copy.deepcopy(known)
         pixels = LivePixels(
             result.source.data if under is None else under,
             axes,
@@ -136,9 +144,10 @@ class LiveRun:
         return Exact(self.glances.pixels)
 
     @property
-    def total(self) -> int:
-        """Tiles of the image."""
-        return math.prod(self.result.image.numblocks)
+    def is_complete(self) -> bool:
+        """Whether all is done that may be done."""
+        done, total = self.order.whole
+        return done == total
 
     def step(self) -> bool:
         """Compute the tile that is wanted most; False where none is.
