@@ -35,7 +35,7 @@ from napari_demoe import _settings
 from napari_demoe._batch_dialog import BatchDialog
 from napari_demoe._compare_bar import CompareBar
 from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
-from napari_demoe._worker import launch
+from napari_demoe._worker import launch, pulse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,13 @@ DECISIONS = {
 
 SHOWN = ("overlay", "confidence", "blur", "consistency", "complexity")
 """Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
+
+SCOPE_WORDS = {
+    "all": "Everything, what is in view first",
+    "view": "Only what is in view",
+    "region": "What shapes frame",
+}
+"""What a run takes; see `napari_demoe._session.SCOPES`."""
 
 PAINTED_WORDS = "As painted or drawn in a layer"
 POOLINGS = {"plane": "Over the whole plane", "tile": "In each tile by itself"}
@@ -94,10 +101,13 @@ TOOLTIPS = {
     "more help where kinds of blur overlap.",
     "device": "Where to compute. Automatic takes a graphics card if there is one.",
     "tile": "Larger tiles are faster and need more memory. The result hardly depends on it.",
-    "run": "Deblur all of the image.",
+    "scope": "What is looked at is deblurred first, from the middle outwards, and goes on as you\n"
+    "pan, zoom and move the sliders. Shapes: their bounding boxes, in the layer chosen as map.",
+    "resume": "Go on with the run that was stopped; what is done is not computed again.",
+    "run": "Deblur the image: its tiles appear as they are done.",
     "preview": f"Deblur up to {PREVIEW_SIDE} by {PREVIEW_SIDE} pixels around the middle of the\n"
     "view, in the plane that is shown, to try the settings.",
-    "cancel": "Stop after the tile in work; the unfinished result is removed.",
+    "cancel": "Stop after the tile in work; what is done stays.",
     "batch": "Deblur a folder of images, or the selected layers, into another folder.",
     "script": "Copy Python lines that do this run without the viewer.",
     "brightness": "Keep the local mean of the image as it is: for measurements of intensity,\n"
@@ -119,7 +129,7 @@ class DeblurWidget(QWidget):
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = napari_viewer
-        self.session = Session(napari_viewer, launch)
+        self.session = Session(napari_viewer, launch, pulse)
         self.session.choices = _settings.load()
         self._build()
         self._batch_dialog = BatchDialog(self._recipe, lambda: self.session.selected, self)
@@ -143,6 +153,8 @@ class DeblurWidget(QWidget):
         self.preview = QPushButton("Preview")
         self.script = QPushButton("Copy as Python")
         self.cancel = QPushButton("Cancel")
+        self.resume = QPushButton("Resume")
+        self.scope = _combo(SCOPE_WORDS)
         self.progress = QProgressBar()
         keeping = self.progress.sizePolicy()
         keeping.setRetainSizeWhenHidden(True)  # nothing jumps when a run starts
@@ -170,6 +182,7 @@ class DeblurWidget(QWidget):
             ("In words", self.sentence),
             ("Blur", self.routing),
             ("Map", self.painted),
+            ("Take", self.scope),
         )
         main.insertRow(3, self.said)
         self._map_row = (main.labelForField(self.painted), self.painted)
@@ -191,7 +204,7 @@ class DeblurWidget(QWidget):
         self.advanced.content().layout().setContentsMargins(0, 6, 0, 0)
         self.advanced.addWidget(options)
         buttons = QHBoxLayout()
-        for button in (self.run, self.preview, self.cancel):
+        for button in (self.run, self.preview, self.resume, self.cancel):
             buttons.addWidget(button)
 
         layout = QVBoxLayout(self)
@@ -293,6 +306,8 @@ class DeblurWidget(QWidget):
         self.script.clicked.connect(self.copy_script)
         self.batch.clicked.connect(self.open_batch)
         self.cancel.clicked.connect(self.session.cancel)
+        self.resume.clicked.connect(self._resume)
+        self.scope.currentIndexChanged.connect(self._choose_scope)
         self.sentence.returnPressed.connect(self._understand)
         self.correct.clicked.connect(self.session.correct)
         for name in SHOWN:
@@ -306,6 +321,14 @@ class DeblurWidget(QWidget):
         if missing is None or self._may_download(missing):
             _settings.save(self.session.choices)
             self.session.start(preview=preview, download=missing is not None)
+
+    def _resume(self) -> None:
+        self.session.scope = self.scope.currentData()
+        self.session.resume()
+
+    def _choose_scope(self) -> None:
+        self.session.scope = self.scope.currentData()
+        self._show_map_row()
 
     def copy_script(self) -> None:
         """Put Python lines that do the same run on the clipboard."""
@@ -410,6 +433,8 @@ class DeblurWidget(QWidget):
             button.setEnabled(not busy and session.source is not None)
         self.script.setEnabled(session.source is not None)
         self.cancel.setEnabled(busy and session.state == "running")
+        self.cancel.setVisible(not session.resumable)
+        self.resume.setVisible(session.resumable)
         self.progress.setVisible(busy)
         self.progress.setRange(0, session.total)
         self.progress.setValue(session.done)
@@ -435,7 +460,11 @@ class DeblurWidget(QWidget):
 
     def _show_map_row(self) -> None:
         for part in self._map_row:
-            part.setVisible(self.routing.currentData() == PAINTED or self.session.correctable)
+            part.setVisible(
+                self.routing.currentData() == PAINTED
+                or self.session.scope == "region"
+                or self.session.correctable
+            )
 
     def _show_cursor(self, event: object = None) -> None:
         words = self.session.describe_cell(tuple(self._viewer.cursor.position))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,12 @@ def pulse(function: Callable[[], None]) -> Callable[[], None]:
     timer = QTimer()
     timer.timeout.connect(function)
     timer.start(PULSE_MILLISECONDS)
-    return timer.stop
+
+    def stop() -> None:
+        with suppress(RuntimeError):  # at the very end, Qt has deleted it already
+            timer.stop()
+
+    return stop
 
 
 def steps(job: Job) -> Generator[object, None, None]:

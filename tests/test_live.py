@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 import demoe
+from demoe.execution.tile import compute_tile
 from demoe.live.glance import BLOCK, Glances
 from demoe.live.order import Scope, View
 from demoe.live.pixels import Exact, LivePixels
@@ -262,3 +263,15 @@ def test_a_correction_is_shown_over_what_was_there(image):
     drain(run)
     np.testing.assert_array_equal(run.exact[...], after.image.compute())
     run.close()
+
+
+def test_a_run_that_is_closed_in_mid_tile_lets_go_after_it(image, monkeypatch):
+    out = demoe.deblur(image, "ZYX", **RECIPE)
+    run = LiveRun(out, Scope("all"))
+    folder = run._store.folder
+    monkeypatch.setattr(
+        "demoe.live.run.compute_tile", lambda *given: run.close() or compute_tile(*given)
+    )
+    assert run.step()  # the tile in work is finished
+    assert not folder.exists()
+    assert not run.step()

@@ -170,17 +170,17 @@ def test_what_is_on_disk_goes_with_its_result(session, viewer, worker, picture, 
     viewer.add_image(picture, name="photo")
     session.start()
     worker.finish()
-    folders = [session.result.data.store.root]
+    folders = [session._runs[session.result]._store.folder]
     session.overlay.data[0, 0] = int(session.overlay.data[0, 0]) % 5 + 1
     session.correct()
     worker.finish()
-    folders.append(session.result.data.store.root)
+    folders.append(session._runs[session.result]._store.folder)
     worker.job = worker.reports = None  # a thread of its own would have ended
     gc.collect()
-    assert [folder.is_dir() for folder in folders] == [False, True]
+    assert folders[0] != folders[1]
     viewer.layers.remove(session.result)
     gc.collect()
-    assert not folders[1].is_dir()
+    assert [folder.is_dir() for folder in folders] == [False, False]
 
 
 def test_a_run_follows_shapes(session, viewer, worker, picture):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class LiveRun:
         plan, axes = result.plan, result.source.axes
         self._along = plane_axes(axes)
         self._held = ExitStack()
+        self._stepping, self._closed = threading.Lock(), False
         described = describe(result)
         if target is None:
             folder = Path(tempfile.mkdtemp(prefix="demoe-"))
@@ -150,16 +152,33 @@ class LiveRun:
         return done == total
 
     def step(self) -> bool:
-        """Compute the tile that is wanted most; False where none is.
+        """Compute the tile that is wanted most; False where none is, or the run is closed.
 
         Raises
         ------
         DemoeError
             If it cannot be computed or kept, or the source changed.
         """
-        where = self.order.next()
-        if where is None:
-            return False
+        try:
+            with self._stepping:
+                where = None if self._closed else self.order.next()
+                if where is not None:
+                    self._compute(where)
+                return where is not None
+        finally:
+            if self._closed:
+                self.close()
+
+    def close(self) -> None:
+        """Let go of all files, after the tile in work; tiles that are kept for an output stay."""
+        self._closed = True
+        if self._stepping.acquire(blocking=False):  # else whoever steps closes it
+            try:
+                self._held.close()
+            finally:
+                self._stepping.release()
+
+    def _compute(self, where: Where) -> None:
         index = self._index(where)
         values, failed, reads = compute_tile(self.result.work, index)
         self._store.put(index, values, failed, reads)
@@ -167,11 +186,6 @@ class LiveRun:
         self._note(where)
         self.done.add(where)
         self.glances.tile_done(where, values)
-        return True
-
-    def close(self) -> None:
-        """Let go of all files; tiles that are kept for an output stay."""
-        self._held.close()
 
     def _tile(self, where: Where) -> NDArray[Any] | None:
         try:
