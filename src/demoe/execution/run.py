@@ -479,8 +479,8 @@ def _compute_tiles(
                 finished, _ = _wait_any(list(waiting), client)
                 for future in finished:
                     store.put(waiting.pop(future), *future.result())
+                    watch(len(store.done), total, "tiles")
                 source.check_at_times()
-                watch(len(store.done), total, "tiles")
         finally:
             for future in waiting:
                 future.cancel()
