@@ -401,6 +401,18 @@ def test_planes_that_are_claimed(tmp_path: Path, key: str) -> None:
     refused(path, "claims")
 
 
+def test_pages_that_come_back_to_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        second, last = file.pages[1].offset, file.pages[2]
+        link = last.offset + 2 + 12 * len(last.tags)
+    data = bytearray(path.read_bytes())
+    data[link : link + 4] = struct.pack("<I", second)
+    path.write_bytes(data)
+    refused(path, "circular")
+
+
 def test_a_range_is_not_walked_through() -> None:
     box, rest = _split_index((slice(None, None, -3), 5), (10**15, 9))
     assert box == (slice(0, 10**15), slice(5, 6))
@@ -452,6 +464,7 @@ def test_what_is_repeated_is_short() -> None:
     assert len(shortened("x" * 10**6)) < 200
     text = str(ImageError(f"a.tif has {'x' * 10**6}, but less would be right."))
     assert len(text) <= 1000 and text.startswith("a.tif") and text.endswith("would be right.")
+    assert str(ImageError("a\nb\x1b[2J is µm.")) == "a\ufffdb\ufffd[2J is µm."
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ class DemoeError(Exception):
     """Base of every error that a person can cause and mend."""
 
     def __str__(self) -> str:
-        """Return the sentence, however much of its input it repeats."""
+        """Return the sentence on one line, whatever it repeats of its input."""
         text = super().__str__()
-        if len(text) <= LONGEST:
-            return text
-        half = (LONGEST - 1) // 2
-        return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+        if len(text) > LONGEST:
+            half = (LONGEST - 1) // 2
+            text = f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[-half:]}"
+        # Line ends and what else terminals would follow.
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class ImageError(DemoeError):

@@ -144,9 +144,9 @@ def xml(random: Random, data: bytearray, secret: Path) -> None:
         return
     text = bytes(data[start:end])
     kind = int(random.integers(4))
-    if kind == 0:
+    spans = [found.span(1) for found in re.finditer(b'="([^"]*)"', text)]
+    if kind == 0 and spans:
         values = [b"0", b"-1", b"999999999", b"1e308", b"NaN", b"XYCZT", b"../a.tif"]
-        spans = [found.span(1) for found in re.finditer(b'="([^"]*)"', text)]
         low, high = pick(random, spans)
         text = text[:low] + pick(random, values) + text[high:]
     elif kind == 1:

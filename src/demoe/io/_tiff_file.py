@@ -31,6 +31,8 @@ def opened_tiff(path: str) -> Iterator[tifffile.TiffFile]:
     """
     check_plain(path, path)
     with tifffile.TiffFile(path) as file:
+        # Counts all, and finds a chain that comes back to itself, which a walk may follow for ever.
+        _check_count(path, "pages", len(file.pages))
         folder = file.filehandle.dirname
         if file.is_ome and file.ome_metadata:
             _check_ome(path, folder, file)
@@ -127,6 +129,6 @@ def _number(text: Any, kind: type[int] | type[float] = int) -> Any:
 def _check_count(path: str, what: str, count: float) -> None:
     if count > PLANES:
         raise ImageError(
-            f"{path} claims {min(count, 10**30):.2g} {what} in its metadata, but an image may have "
+            f"{path} claims {min(count, 10**30):.2g} {what}, but an image may have "
             f"{PLANES} planes at most."
         )
