@@ -13,7 +13,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 SECONDS = 10.0
+"""Time of the processor after which a case is a hang, however busy the machine is."""
+
+WAITING = 120.0
+"""Seconds after which it is one that does nothing, such as one that waits for a pipe."""
+
 GROWTH = 2**30
 """Bytes that reading a case may take beside what the process has."""
 
@@ -81,11 +88,12 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.since: float | None = None  # once it says that it is ready
+        self.used = 0.0
 
     def give(self, seed: int | None) -> bool:
         self.seed = seed
         if seed is not None and self.since is not None:
-            self.since = time.monotonic()
+            self.since, self.used = time.monotonic(), self.processor()
             self.mine.send(seed)
         return seed is not None
 
@@ -105,10 +113,22 @@ class _Worker:
             code = self.process.exitcode
             self.again()
             return Verdict(seed, case_name(seed), "crash", f"exit code {code}")
-        if self.since is not None and time.monotonic() - self.since > SECONDS:
+        if self.since is None:
+            return None
+        worked, waited = self.processor() - self.used, time.monotonic() - self.since
+        if worked > SECONDS or waited > WAITING:
             self.again()
-            return Verdict(seed, case_name(seed), "hang", f"more than {SECONDS:.0f} s")
+            words = f"{worked:.0f} s of work in {waited:.0f} s"
+            return Verdict(seed, case_name(seed), "hang", words)
         return None
+
+    def processor(self) -> float:
+        """Return the seconds that the process has worked."""
+        try:
+            times = psutil.Process(self.process.pid).cpu_times()
+        except psutil.NoSuchProcess:  # it died just now, which the pipe will tell
+            return 0.0
+        return float(times.user + times.system)
 
     def again(self) -> None:
         self.stop()
