@@ -10,6 +10,7 @@ import tifffile
 import torch
 import zarr
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import tiny_weights
 
 from demoe.image.lazy_image import LazyImage
@@ -70,9 +71,10 @@ def weights(path: Path) -> None:
     tiny_weights(path)
 
 
-def old_weights(path: Path, **options: object) -> None:
-    state = {f"layer.{n}.weight": torch.arange(12.0).reshape(3, 4) for n in range(4)}
-    torch.save({"params": state}, path, **options)
+def torch_weights(path: Path, **options: object) -> None:
+    tiny_weights(path.with_suffix(".safetensors"))
+    torch.save({"params": load_file(path.with_suffix(".safetensors"))}, path, **options)
+    path.with_suffix(".safetensors").unlink()
 
 
 def folder(path: Path) -> None:
@@ -105,8 +107,8 @@ MAKERS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "old.ome.zarr": ("image", old_ome_zarr),
     "written.ome.zarr": ("image", ome_zarr),
     "weights.safetensors": ("weights", weights),
-    "weights.pt": ("weights", old_weights),
-    "older.pth": ("weights", lambda p: old_weights(p, _use_new_zipfile_serialization=False)),
+    "weights.pt": ("weights", torch_weights),
+    "older.pth": ("weights", lambda p: torch_weights(p, _use_new_zipfile_serialization=False)),
     "recipe.json": ("recipe", lambda p: p.write_text(Recipe(psf={"sigma": 2.0}).to_json())),
     "known.json": ("recipe", lambda p: p.write_text(json.dumps({"psf": [[0, 1], [2, 3]]}))),
     "map.tif": ("map", lambda p: tiff(p, np.ones((4, 5), np.uint8), resolution=(1, 1))),
