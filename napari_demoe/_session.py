@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Shapes
     from napari.utils.events import Event
 
+    from demoe.lazy import Deblurred
     from demoe.live.run import LiveRun
     from demoe.model.zoo import ModelInfo
 
@@ -103,8 +104,12 @@ class Choices:
     instructions: tuple[str, ...] = ()
     psf: str = ""  # empty: it is looked for; else as `demoe.io.psf.read_psf` takes it
 
+    given: Recipe | None = None  # all of it, from a script
+
     def recipe(self) -> Recipe:
         """Freeze the choices; `RecipeError` if one is out of range."""
+        if self.given is not None:
+            return self.given
         return Recipe(
             model=self.model,
             routing="auto" if self.routing == PAINTED else self.routing,
@@ -511,6 +516,25 @@ class Session:
             self._rest = after + REST * (after - now)  # a slow canvas is asked less often
 
     @property
+    def shown(self) -> Image | None:
+        """The layer of the run in work, or of the last result."""
+        return self._working or self.result
+
+    @property
+    def described(self) -> Deblurred | None:
+        """What computes that layer."""
+        run = self._runs.get(self._working) if self._working is not None else None
+        if run is not None:
+            return run.result
+        return None if self._last is None else self._last.finished.result
+
+    @property
+    def waits(self) -> bool:
+        """Whether a run has done all that is looked at, and waits for another view."""
+        shown = self.result is not None and self.result is self._working
+        return self.scope == "view" and self.busy and shown and self.done >= self.total > 0
+
+    @property
     def resumable(self) -> bool:
         """Whether a run was stopped that can go on."""
         return not self.busy and self._paused is not None and self._working is not None
@@ -555,8 +579,8 @@ class Session:
             left = self.seconds_left
             wait = "" if left is None else f", about {duration(left)} left"
             if self.done >= self.total:
-                waits = self.scope == "view" and not self._correcting and self._last is not None
-                return "All in view is done; look elsewhere." if waits else "Drawing the maps …"
+                words = "All in view is done; look elsewhere."
+                return words if self.waits else "Drawing the maps …"
             return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
         if self._note or self.state == "failed":
             return self._note

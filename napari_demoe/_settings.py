@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 PLUGIN = "napari-demoe"
 
-KEPT = [field.name for field in fields(Choices) if field.name not in ("psf", "instructions")]
+_OF_ONE_IMAGE = ("psf", "instructions", "given")
+
+KEPT = [field.name for field in fields(Choices) if field.name not in _OF_ONE_IMAGE]
 """All but the blur of one image, and what was said of it, which is not that of the next."""
 
 

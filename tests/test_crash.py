@@ -544,7 +544,9 @@ def test_a_file_that_somebody_put_there_since_is_kept(
 # -- signals --------------------------------------------------------------------------------
 
 RUN = """
-import sys, time, torch
+import signal, sys, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, both are ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 from demoe.cli import main
 from demoe.execution.store import TileStore

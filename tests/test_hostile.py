@@ -20,7 +20,7 @@ from PIL import Image
 from demoe.errors import DemoeError, ImageError, RecipeError, WeightsError
 from demoe.image.lazy_image import LazyImage
 from demoe.io import open_image
-from demoe.io._source import _split_index
+from demoe.io._source import split_index
 from demoe.io._zarr_codecs import _SIZES
 from demoe.io.psf import read_psf
 from demoe.io.zarr import coarser_levels
@@ -414,7 +414,7 @@ def test_pages_that_come_back_to_themselves(tmp_path: Path) -> None:
 
 
 def test_a_range_is_not_walked_through() -> None:
-    box, rest = _split_index((slice(None, None, -3), 5), (10**15, 9))
+    box, rest = split_index((slice(None, None, -3), 5), (10**15, 9))
     assert box == (slice(0, 10**15), slice(5, 6))
     assert rest == (slice(10**15 - 1, None, -3), 0)
 
