@@ -163,6 +163,19 @@ def test_what_is_far_is_shown_roughly_until_it_is_read(stack):
     glances.close()
 
 
+def test_a_viewer_that_keeps_the_coarsest_level_sees_what_comes_later(stack):
+    done: set = set()
+    plane = stack[0]
+    glances = Glances(live(plane, "YX", 128, done))
+    kept = np.asarray(glances.levels[-1])  # does not wait
+    until(lambda: np.array_equal(kept, plane[::4, ::4]))
+    assert np.asarray(glances.levels[-1]) is kept
+    done.add((0, 0))
+    glances.tile_done((0, 0), 255 - plane[:128, :128])
+    np.testing.assert_array_equal(kept[:32, :32], 255 - plane[:128:4, :128:4])
+    glances.close()
+
+
 def test_a_source_that_cannot_be_read_says_so_and_harms_nobody(stack):
     def broken(block_info=None):
         raise OSError("the disk is gone")

@@ -48,6 +48,7 @@ class Glances:
     def __init__(self, pixels: LivePixels, more: Callable[[], None] = lambda: None) -> None:
         self.pixels, self.more = pixels, more
         self._known: OrderedDict[Key, NDArray[Any]] = OrderedDict()
+        self._kept: dict[Key, NDArray[Any]] = {}  # what viewers hold on to: changed in place
         self._asked: list[Key] = []
         self._late: list[Where] = []  # done while a block is read
         self._ready = threading.Condition()
@@ -97,6 +98,22 @@ class Glances:
                     self._paste(values, box, key)
         return values
 
+    def coarsest(self) -> NDArray[Any]:
+        """Return the last level of a single plane, in an array that is filled in place.
+
+        A viewer keeps it for good, and would never see what comes later elsewhere.
+        """
+        level = self.pixels.levels - 1
+        (key,) = self._blocks(level, (), self._whole())
+        with self._ready:
+            if key not in self._kept:
+                self._kept[key] = self._known.get(
+                    key, np.zeros(self.pixels.shape(level), self.pixels.dtype)
+                )
+                self._asked.insert(0, key)
+                self._ready.notify_all()
+            return self._kept[key]
+
     def close(self) -> None:
         """End the thread."""
         with self._ready:
@@ -128,7 +145,12 @@ class Glances:
                 if touched.intersection(self._late):  # finished while the block was read
                     self._late.clear()
                     continue
+                if key in self._kept:
+                    self._kept[key][...] = block
+                    block = self._kept[key]
                 self._known[key] = block
+                for kept in self._kept.keys() & self._known.keys():
+                    self._known.move_to_end(kept)
                 size = sum(block.nbytes for block in self._known.values())
                 while size > MEMORY_BYTES and len(self._known) > 1:
                     size -= self._known.popitem(last=False)[1].nbytes
@@ -199,7 +221,8 @@ class Glances:
 class Glance:
     """A level, or a part of one, as an array that answers at once with what is known.
 
-    Slices never wait; ``np.asarray(level)`` of a whole level does, and so does `exact`.
+    Slices and coarse levels never wait; ``np.asarray(level)`` of the first level does, and so does
+    `exact`.
 
     Parameters
     ----------
@@ -237,8 +260,12 @@ class Glance:
         return self._look(box)[rest]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read all of a level, however long that takes; of a part, what is known."""
-        if self._is_part:
+        """Read all of the first level, however long that takes; else what is known."""
+        pixels = self._glances.pixels
+        is_plane = not any(letter not in "YXS" for letter in pixels.axes)
+        if is_plane and not self._is_part and 0 < self._level == pixels.levels - 1:
+            return np.asarray(self._glances.coarsest(), dtype=dtype)
+        if self._is_part or self._level:
             return np.asarray(self._look(self._box), dtype=dtype)
         return self.exact.__array__(dtype)
 
