@@ -307,6 +307,8 @@ def settle(
 def plain(network: InstructIRNet) -> InstructIR:
     """Return a copy of a network on the CPU."""
     network = copy.deepcopy(network).cpu().float().eval()
+    # As pictures come; else it is ten times as slow.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # untyped in torch
     return InstructIR(network, network.choices, network.stored)
 
 
