@@ -97,6 +97,8 @@ class HeadAlone:
     """
 
     decides = keeps_level = False
+    layers = 1
+    arithmetic = None
     choices: tuple[Choice, ...] = ()
     multiple, halo = 1, 0
     flops_per_pixel = 0.0
