@@ -59,8 +59,8 @@ SHOWN = ("overlay", "confidence", "blur", "consistency", "complexity")
 """Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
 
 SCOPE_WORDS = {
-    "all": "Everything, what is in view first",
-    "view": "Only what is in view",
+    "all": "Everything, view first",
+    "view": "Only the view",
     "region": "What shapes frame",
 }
 """What a run takes; see `napari_demoe._session.SCOPES`."""
