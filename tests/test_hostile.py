@@ -495,6 +495,7 @@ def test_recipes(text: str) -> None:
         {"radius": 10**400},
         {"na": 1e-300, "wavelength": 0.5, "pixel": 0.1},
         {"na": 1.0, "wavelength": 0.5, "pixel": 1e-300},
+        {"na": 1.0, "wavelength": 0.5, "pixel": 1e7},
         {"na": 1.0, "wavelength": 0.5, "pixel": 0.1, "defocus": 1e308},
         {"x" * 10**6: 1},
     ],

@@ -25,6 +25,7 @@ pixel in the sample; perhaps the refractive index, and how far the plane lies ou
 are in micrometres."""
 
 _LEAST, _MOST = 1e-6, 1e9  # numbers of a PSF: beyond these, products of them are none
+_COARSEST = 30  # wavelengths that a pixel has, at most
 _RINGS = 6.0  # first dark rings after which little light is left
 _HIGH = 0.7  # numerical aperture above which light is no scalar
 _FINE = 9  # points a side that stand for a pixel where a shape has edges
@@ -144,6 +145,11 @@ def _microscope(value: Mapping[str, Any]) -> Psf:
     if not na < index:
         raise RecipeError(
             f"The numerical aperture is {na:g}, but it cannot reach the refractive index {index:g}."
+        )
+    if pixel > _COARSEST * wavelength:  # no microscope's; the model would add up waves without end
+        raise RecipeError(
+            f"A pixel of {pixel:g} is more than {_COARSEST} times the wavelength {wavelength:g}; "
+            "give both in micrometres in the sample."
         )
     # Out of focus, light goes as far as its cone is wide.
     cone = abs(numbers["defocus"]) * na / math.sqrt(index**2 - na**2)
