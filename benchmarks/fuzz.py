@@ -7,6 +7,7 @@ of the tests. Exit code 1 if a case was not clean.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main() -> int:
     for name, row in [*by_name.items(), ("all", counts)]:
         print(f"{name:22}" + "".join(f"{row[column]:11d}" for column in columns))
     print(f"{counts.total()} cases in {time.monotonic() - start:.0f} s")
+    shutil.rmtree(place)
     return int(any(counts[bad] for bad in BAD))
 
 
