@@ -219,6 +219,11 @@ def test_names_that_are_missing_are_asked_for() -> None:
         build(told_network().state_dict(), {})
 
 
+def test_names_that_are_nested_without_end_are_refused() -> None:
+    with pytest.raises(WeightsError, match="nested"):
+        build(told_network().state_dict(), {"choices": "[" * 100_000})
+
+
 # -- places and tiles -----------------------------------------------------------------------------
 
 

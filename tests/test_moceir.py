@@ -207,6 +207,7 @@ def test_files_that_do_not_fit_are_refused_in_a_sentence(network) -> None:
         ('{"patches": [4, 0]}', "sides of 1 to"),
         ('{"patches": 4}', "a list of patches"),
         ("[", "is damaged"),
+        ("[" * 100_000, "nested"),
         ("[1]", "must be a JSON object"),
     ):
         with pytest.raises(WeightsError, match=words):

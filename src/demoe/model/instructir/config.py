@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from demoe.choices import INSTRUCTIONS, Choice, from_record
 from demoe.errors import WeightsError
+from demoe.limits import parse_json
 
 STORED = "instructions"
 """Key of the embeddings (E, T) of the instructions that a file knows by name."""
@@ -115,7 +115,7 @@ def choices_of(
     if not config.instructions:
         return ()
     try:
-        found = from_record(json.loads(metadata.get("choices", "null")))
+        found = from_record(parse_json(metadata.get("choices", "null")))
     except ValueError as error:
         raise WeightsError(f"These weights name their instructions wrongly: {error}.") from None
     if len(found) != config.instructions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from demoe.choices import MOST, Choice, named
 from demoe.errors import WeightsError
+from demoe.limits import parse_json
 
 _WIDEST = 4096
 """Channels that no network of this family comes near."""
@@ -222,7 +222,7 @@ def detect_config(
 def _stated(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return what a file says of its own architecture."""
     try:
-        stated = json.loads(metadata.get("config", "{}"))
+        stated = parse_json(metadata.get("config", "{}"))
     except ValueError as error:
         raise WeightsError(f"What these weights say of themselves is damaged: {error}.") from None
     if not isinstance(stated, dict) or not isinstance(stated.get("patches", []), list):
