@@ -79,8 +79,12 @@ def measured(path: Path, side: int) -> str:
     viewer.camera.center = (BLOCK / 2, BLOCK / 2)
     viewer.dims.set_current_step(0, 9)
     run = job._session._runs[job.layer]
-    wanted = lambda: run.order._view.plane in ((9,), ()) and run.order._view.box.top < BLOCK  # noqa: E731
-    until(wanted)
+
+    def followed() -> bool:
+        view = run.order._view
+        return view.plane in ((9,), ()) and view.box.top < BLOCK
+
+    until(followed)
     again = time.monotonic() - moved
     settle(2.0)
     stopped = time.monotonic()

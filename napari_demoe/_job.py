@@ -30,9 +30,6 @@ class Job:
         The layer's attributes, as in ``layer.as_layer_data_tuple()[1]``.
     recipe : Recipe
         How to deblur it.
-    focus : tuple of float
-        The place that is being looked at, in data coordinates without colour samples; tiles near
-        it are computed first.
     region : tuple of slice
         The part of the data to deblur.
     expert_map : ndarray or dask array, optional
@@ -61,7 +58,6 @@ class Job:
     data: Any
     meta: Mapping[str, Any]
     recipe: Recipe
-    focus: tuple[float, ...]
     region: tuple[slice, ...]
     expert_map: Any = None
     earlier: Finished | None = None

@@ -22,7 +22,7 @@ from demoe.choices import BLURS, Choice, more, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
 from demoe.io.psf import read_psf
-from demoe.live.order import Scope
+from demoe.live.order import Scope, View
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
 from napari_demoe._compare import is_difference
@@ -141,7 +141,7 @@ class Session:
     choices : Choices
         Set them freely; they are read when a run starts.
     scope : str
-        One of `SCOPES`; read when a run starts, and by `widen` while it goes on.
+        One of `SCOPES`; read when a run starts or is resumed.
     output : str
         Where tiles are kept while a run goes on, so that it can be finished later, by `demoe run
         --resume` too; empty: in a temporary folder.
@@ -369,15 +369,13 @@ class Session:
             return
         self.state, self.error, self._note = "running", "", ""
         self._started_at = self._planned_at = time.monotonic()
-        view = view_of(
-            self._working, self._axes, self._displayed(self._working), self._focus(self._working)
-        )
         try:
             scope = self._scope(self._working, self._axes)
         except DemoeError as error:
             self._fail(str(error))
             return
-        self._run_job(replace(job, scope=scope, view=view, live=self._runs[self._working]))
+        view, run = self._view(self._working), self._runs[self._working]
+        self._run_job(replace(job, scope=scope, view=view, live=run))
 
     def script(self) -> str:
         """Return Python lines that do the same run without the viewer; nothing if there is none."""
@@ -479,7 +477,6 @@ class Session:
             data,
             meta,
             recipe,
-            focus,
             region,
             cells,
             reopened=reopened,
@@ -496,6 +493,10 @@ class Session:
         shapes = self.painted if is_shapes(self.painted) else None
         return framed(shapes, layer, axes, self._viewer.dims.point)
 
+    def _view(self, layer: Image) -> View:
+        """Return what is looked at of the layer that shows a run."""
+        return view_of(layer, self._axes, self._displayed(layer), self._focus(layer))
+
     def _displayed(self, layer: Image) -> list[int]:
         offset = self._viewer.dims.ndim - layer.ndim
         return [axis - offset for axis in self._viewer.dims.displayed if axis >= offset]
@@ -503,10 +504,8 @@ class Session:
     def tick(self) -> None:
         """Follow the eye, and show what is new; called now and then on the main thread."""
         layer = self._working
-        if self.busy and layer is not None and layer in self._runs:
-            view = view_of(layer, self._axes, self._displayed(layer), self._focus(layer))
-            if not self._preview:
-                self._runs[layer].order.look(view)
+        if self.busy and layer is not None and layer in self._runs and not self._preview:
+            self._runs[layer].order.look(self._view(layer))
         now = time.monotonic()
         if self._fresh.is_set() and now >= self._rest:
             self._fresh.clear()

@@ -306,7 +306,7 @@ class DeblurWidget(QWidget):
         self.script.clicked.connect(self.copy_script)
         self.batch.clicked.connect(self.open_batch)
         self.cancel.clicked.connect(self.session.cancel)
-        self.resume.clicked.connect(self._resume)
+        self.resume.clicked.connect(self.session.resume)
         self.scope.currentIndexChanged.connect(self._choose_scope)
         self.sentence.returnPressed.connect(self._understand)
         self.correct.clicked.connect(self.session.correct)
@@ -321,10 +321,6 @@ class DeblurWidget(QWidget):
         if missing is None or self._may_download(missing):
             _settings.save(self.session.choices)
             self.session.start(preview=preview, download=missing is not None)
-
-    def _resume(self) -> None:
-        self.session.scope = self.scope.currentData()
-        self.session.resume()
 
     def _choose_scope(self) -> None:
         self.session.scope = self.scope.currentData()

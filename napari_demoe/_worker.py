@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demoe.errors import DemoeError, ImageError, RecipeError
-from demoe.image.axes import plane_axes
 from demoe.live.order import Scope
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
@@ -127,12 +126,12 @@ def _new_run(job: Job) -> LiveRun:
     import dask.array as da
 
     import demoe
-    from demoe.live.run import LiveRun, Maps
+    from demoe.live.run import LiveRun, Maps, where_of
 
     earlier = job.earlier
     if earlier is not None:
         out = earlier.result.corrected(job.expert_map)
-        only = {_where(out, index) for index in out.changed_from(earlier.result)}
+        only = {where_of(out, index) for index in out.changed_from(earlier.result)}
         if earlier.done is not None:
             only &= set(earlier.done)
         under = earlier.run.exact if earlier.pixels is None else earlier.pixels
@@ -146,7 +145,7 @@ def _new_run(job: Job) -> LiveRun:
     correction = _correction(job, image)
     if correction is not None:
         out = correction.after
-        only = {_where(out, index) for index in out.changed_from(correction.before)}
+        only = {where_of(out, index) for index in out.changed_from(correction.before)}
         cells = (out.expert_map, out.gates, out.confidence)
         known = Maps(*(_compute(lazy) for lazy in cells), {})
         return LiveRun(out, Scope(), under=correction.pixels, only=only, known=known, more=job.more)
@@ -210,12 +209,6 @@ def _lazily(pixels: Any, out: Deblurred) -> da.Array:
     import dask.array as da
 
     return da.from_array(pixels, chunks=out.image.chunks, inline_array=True, name=False)
-
-
-def _where(out: Deblurred, index: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a block's place as the order of tiles has it."""
-    at = dict(zip(out.source.axes, index, strict=True))
-    return tuple(at[letter] for letter in (*plane_axes(out.source.axes), "Y", "X"))
 
 
 def _correction(job: Job, image: LazyImage) -> Correction | None:

@@ -127,7 +127,7 @@ class Deblurred:
         if self.work.kernels_from == "psf":
             return []  # nothing was looked for
         index = dict(zip(plane_axes(self.source.axes), plane, strict=True))
-        return self.work.blurs(_plane(index))
+        return self.work.blurs(plane_of(index))
 
     def kernel_picture(self) -> LazyImage | None:
         """Return the kernels side by side, as a picture that covers the source.
@@ -374,7 +374,7 @@ def _blocks(
 def restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     """Compute a block of `Deblurred.image`, by its index."""
     index = dict(zip(work.image.axes, block_id, strict=True))
-    block = work.restorer.tile(_plane(index), index["Y"], index["X"])
+    block = work.restorer.tile(plane_of(index), index["Y"], index["X"])
     return from_canonical(block[None, None, None], work.image.axes)
 
 
@@ -382,14 +382,14 @@ def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, 
     """Return cells of a restored block in which the network failed, by index in the expert map."""
     index = dict(zip(work.image.axes, block_id, strict=True))
     along = tuple(index[letter] for letter in plane_axes(work.image.axes))
-    cells = work.failed_cells(_plane(index), index["Y"], index["X"])
+    cells = work.failed_cells(plane_of(index), index["Y"], index["X"])
     return [(*along, *cell) for cell in cells]
 
 
 def note_failed(work: PlaneWork, cells: Iterable[tuple[int, ...]]) -> None:
     """Remember cells, by index in the expert map, that a run before found to have failed."""
     for *along, row, col in cells:
-        plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+        plane = plane_of(dict(zip(plane_axes(work.image.axes), along, strict=True)))
         work.maps.note_failed(plane, (row, col))
 
 
@@ -416,7 +416,7 @@ def _confidence_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
 
 def _kernels_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     *along, row, col, _, _ = block_id
-    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    plane = plane_of(dict(zip(plane_axes(work.image.axes), along, strict=True)))
     assert work.kernels is not None
     rows, cols = (
         range(at * KERNEL_BLOCK, min((at + 1) * KERNEL_BLOCK, count))
@@ -440,7 +440,7 @@ class _Held:
 
 def _consistency_block(work: PlaneWork, result: _Held, block_id: tuple[int, ...]) -> Any:
     *along, row, col = block_id
-    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    plane = plane_of(dict(zip(plane_axes(work.image.axes), along, strict=True)))
     reader = PlaneReader(result.image, work.recipe.intensity, work.memory)
     rows, cols = work.router.block_ranges(row, col)
     assert work.consistency is not None
@@ -455,12 +455,13 @@ def _chunks(count: int, side: int) -> tuple[int, ...]:
 def _cells_block(
     function: Callable[..., Any], work: PlaneWork, along: list[int], row: int, col: int
 ) -> Any:
-    plane = _plane(dict(zip(plane_axes(work.image.axes), along, strict=True)))
+    plane = plane_of(dict(zip(plane_axes(work.image.axes), along, strict=True)))
     block = function(plane, *work.router.block_ranges(row, col))
     return block.reshape((1,) * len(along) + block.shape)
 
 
-def _plane(index: Mapping[str, int]) -> Plane:
+def plane_of(index: Mapping[str, int]) -> Plane:
+    """Return the plane of an index by letters of axes; one that is missing counts as 0."""
     return index.get("T", 0), index.get("C", 0), index.get("Z", 0)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.image.axes import plane_axes
 from demoe.io._source import split_index
 from demoe.live.order import Where
 from demoe.live.pixels import Exact, LivePixels, gather
@@ -262,7 +263,7 @@ class Glance:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all of the first level, however long that takes; else what is known."""
         pixels = self._glances.pixels
-        is_plane = not any(letter not in "YXS" for letter in pixels.axes)
+        is_plane = not plane_axes(pixels.axes)
         if is_plane and not self._is_part and 0 < self._level == pixels.levels - 1:
             return np.asarray(self._glances.coarsest(), dtype=dtype)
         if self._is_part or self._level:

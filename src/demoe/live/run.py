@@ -22,11 +22,11 @@ from demoe.execution.run import begin
 from demoe.execution.store import LostTile, TileStore
 from demoe.execution.tile import compute_tile
 from demoe.image.axes import plane_axes
-from demoe.lazy import Deblurred
+from demoe.lazy import Deblurred, plane_of
 from demoe.live.glance import Glances
 from demoe.live.order import Scope, TileOrder, Where
 from demoe.live.pixels import Exact, LivePixels
-from demoe.plan.tiling import Box, Plane, touched
+from demoe.plan.tiling import Box, touched
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,19 +116,12 @@ class LiveRun:
         else:
             self._store = self._held.enter_context(begin(result, target, described))
         self._watch = SourceWatch(result.work.reader, self._store.reads, described)
-        self.done: set[Where] = set(map(self._where, self._store.done))
+        self.done: set[Where] = {where_of(result, index) for index in self._store.done}
         self.order = TileOrder(
             result.source.plane_lengths, plan.shape, plan.core_shape, scope, self.done, only
         )
         self.kept = len(self.done)
-        self.maps = Maps(
-            np.zeros(result.expert_map.shape, np.uint8),
-            np.zeros(result.gates.shape, np.float32),
-            np.zeros(result.confidence.shape, np.float32),
-            {},
-        )
-        if known is not None:
-            self.maps = copy.deepcopy(known)
+        self.maps = _unknown(result) if known is None else copy.deepcopy(known)
         pixels = LivePixels(
             result.source.data if under is None else under,
             axes,
@@ -202,7 +195,7 @@ class LiveRun:
         *along, row, col = where
         core = self.result.plan.tile_at(row, col).core
         rows, cols = touched(core, pitch)
-        plane, maps = self._plane(where), self.maps
+        plane, maps = plane_of(dict(zip(self._along, where, strict=False))), self.maps
         at = tuple(along)
         part = (slice(rows.start, rows.stop), slice(cols.start, cols.stop))
         maps.expert_map[at][part] = work.maps.experts(plane, rows, cols)
@@ -211,17 +204,9 @@ class LiveRun:
         found = maps.blurs.setdefault(at, {})
         found.update({blur.window: blur for blur in work.blurs(plane, core)})
 
-    def _where(self, index: tuple[int, ...]) -> Where:
-        at = dict(zip(self.result.source.axes, index, strict=True))
-        return tuple(at[letter] for letter in self._along + "YX")
-
     def _index(self, where: Where) -> tuple[int, ...]:
         at = dict(zip(self._along + "YX", where, strict=True))
         return tuple(at.get(letter, 0) for letter in self.result.source.axes)
-
-    def _plane(self, where: Where) -> Plane:
-        at = dict(zip(self._along, where, strict=False))
-        return at.get("T", 0), at.get("C", 0), at.get("Z", 0)
 
     def _box(self, where: Where) -> tuple[slice, ...]:
         core = self.result.plan.tile_at(*where[-2:]).core
@@ -232,3 +217,20 @@ class LiveRun:
             parts.get(letter, slice(0, length))
             for letter, length in zip(source.axes, source.shape, strict=True)
         )
+
+
+def where_of(result: Deblurred, index: tuple[int, ...]) -> Where:
+    """Return where a block of a result's image lies."""
+    axes = result.source.axes
+    at = dict(zip(axes, index, strict=True))
+    return tuple(at[letter] for letter in plane_axes(axes) + "YX")
+
+
+def _unknown(result: Deblurred) -> Maps:
+    """Return maps of which nothing is known yet."""
+    return Maps(
+        np.zeros(result.expert_map.shape, np.uint8),
+        np.zeros(result.gates.shape, np.float32),
+        np.zeros(result.confidence.shape, np.float32),
+        {},
+    )

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from demoe.errors import WeightsError
+
+
+def check_levels(encoder: Sequence[int], decoder: Sequence[int]) -> None:
+    """Raise WeightsError unless a network has as many levels on the way up as on the way down."""
+    if len(encoder) != len(decoder) or not encoder:
+        raise WeightsError(
+            f"A network needs as many decoder levels as encoder levels, at least one, "
+            f"not {len(encoder)} and {len(decoder)}."
+        )
+
 
 def encoder_reach(blocks: Sequence[int]) -> int:
     """Return how many pixels beyond its own cell a deepest feature depends on.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from demoe.choices import BLURS, MOST, Choice, from_record, named
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
+from demoe.model.keys import count_in
+from demoe.model.unet import check_levels
 
 _WIDEST = 4096
 """Channels that no network of this family comes near."""
@@ -47,11 +49,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Reject what no network can be built from."""
-        if len(self.encoder_blocks) != len(self.decoder_blocks) or not self.encoder_blocks:
-            raise WeightsError(
-                f"A network needs as many decoder levels as encoder levels, at least one, "
-                f"not {len(self.encoder_blocks)} and {len(self.decoder_blocks)}."
-            )
+        check_levels(self.encoder_blocks, self.decoder_blocks)
 
     @property
     def levels(self) -> int:
@@ -127,10 +125,7 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
     WeightsError
         If the keys are not those of this family of networks.
     """
-
-    def count(pattern: str) -> int:
-        found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
-        return max(found) + 1 if found else 0
+    count = partial(count_in, shapes)
 
     def channels(key: str) -> int:
         if not shapes[key] or not 1 <= shapes[key][0] <= _WIDEST:
@@ -147,7 +142,6 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
         "mlp_branch.classifier.2.weight",
     )
     absent = [key for key in needed if key not in shapes]
-    # Numbers of a few digits: a file must not make anything count to a billion.
     levels = count(r"downs\.(\d)\.")
     experts = count(r"experts\.\d\.experts\.(\d{1,2})\.")
     if absent or not levels or not experts:

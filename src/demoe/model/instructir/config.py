@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from demoe.choices import INSTRUCTIONS, Choice, from_record
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
+from demoe.model.keys import count_in
+from demoe.model.unet import check_levels
 
 STORED = "instructions"
 """Key of the embeddings (E, T) of the instructions that a file knows by name."""
@@ -51,11 +53,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Reject what no network can be built from."""
-        if len(self.encoder_blocks) != len(self.decoder_blocks) or not self.encoder_blocks:
-            raise WeightsError(
-                f"A network needs as many decoder levels as encoder levels, at least one, "
-                f"not {len(self.encoder_blocks)} and {len(self.decoder_blocks)}."
-            )
+        check_levels(self.encoder_blocks, self.decoder_blocks)
 
     @property
     def levels(self) -> int:
@@ -133,10 +131,7 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
     WeightsError
         If the keys are not those of this family of networks.
     """
-
-    def count(pattern: str) -> int:
-        found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
-        return max(found) + 1 if found else 0
+    count = partial(count_in, shapes)
 
     def length(key: str, axis: int) -> int:
         shape = shapes[key]
@@ -149,7 +144,6 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
 
     needed = ("intro.weight", "ending.weight", "enc_cond.0.fc.weight")
     absent = [key for key in needed if key not in shapes]
-    # Numbers of a few digits: a file must not make anything count to a billion.
     levels = count(r"downs\.(\d)\.")
     if absent or not levels:
         what = ", ".join(absent) if absent else "downs.*"

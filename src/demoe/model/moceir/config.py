@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from demoe.choices import MOST, Choice, named
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
+from demoe.model.keys import count_in
 
 _WIDEST = 4096
 """Channels that no network of this family comes near."""
@@ -167,11 +168,7 @@ def detect_config(
     WeightsError
         If the keys are not those of this family of networks.
     """
-
-    def count(pattern: str) -> int:
-        # Numbers of a few digits: a file must not make anything count to a billion.
-        found = {int(m[1]) for key in shapes if (m := re.match(pattern, key))}
-        return max(found) + 1 if found else 0
+    count = partial(count_in, shapes)
 
     def size(key: str, axis: int = 0) -> int:
         if key not in shapes:
