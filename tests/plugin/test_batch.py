@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 import demoe
+from demoe.execution.store import TileStore
 from napari_demoe._batch import Batch, file_name, jobs_of_folder, jobs_of_layers
 
 
@@ -44,15 +45,19 @@ def test_errors_wait_until_the_end_and_a_second_batch_does_the_rest(folder, tmp_
 
 
 def test_cancel_stops_after_the_tile_in_work_and_the_next_batch_goes_on(
-    folder, tmp_path, recipe, computed
+    folder, tmp_path, recipe, computed, monkeypatch
 ):
     out = tmp_path / "out"
     jobs = jobs_of_folder(folder, out, "*", None)
-    batch = Batch(jobs, recipe)
-    steps = batch.steps()
-    for state in steps:
-        if state.done:
-            batch.cancel()
+    batch, put = Batch(jobs, recipe), TileStore.put
+
+    def put_and_cancel(store, *tile):  # in mid-image, however seldom a batch reports
+        put(store, *tile)
+        batch.cancel()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileStore, "put", put_and_cancel)
+        *_, state = batch.steps()
     assert state.stopped == "Cancelled; start again to go on."
     assert state.number < 3
     before = len(computed)
