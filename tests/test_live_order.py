@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import pytest
 from hypothesis import given
@@ -103,6 +104,38 @@ def test_a_change_of_view_costs_nothing_on_a_huge_image():
     for at in range(100):
         order.look(View((at,), Box(at * 1000, 0, at * 1000 + 500, 500)))
         assert order.next() == (at, at, 0)
+
+
+def test_a_view_of_a_huge_image_is_counted_without_listing_it():
+    done = {(0, 0), (5, 5), (1, 10**6)}
+    order = TileOrder((), (10**6, 10**6), (256, 256), Scope("view"), done)
+    assert order.counts() == (2, 10**12)  # the third lies outside
+    order.look(View((), Box(0, 0, 6 * 256, 6 * 256)))
+    assert order.counts() == (2, 36)
+    order.look(View((), Box(5 * 256, 5 * 256, 6 * 256, 6 * 256)))
+    assert order.counts() == (1, 1)
+
+
+def test_looking_elsewhere_waits_for_nobody():
+    class Slow(set):
+        """Tiles that are done, among which the one to come is looked for."""
+
+        def __contains__(self, at):
+            if at == (0, 3):
+                asked.set()
+                assert looked.wait(60)
+            return super().__contains__(at)
+
+    asked, looked, found = threading.Event(), threading.Event(), []
+    order = TileOrder((), (1, 100), (10, 10), Scope("view"), Slow({(0, 1), (0, 2)}))
+    order.look(View((), Box(0, 10, 10, 60), (5.0, 10.0)))
+    worker = threading.Thread(target=lambda: found.append(order.next()))
+    worker.start()
+    assert asked.wait(60)
+    order.look(View((), Box(0, 800, 10, 810)))  # from the thread that draws the window
+    looked.set()
+    worker.join()
+    assert found == [(0, 80)]  # what was found meanwhile is dropped before it begins
 
 
 def test_whoever_waits_is_woken_by_a_change():

@@ -88,6 +88,7 @@ class TileOrder:
         self._changed = threading.Event()
         self._view = View((0,) * len(self._planes), Box(0, 0, grid[0] * side[0], grid[1] * side[1]))
         self._left = self._wanted()
+        self._moved = False  # since then, so that it has to be made anew
 
     @property
     def scope(self) -> Scope:
@@ -96,29 +97,35 @@ class TileOrder:
 
     @scope.setter
     def scope(self, scope: Scope) -> None:
-        with self._lock:
-            self._scope = scope
-            self._left = self._wanted()
+        self._scope = scope
+        self.again()
         self._changed.set()
 
     def look(self, view: View) -> None:
-        """Say what is looked at now."""
-        with self._lock:
-            if view == self._view:
-                return
+        """Say what is looked at now; never waits, for a window is drawn by who calls it."""
+        if view != self._view:
             self._view = view
-            self._left = self._wanted()
-        self._changed.set()
+            self.again()
+            self._changed.set()
 
     def next(self) -> Where | None:
         """Return the tile to compute now; None where nothing is wanted that is not done."""
         with self._lock:
-            return next((at for at in self._left if at not in self._done), None)
+            at: Where | None = None
+            while at is None or self._moved:
+                if self._moved:
+                    self._moved = False  # before it is made: what changes meanwhile counts
+                    self._left = self._wanted()
+                at = next(self._left, None)
+                if at is None and not self._moved:
+                    return None
+                if at in self._done:
+                    at = None
+            return at
 
     def again(self) -> None:
         """Begin anew with the tile that matters most, because one was put back."""
-        with self._lock:
-            self._left = self._wanted()
+        self._moved = True
 
     def wait(self, seconds: float) -> None:
         """Wait until view or scope change, but not for longer than that."""
@@ -127,13 +134,24 @@ class TileOrder:
 
     def counts(self) -> tuple[int, int]:
         """Return how many of the tiles that are wanted are done, and how many they are."""
-        with self._lock:
-            scope, view = self._scope, self._view
+        scope = self._scope
         if scope.kind == "all" or self._only is not None:
             return self.whole
-        parts = [view] if scope.kind == "view" else scope.region
+        parts = [self._view] if scope.kind == "view" else scope.region
+        if len(parts) == 1:
+            return self._count(parts[0])
         wanted = {at for part in parts for at in self._of(part)}
         return len(wanted & self._done), len(wanted)
+
+    def _count(self, view: View) -> tuple[int, int]:
+        """Count a view's tiles without listing more of them than are done."""
+        rows, cols = self._touched(view.box)
+        total = len(rows) * len(cols)
+        if total <= len(self._done):
+            return sum(at in self._done for at in self._of(view)), total
+        done = self._done.copy()  # in one go: it grows meanwhile
+        inside = (at[:-2] == view.plane and at[-2] in rows and at[-1] in cols for at in done)
+        return sum(inside), total
 
     @property
     def whole(self) -> tuple[int, int]:
