@@ -29,9 +29,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import demoe
-from demoe.bench.measure import free_memory, give_memory_back
+from demoe.bench.measure import give_memory_back
 from demoe.choices import TASKS
 from demoe.model.demoe.blocks import NAFBlock, RunBlock, as_it_is
+from demoe.model.devices import free_memory
 from demoe.model.loading import Model, load_model
 from demoe.recipe import Recipe
 from demoe.training.blur.degradations import MARGIN, degrade

@@ -30,7 +30,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         top_k=draw(st.integers(1, 5)),
         tile=draw(st.just("auto") | sixteens.filter(lambda n: n >= 64)),
         halo=draw(st.just("auto") | st.just(0) | sixteens),
-        device=draw(st.sampled_from(("auto", "cpu", "cuda")) | st.just("cuda:12")),
+        device=draw(st.sampled_from(("auto", "cpu", "cuda", "mps", "xpu:1", "cuda:12"))),
         pitch=pitch,
         window=pitch * draw(st.integers(1, 8)),
         intensity=draw(st.sampled_from(INTENSITY_RULES) | limits),

@@ -18,6 +18,9 @@ INTENSITY_RULES = ("auto", "full", "percentile")
 POOLINGS = ("plane", "tile")
 PHOTOMETRY = ("preserve", "model")
 PRECISIONS = ("auto", "full")
+DEVICE_KINDS = ("cuda", "mps", "xpu")
+"""Kinds of accelerators: NVIDIA's and, by the same name, AMD's; Apple's; Intel's."""
+
 _FARTHEST = 16
 
 LONGEST = 1000
@@ -54,7 +57,8 @@ class Recipe:
     halo : "auto" or int
         Pixels read around a core and then cropped, a multiple of 16.
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        ``"auto"``, ``"cpu"``, or ``"cuda"`` (ROCm, too), ``"mps"`` or ``"xpu"``, maybe with a
+        number as in ``"cuda:1"``; `demoe.model.devices` lists those that are there.
     pitch, window : int
         Side in pixels of a routing cell, and of the windows that the router decides on, each by
         itself; they lie side by side, and cells take gates between those of the windows around.
@@ -130,10 +134,11 @@ class Recipe:
                 f"top_k must be a whole number of at least 1, not {quoted(self.top_k)}."
             )
         if not isinstance(self.device, str) or not re.fullmatch(
-            r"auto|cpu|cuda(:\d{1,4})?", self.device
+            rf"auto|cpu|({'|'.join(DEVICE_KINDS)})(:\d{{1,4}})?", self.device
         ):
             raise RecipeError(
-                f"device must be auto, cpu, cuda or cuda:N, not {quoted(self.device)}."
+                f"device must be auto, cpu, or one of {', '.join(DEVICE_KINDS)} with or without "
+                f":N, not {quoted(self.device)}."
             )
         for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):
             value = getattr(self, name)

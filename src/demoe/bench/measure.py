@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import torch
 
-from demoe.model.devices import wait_for
+from demoe.model.devices import give_back, wait_for
 
 SAMPLING_SECONDS = 0.005
 """Time between two looks at the resident memory."""
@@ -167,29 +167,10 @@ def memory_in_use(device: torch.device) -> int | None:
     return highest if sys.platform == "darwin" else 1024 * highest
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Return bytes that work on a device may still take; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        facts = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
-        free = 1024 * int(facts["MemAvailable"][0])
-    except (OSError, KeyError):
-        return None
-    try:  # a container may be allowed less than the machine has
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        return min(free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):
-        return free
-
-
 def give_memory_back(device: torch.device) -> None:
     """Return freed memory to the system, so that the next peak is not hidden by an earlier one."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    give_back(device)
     if sys.platform.startswith("linux"):
         try:
             ctypes.CDLL(None).malloc_trim(0)

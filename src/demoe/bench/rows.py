@@ -14,7 +14,6 @@ import tifffile
 
 from demoe.bench.measure import (
     Timing,
-    free_memory,
     give_memory_back,
     machine_facts,
     matrix_product_rate,
@@ -36,6 +35,7 @@ from demoe.bench.peers import (
 from demoe.execution.run import run
 from demoe.image.lazy_image import LazyImage
 from demoe.lazy import Deblurred, deblur
+from demoe.model.devices import free_memory
 from demoe.model.loading import Model, load_model
 from demoe.recipe import Recipe
 

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from demoe.cli.options import DEVICE_HELP
 from demoe.errors import RecipeError
 
 GRID = 16
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="default", help="name or path of weights")
     parser.add_argument("--tile", type=_tile, default="auto", help="tile side in pixels, or auto")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--full",
         action="store_true",

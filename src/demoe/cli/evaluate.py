@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demoe.cli.options import count
+from demoe.cli.options import DEVICE_HELP, count
 from demoe.errors import RecipeError, WeightsError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"side of the images in pixels (default {CROP}; with --mixed {MIXED_SIDE})",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--reference", action="store_true", help="measure the released weights as well"

@@ -1,17 +1,21 @@
-"""``demoe info``: describe an image and a run on it, without reading its pixels."""
+"""``demoe info``: this machine's devices; or an image and a run on it, without its pixels."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from demoe.cli.options import add_recipe_arguments, recipe_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``demoe info``."""
-    parser.add_argument("input", type=Path)
+    parser.add_argument(
+        "input", type=Path, nargs="?", help="an image; without one, the devices are listed"
+    )
     parser.add_argument("--axes", help="letters of TCZYXS; else from the file")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_recipe_arguments(parser)
@@ -20,7 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Print the facts."""
     from demoe.execution.estimate import as_text, describe
+    from demoe.model.devices import list_devices, why_processor
 
-    facts = describe(arguments.input, arguments.axes, recipe_from(arguments))
-    print(json.dumps(facts, indent=2) if arguments.json else as_text(facts))
+    recipe = recipe_from(arguments)
+    facts: dict[str, Any] = {}
+    if arguments.input is not None:
+        facts = describe(arguments.input, arguments.axes, recipe)
+    if arguments.json:
+        devices = [asdict(device) for device in list_devices()]
+        print(json.dumps(facts | {"devices": devices}, indent=2))
+        return 0
+    if facts:
+        print(as_text(facts))
+    else:
+        for device in list_devices():
+            print(f"{device.name:<8}  {device.label}")
+    if recipe.device == "auto" and (words := why_processor()):
+        print(f"{'device':<8}  {words}")
     return 0

@@ -11,6 +11,8 @@ from demoe.limits import read_text
 from demoe.model.zoo import choices_of
 from demoe.recipe import DECIDED, PHOTOMETRY, POOLINGS, PRECISIONS, Recipe
 
+DEVICE_HELP = "auto, cpu, cuda (ROCm, too), mps or xpu, or one of several, as cuda:1"
+
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for each recipe field that people set; unset ones stay as in the recipe."""
@@ -33,7 +35,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agreement", type=int, help="planes beside that have a say, along Z or T")
     parser.add_argument("--tile", type=_auto_or_int, help="tile side in pixels, or auto")
     parser.add_argument("--halo", type=_auto_or_int, help="pixels read around a tile, or auto")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", help=DEVICE_HELP)
     parser.add_argument("--intensity", help="auto, full, percentile, or LOW,HIGH")
     parser.add_argument("--pooling", choices=POOLINGS, help="what the network's attention sees")
     parser.add_argument(

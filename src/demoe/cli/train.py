@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from demoe.cli.options import count
+from demoe.cli.options import DEVICE_HELP, count
 from demoe.errors import ImageError, RecipeError
 
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mixed-share", type=float, default=0.3, help="share of images with two blurs"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--per-task", type=count, default=40, help="images a task in the evaluation"
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from demoe.errors import DeviceError
+from demoe.model.devices import give_back
 from demoe.model.level import REACH, keep_level
 from demoe.model.loading import Model, load_model
 from demoe.model.mixing import keep_top
@@ -209,7 +210,8 @@ class TileRunner:
                 x = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)
                 if stream is None:
                     with _ONE_AT_A_TIME:
-                        return work(self.model.move(x))
+                        result, found = work(self.model.move(x))
+                        return result, found.cpu()
                 # From and to page-locked memory, which the card reads and writes by itself.
                 x = self.model.move(x.pin_memory())
                 # No shortened products (TF32): they would differ in the third digit.
@@ -220,14 +222,14 @@ class TileRunner:
                 stream.synchronize()
                 return result, fetched
             except (RuntimeError, MemoryError) as error:
-                # On a CPU, PyTorch says so in words alone.
+                # On a CPU and Apple's devices, PyTorch says so in words alone.
                 if not (
                     isinstance(error, torch.OutOfMemoryError | MemoryError)
                     or "can't allocate memory" in str(error)
+                    or "out of memory" in str(error)
                 ):
                     raise
-                if self.model.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                give_back(self.model.device)
                 height, width = tiles[0].shape[:2]
                 raise TooLarge(
                     f"The device {self.model.device} has too little memory for a tile of "

@@ -161,7 +161,7 @@ def load_model(
         A name that ``demoe models list`` shows, or the path of a ``.safetensors`` or published
         ``.pt`` file. Files are read as tensors only; nothing in them is executed.
     device : str
-        ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        As in a recipe; ``"auto"`` is CUDA where there is one, else the CPU.
     instructions : sequence of str
         Sentences that the network takes as further choices; see `Model.told`.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 SHARE_OF_MEMORY = {"cpu": 1 / 8, "cuda": 2 / 5}
 """Part of all memory of a device that a tile may take; graphics cards have two at once."""
 
+UNTRIED_SHARE = 1 / 4
+"""The same on accelerators that nothing was tried on, where other programs may take some, too."""
+
 MOST_BYTES = 1.3e9
 """Most that a tile may take on a CPU, however much memory there is."""
 
@@ -19,7 +22,7 @@ def choose_tile(kind: str, memory: float, bytes_per_pixel: float, halo: int, ste
     Parameters
     ----------
     kind : str
-        Of the device: "cpu" or "cuda".
+        Of the device, as PyTorch calls it.
     memory : float
         All bytes that it has, not those free at the moment: the same machine always cuts the same
         way, so an interrupted run can go on.
@@ -30,9 +33,9 @@ def choose_tile(kind: str, memory: float, bytes_per_pixel: float, halo: int, ste
     step : int
         What the side is a multiple of.
     """
-    budget = SHARE_OF_MEMORY[kind] * memory
+    budget = SHARE_OF_MEMORY.get(kind, UNTRIED_SHARE) * memory
     if kind == "cpu":
         budget = min(budget, MOST_BYTES)
-    smallest, largest = SIDES[kind]
+    smallest, largest = SIDES.get(kind, SIDES["cpu"])
     side = (budget / bytes_per_pixel) ** 0.5 - 2 * halo
     return int(min(max(side, smallest), largest)) // step * step or step
