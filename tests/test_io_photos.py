@@ -245,7 +245,7 @@ def test_folders_that_are_no_stack(tmp_path: Path) -> None:
 def test_what_looks_readable(tmp_path: Path) -> None:
     for name in ("a.tif", "a.OME.TIFF", "b.png", "b.JPG", "c.webp"):
         assert is_readable(name)
-    for name in ("a.txt", "a.tif.bak", "tif", "a.nd2", "a.zarr"):  # no such zarr folder
+    for name in ("a.txt", "a.tif.bak", "tif", "a.mrc", "a.zarr"):  # no such zarr folder
         assert not is_readable(name)
     (tmp_path / "x.zarr").mkdir()
     assert is_readable(tmp_path / "x.zarr")

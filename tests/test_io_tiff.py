@@ -12,7 +12,7 @@ from cells import build
 
 from demoe.errors import AxesError, ImageError
 from demoe.image.lazy_image import LazyImage
-from demoe.io import open_image, write_image
+from demoe.io import open_image, series_of, write_image
 from demoe.io._source import FileSource
 
 RNG = np.random.default_rng(3)
@@ -412,3 +412,42 @@ def test_an_ome_set_of_two_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alone.data[0].compute(), pixels[0])
     with pytest.raises(ImageError, match="plane 1 is missing"):
         alone.data[1].compute()
+
+
+def test_scanned_slides_open_at_full_size(tmp_path: Path) -> None:
+    pixels = noise(600, 700, 3, dtype="uint8")
+    usual = {"photometric": "rgb", "metadata": None}
+    tiles = {**usual, "tile": (256, 256)}
+    with tifffile.TiffWriter(tmp_path / "a.svs") as file:
+        words = "Aperio Image Library v12\n700x600 [0,0 700x600] (256x256) |AppMag = 20|MPP = 0.499"
+        file.write(pixels, description=words, **tiles)
+        file.write(pixels[::8, ::8], description="Aperio thumbnail", **usual)
+        file.write(pixels[::4, ::4], description="Aperio level", **tiles)
+        file.write(pixels[:50, :60], description="Aperio\nlabel 60x50", subfiletype=1, **usual)
+    image = open_image(tmp_path / "a.svs")
+    assert (image.axes, image.shape) == ("YXS", pixels.shape)
+    assert image.scale == {"Y": 0.499, "X": 0.499}
+    assert set(image.units.values()) == {"micrometer"}
+    np.testing.assert_array_equal(image.data, pixels)
+    assert series_of(tmp_path / "a.svs") == ["Baseline", "Thumbnail", "Label"]
+    np.testing.assert_array_equal(
+        open_image(tmp_path / "a.svs", series="Label").data, pixels[:50, :60]
+    )
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_slides_of_many_channels(tmp_path: Path, named: bool) -> None:
+    pixels = noise(3, 600, 700)
+    usual = {"software": "PerkinElmer-QPI", "metadata": None, "photometric": "minisblack"}
+    kind = "PerkinElmer-QPI-ImageDescription"
+    with tifffile.TiffWriter(tmp_path / "a.qptiff") as file:
+        for channel, name in enumerate(("DAPI", "Opal 520", "CD8")):
+            words = f"<{kind}><Name>{name}</Name></{kind}>" if named else "<damaged"
+            tiles = {"tile": (256, 256), "resolution": (20000, 20000), "resolutionunit": 3}
+            file.write(pixels[channel], description=words, **tiles, **usual)
+        file.write(pixels[0, ::8, ::8], description=f"<{kind}/>", **usual)
+    image = open_image(tmp_path / "a.qptiff")
+    assert (image.axes, image.shape) == ("CYX", pixels.shape)
+    assert image.scale == {"Y": 0.5, "X": 0.5}
+    assert image.channel_names == (("DAPI", "Opal 520", "CD8") if named else ())
+    np.testing.assert_array_equal(image.data, pixels)

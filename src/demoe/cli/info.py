@@ -17,19 +17,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", type=Path, nargs="?", help="an image; without one, the devices are listed"
     )
     parser.add_argument("--axes", help="letters of TCZYXS; else from the file")
+    parser.add_argument(
+        "--series",
+        nargs="?",
+        const="",
+        help="which image of a file that holds several, by number or name; alone: list them",
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_recipe_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Print the facts."""
+    from demoe.errors import ImageError
     from demoe.execution.estimate import as_text, describe
+    from demoe.io import open_image, series_of
     from demoe.model.devices import list_devices, why_processor
 
+    if arguments.series is not None and arguments.input is None:
+        raise ImageError("--series speaks of an image, but none is named.")
+    if arguments.series == "":
+        names = series_of(arguments.input)
+        listed = [f"{number}  {name}".rstrip() for number, name in enumerate(names)]
+        print(json.dumps(names, indent=2) if arguments.json else "\n".join(listed))
+        return 0
     recipe = recipe_from(arguments)
     facts: dict[str, Any] = {}
     if arguments.input is not None:
-        facts = describe(arguments.input, arguments.axes, recipe)
+        image = open_image(arguments.input, arguments.axes, series=arguments.series or 0)
+        facts = describe(image, recipe)
     if arguments.json:
         devices = [asdict(device) for device in list_devices()]
         print(json.dumps(facts | {"devices": devices}, indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from demoe.choices import names_of
 from demoe.engine.resolve import make_plan, resolve_routing
 from demoe.engine.runner import make_runner, model_for
-from demoe.io import open_image
+from demoe.image.lazy_image import LazyImage
 from demoe.recipe import Recipe
 
 # Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
@@ -21,13 +20,12 @@ _LOCAL_ROUTING = 2.0  # a pass of the encoder more, and two experts where decisi
 _BYTES_OF_PROGRAM = 0.5e9  # torch, the network, a few tiles of pixels
 
 
-def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> dict[str, Any]:
+def describe(image: LazyImage, recipe: Recipe) -> dict[str, Any]:
     """Return JSON-able facts about an image and a run on it.
 
-    Axes, size and dtype are read from the file; tiles follow from the recipe; memory (bytes, of
+    Axes, size and dtype are the image's; tiles follow from the recipe; memory (bytes, of
     the whole process) and time (seconds) are estimates for this machine.
     """
-    image = open_image(path, axes)
     model = model_for(recipe)
     runner = make_runner(model, recipe, image.dtype)
     plan = make_plan(image, recipe, runner)
@@ -39,7 +37,7 @@ def describe(path: str | os.PathLike[str], axes: str | None, recipe: Recipe) -> 
     if routing == "local":
         seconds *= _LOCAL_ROUTING
     return {
-        "image": str(path),
+        "image": image.source or image.name,
         "axes": image.axes,
         "shape": list(image.shape),
         "dtype": str(image.dtype),

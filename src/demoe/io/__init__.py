@@ -1,4 +1,4 @@
-"""Images from files and to files: TIFF, OME-Zarr, plain zarr, photos, folders of photos."""
+"""Images from files and to files: TIFF, OME-Zarr, zarr, photos, folders, microscopes' formats."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from demoe.errors import ImageError
 from demoe.image.lazy_image import LazyImage
 from demoe.io.names import (
-    PHOTOS,
     SUFFIXES_IN,
     SUFFIXES_OUT,
-    TIFF,
     ZARR,
+    is_of_bioio,
     is_zarr,
+    kind_of,
     stem_of,
     suffix_of,
     why_not,
@@ -24,7 +24,7 @@ from demoe.io.names import (
 if TYPE_CHECKING:
     from demoe.io._write import write_image
 
-__all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image", "write_image"]
+__all__ = ["SUFFIXES_IN", "SUFFIXES_OUT", "is_readable", "open_image", "series_of", "write_image"]
 
 
 def open_image(
@@ -35,10 +35,11 @@ def open_image(
     Parameters
     ----------
     path : str or path
-        A TIFF (OME-TIFF, ImageJ, BigTIFF), a photo (PNG, JPEG, BMP, WebP), an OME-Zarr 0.4 or 0.5
-        image, a plain zarr array, or a folder of photos or single-plane TIFFs of one size and kind,
-        which becomes a stack along Z in natural order, or along T, C and Z as names such as
-        ``cells_t01_c2.tif`` say.
+        A TIFF (OME-TIFF, ImageJ, BigTIFF, SVS, QPTIFF), a photo (PNG, JPEG, BMP, WebP, AVIF, JPEG
+        XL), an OME-Zarr 0.4 or 0.5 image, a plain zarr array, or a folder of photos or single-plane
+        TIFFs of one size and kind, which becomes a stack along Z in natural order, or along T, C
+        and Z as names such as ``cells_t01_c2.tif`` say. Where the packages for them are installed:
+        HEIC, camera raw, and what the plugins of bioio read (CZI, ND2, LIF, DV and others).
     axes : str, optional
         One letter of TCZYXS for each dimension; from the file, or guessed from the shape, if left
         out.
@@ -60,7 +61,7 @@ def open_image(
     """
     place = Path(path)
     text = str(place)
-    _check_place(place)
+    kind = _check_place(place)
     from demoe.io._source import pass_errors_on
 
     name = stem_of(place)
@@ -76,10 +77,14 @@ def open_image(
 
         series_number(text, series, [name])
         image = pass_errors_on(text, lambda: open_folder(text, axes, name))
-    elif suffix in TIFF:
+    elif kind == "tiff":
         from demoe.io.tiff import open_tiff
 
         image = pass_errors_on(text, lambda: open_tiff(text, axes, series, name))
+    elif kind == "bioio":
+        from demoe.io.bio import open_bio
+
+        image = pass_errors_on(text, lambda: open_bio(text, axes, series, name))
     else:
         from demoe.io._series import series_number
         from demoe.io.photos import open_photo
@@ -87,6 +92,45 @@ def open_image(
         series_number(text, series, [name])
         image = pass_errors_on(text, lambda: open_photo(text, axes, name))
     return image
+
+
+def series_of(path: str | os.PathLike[str]) -> list[str]:
+    """List the images of a file that may hold several.
+
+    Parameters
+    ----------
+    path : str or path
+        What `open_image` opens.
+
+    Returns
+    -------
+    list of str
+        The name of each, "" where the file gives none; the place in the list is its number.
+
+    Raises
+    ------
+    ImageError
+        As `open_image`.
+    """
+    place = Path(path)
+    text = str(place)
+    kind = _check_place(place)
+    from demoe.io._source import pass_errors_on
+
+    names = [stem_of(place)]
+    if place.is_dir() and (is_zarr(place) or suffix_of(place) in ZARR):
+        from demoe.io.zarr import zarr_series
+
+        names = pass_errors_on(text, lambda: zarr_series(text))
+    elif kind == "tiff":
+        from demoe.io.tiff import tiff_series
+
+        names = pass_errors_on(text, lambda: tiff_series(text))
+    elif kind == "bioio":
+        from demoe.io.bio import scenes
+
+        names = pass_errors_on(text, lambda: scenes(text))
+    return names
 
 
 def is_readable(path: str | os.PathLike[str]) -> bool:
@@ -100,16 +144,17 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
     Returns
     -------
     bool
-        True for the suffixes of `SUFFIXES_IN`, zarr folders, and folders that hold pictures.
+        True for the suffixes of `SUFFIXES_IN`, those of microscopes and cameras whose package is
+        installed, zarr folders, and folders that hold pictures.
     """
     place = Path(path)
     if not place.is_dir():
-        return suffix_of(place) in (*TIFF, *PHOTOS)
+        return bool(kind_of(place))
     if is_zarr(place) or suffix_of(place) in ZARR:
         return True
     try:
         return any(
-            suffix_of(file) in (*TIFF, *PHOTOS) and not file.name.startswith(".")
+            kind_of(file) in ("tiff", "photo") and not file.name.startswith(".")
             for file in place.iterdir()
         )
     except OSError:
@@ -125,16 +170,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'demoe.io' has no attribute {name!r}")
 
 
-def _check_place(place: Path) -> None:
+def _check_place(place: Path) -> str:
+    """Say what reads a file; "" for a folder."""
     try:
         status = place.stat()
     except (OSError, ValueError):  # ValueError: a null character
         raise ImageError(f"There is no file or folder {place}.") from None
     if stat.S_ISDIR(status.st_mode):
-        return
+        return ""
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(f"{place} is a device or a pipe, but an image is a file or a folder.")
-    if suffix_of(place) not in (*TIFF, *PHOTOS):
+    kind = kind_of(place) or ("bioio" if is_of_bioio(suffix_of(place)) else "")
+    if not kind:
         raise ImageError(f"{place} {why_not(place)}")
     if status.st_size == 0:
         raise ImageError(f"{place} is empty (0 bytes).")
+    return kind

@@ -10,7 +10,7 @@ from PIL import Image
 from demoe.io._source import unreadable
 from demoe.limits import check_block
 
-PHOTOS = ("PNG", "JPEG", "BMP", "WEBP")
+PHOTOS = ("PNG", "JPEG", "BMP", "WEBP", "AVIF")
 IN_TIFF = ("PNG", "JPEG", "JPEG2000", "WEBP")
 
 _pillow_limit = threading.Lock()

@@ -1,7 +1,8 @@
-"""What a TIFF says of its axes, its scale and its channels: OME, ImageJ or plain tags."""
+"""What a TIFF says of its axes, its scale and its channels: OME, ImageJ, scanners, plain tags."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -54,6 +55,10 @@ def read_metadata(file: tifffile.TiffFile, series: int) -> TiffMetadata:
             return _from_ome(file.filehandle.path, file.ome_metadata, series)
         if file.is_imagej and file.imagej_metadata:
             return _from_imagej(file.imagej_metadata, file.series[series].keyframe)
+        if file.is_svs and series == 0:
+            return _from_svs(file.pages.first.description)
+        if file.is_qpi:
+            return _from_qpi(file.filehandle.path, file.series[series])
         return _from_tags(file.series[series].keyframe)
 
 
@@ -143,6 +148,24 @@ def _from_imagej(found: Mapping[str, Any], page: tifffile.TiffPage) -> TiffMetad
         scale["T"] = interval
         units["T"] = unit_name(str(found.get("tunit", "s")))
     return TiffMetadata(scale, units)
+
+
+def _from_svs(description: str) -> TiffMetadata:
+    said = re.search(r"\|\s*MPP\s*=\s*([\d.]+)", description)  # micrometres per pixel
+    size = _positive(said and said[1])
+    if size is None:
+        return TiffMetadata()
+    return TiffMetadata({"Y": size, "X": size}, {"Y": "micrometer", "X": "micrometer"})
+
+
+def _from_qpi(path: str, series: tifffile.TiffPageSeries) -> TiffMetadata:
+    """Sizes are in tags; each page has the name of its channel in XML."""
+    found = _from_tags(series.keyframe)
+    names = []
+    for page in series:
+        root = parse_ome(path, page.description if isinstance(page, tifffile.TiffPage) else "")
+        names.append(((root is not None and root.findtext("Name")) or "").strip())
+    return TiffMetadata(found.scale, found.units, tuple(names) if all(names) else ())
 
 
 def _from_tags(page: tifffile.TiffPage) -> TiffMetadata:

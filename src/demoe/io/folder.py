@@ -12,7 +12,7 @@ from demoe.errors import ImageError
 from demoe.image.lazy_image import LazyImage
 from demoe.io._inside import inside
 from demoe.io._source import pass_errors_on
-from demoe.io.names import PHOTOS, TIFF, suffix_of
+from demoe.io.names import TIFF, kind_of, suffix_of
 from demoe.io.photos import open_photo
 from demoe.io.tiff import open_tiff
 
@@ -24,7 +24,7 @@ def picture_files(folder: Path) -> list[Path]:
     files = [
         file
         for file in folder.iterdir()
-        if suffix_of(file) in (*TIFF, *PHOTOS) and not file.name.startswith(".") and file.is_file()
+        if kind_of(file) in ("tiff", "photo") and not file.name.startswith(".") and file.is_file()
     ]
     return sorted(files, key=natural_key)
 
@@ -63,7 +63,9 @@ def open_folder(path: str, axes: str | None, name: str) -> LazyImage:
     """
     files = picture_files(Path(path))
     if not files:
-        raise ImageError(f"{path} is a folder without TIFF, PNG, JPEG, BMP or WebP pictures.")
+        raise ImageError(
+            f"{path} is a folder without TIFF, PNG, JPEG, BMP, WebP or other pictures."
+        )
     kinds = sorted({_kind(file) for file in files})
     if len(kinds) > 1:
         raise ImageError(
@@ -117,7 +119,7 @@ def _kind(file: Path) -> str:
 
 
 def _open_picture(file: Path) -> LazyImage:
-    open_one = open_photo if suffix_of(file) in PHOTOS else _open_plane
+    open_one = _open_plane if suffix_of(file) in TIFF else open_photo
     picture: LazyImage = pass_errors_on(file, lambda: open_one(str(file), None, file.stem))
     return picture
 

@@ -1,4 +1,4 @@
-"""Photos in and out: PNG of 8 and 16 bits, JPEG, and BMP and WebP to read."""
+"""Photos in and out: PNG of 8 and 16 bits, JPEG, and others to read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from demoe.errors import ImageError, OutputError
 from demoe.image.lazy_image import LazyImage
+from demoe.io._more_photos import DECODERS
 from demoe.io._pillow import PHOTOS, check_density, open_picture
 from demoe.io._source import FileSource, decoded, file_state
 from demoe.io.names import PNG, suffix_of
@@ -48,7 +49,8 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
     Parameters
     ----------
     path : str
-        An existing PNG, JPEG, BMP or WebP file; of an animation the first picture is taken.
+        An existing PNG, JPEG, BMP, WebP, AVIF, JPEG XL, HEIC or camera raw file; of an animation
+        the first picture is taken.
     axes : str, optional
         "YX" or "YXS" if left out.
     name : str
@@ -57,8 +59,9 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
     Returns
     -------
     LazyImage
-        uint8 or uint16, one block; turned upright by its EXIF orientation. Palettes become RGB,
-        gray with alpha becomes RGBA, CMYK becomes RGB.
+        uint8 or uint16 (a JPEG XL may hold floats), one block; turned upright by its EXIF
+        orientation. Palettes become RGB, gray with alpha becomes RGBA, CMYK becomes RGB; camera raw
+        becomes RGB of 8 bits as the camera would make it.
 
     Raises
     ------
@@ -74,6 +77,8 @@ def open_photo(path: str, axes: str | None, name: str) -> LazyImage:
 
 def photo_form(path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of the upright photo, from its header; one that is too large is refused."""
+    if (decoder := DECODERS.get(suffix_of(Path(path)))) is not None:
+        return decoder.form(path)
     with _open(path) as photo:
         check_density(path, photo.format, photo.size, Path(path).stat().st_size)
         width, height = photo.size
@@ -127,7 +132,7 @@ def _open(path: str) -> Iterator[Image.Image]:
         photo = open_picture(path, PHOTOS)
     except UnidentifiedImageError:
         raise ImageError(
-            f"{path} is not a picture that can be read; PNG, JPEG, BMP and WebP can."
+            f"{path} is not a picture that can be read; PNG, JPEG, BMP, WebP and AVIF can."
         ) from None
     with photo:
         yield photo
@@ -149,6 +154,8 @@ def _deep_png_samples(path: str) -> int:
 
 
 def _decode(path: str) -> NDArray[Any]:
+    if (decoder := DECODERS.get(suffix_of(Path(path)))) is not None:
+        return decoder.decode(path)
     photo_form(path)  # the file may be another by now
     with _open(path) as photo:
         if _deep_png_samples(path):

@@ -97,6 +97,12 @@ def open_tiff(path: str, axes: str | None, wanted: int | str, name: str) -> Lazy
     )
 
 
+def tiff_series(path: str) -> list[str]:
+    """List the images of a TIFF file by name."""
+    with _damage_is_an_error(path), opened_tiff(path) as file:
+        return [one.name for one in file.series]
+
+
 @contextmanager
 def _damage_is_an_error(path: str) -> Iterator[None]:
     """Turn damage that tifffile only logs, leaving out planes, into an ImageError."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Before version 0.3 every image had these five.
 _OLD_AXES = ("t", "c", "z", "y", "x")
+_LAYOUT = "bioformats2raw.layout"  # of a group whose images are called 0, 1, 2 ...
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,20 @@ def open_zarr(path: str, axes: str | None, series: int | str, name: str) -> Lazy
     return _open_in(path, path, axes, series, name)
 
 
+def zarr_series(path: str) -> list[str]:
+    """List the images of a zarr group by name; a plain array is one."""
+    node = _open_node(path, path)
+    if isinstance(node, zarr.Array):
+        return [Path(path).stem]
+    ome = dict(node.attrs).get("ome", node.attrs)
+    if isinstance(ome, Mapping) and "multiscales" not in ome and _LAYOUT in ome:
+        return [""] * sum(key.isdecimal() for key in node.group_keys())
+    found = ome.get("multiscales") if isinstance(ome, Mapping) else None
+    if not isinstance(found, list) or not found:
+        raise ImageError(f"{path} is a zarr group without an OME-Zarr image (no 'multiscales').")
+    return [str(one.get("name", "")) if isinstance(one, Mapping) else "" for one in found]
+
+
 def coarser_levels(path: str, axes: str) -> list[da.Array]:
     """Open the coarser levels of an image as `open_zarr` opens it.
 
@@ -175,7 +190,7 @@ def _open_in(root: str, path: str, axes: str | None, series: int | str, name: st
     if not isinstance(ome, Mapping):
         raise ImageError(f"{path} has damaged OME-Zarr metadata: 'ome' is not an object.")
     if "multiscales" not in ome:
-        if "bioformats2raw.layout" in ome and str(series) in node:
+        if _LAYOUT in ome and str(series) in node:
             return _open_in(root, str(Path(path) / str(series)), axes, 0, name)
         raise ImageError(
             f"{path} is a zarr group without an OME-Zarr image (no 'multiscales'), so name an "
