@@ -94,6 +94,7 @@ def to_lazy(data: Any, meta: Mapping[str, Any]) -> LazyImage:
         If the layer holds no image (bool, complex), or its axes cannot be named.
     """
     array = data[0] if meta.get("multiscale") else data
+    array = getattr(array, "exact", array)  # a result that is looked at shows black for the unread
     axes = layer_axes(len(array.shape), meta)
     spatial = axes.removesuffix("S")
     steps = meta.get("scale")

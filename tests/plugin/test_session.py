@@ -236,6 +236,7 @@ def test_a_result_on_disk_is_a_layer_like_any_other(
     session, viewer, worker, picture, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
+    monkeypatch.setattr("demoe.live.glance.PATIENCE_SECONDS", 0)  # nothing is quick to read
     viewer.add_image(np.stack([picture] * 2), name="stack")
     session.start()
     worker.finish()
