@@ -111,11 +111,18 @@ class Finished:
     gates : ndarray of float32
         Expert weights: plane axes, experts, rows and columns.
     confidence : ndarray of float32
-        0 to 1, axes of the expert map; see `demoe.Deblurred`.
+        0 to 1, axes of the expert map; see `demoe.Deblurred`. Like ``gates``, it may go on filling
+        up with the tiles of ``run``.
+    shares : list of float
+        Part of the cells that has each value of the expert map.
+    sizes : list of str
+        How large the blurs are where each of them is, see `napari_demoe._maps.blur_sizes`.
     consistency, complexity : ndarray of float32 or None
         Axes of the expert map; see `demoe.Deblurred`.
     blurs : mapping
         What was found of the blur in each window, by plane; see `demoe.Deblurred.blurs`.
+    kernels : ndarray of uint8, or None
+        Their picture, see `demoe.live.run.Maps`; it may go on filling up, too.
     pitch : (int, int)
         Rows and columns of pixels a cell covers.
     provenance : mapping
@@ -131,6 +138,8 @@ class Finished:
     expert_map: np.ndarray
     gates: np.ndarray
     confidence: np.ndarray
+    shares: Sequence[float]
+    sizes: Sequence[str]
     consistency: np.ndarray | None
     blurs: Mapping[tuple[int, ...], Sequence[Blur]]
     pitch: tuple[int, int]
@@ -139,6 +148,7 @@ class Finished:
     run: LiveRun
     done: Collection[Where] | None
     complexity: np.ndarray | None = None
+    kernels: np.ndarray | None = None
 
     @property
     def result(self) -> Deblurred:

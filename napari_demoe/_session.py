@@ -22,6 +22,7 @@ from demoe.choices import BLURS, Choice, more, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
 from demoe.io.psf import read_psf
+from demoe.live.kernels import placed
 from demoe.live.order import Scope, View
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
@@ -46,12 +47,11 @@ from napari_demoe._maps import (
     confidence_kwargs,
     consistency_kwargs,
     expert_features,
-    expert_shares,
     experts_kwargs,
     glyphs,
     glyphs_kwargs,
-    is_blur,
     is_map,
+    kernels_kwargs,
     speak,
 )
 from napari_demoe._outcome import Outcome, joined
@@ -60,7 +60,7 @@ from napari_demoe._words import describe, duration, finest, script, tiles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Labels, Layer, Shapes
+    from napari.layers import Image, Labels, Layer, Shapes, Vectors
     from napari.utils.events import Event
 
     from demoe.lazy import Deblurred
@@ -78,6 +78,9 @@ REST = 3
 
 LARGE = 2048
 """Planes longer than this are shown by levels, of which the viewer reads what it needs."""
+
+MAPS = ("confidence", "consistency", "complexity", "blur", "kernels")
+"""What is shown of a result beside its expert map, by the session's names of the layers."""
 
 Pulse = Callable[[Callable[[], None]], Callable[[], None]]
 """Calls a function on the main thread now and then; returns what ends that."""
@@ -133,8 +136,10 @@ class Session:
         Where sources come from and results go to.
     launch : callable
         Starts a `Job` in the background, see `Launch`.
-    pulse : callable
-        Calls a function on the main thread now and then; returns what ends that.
+    pulse : callable, optional
+        Calls a function on the main thread now and then; returns what ends that. Maps of a result
+        are then shown one after the other, so that the viewer does not stand still while it adds
+        their layers; without, all at once.
 
     Attributes
     ----------
@@ -157,10 +162,12 @@ class Session:
     shares : list of float
         Part of the last result's cells that each of its experts got, from "not decided" on; empty
         without a result of such experts.
+    sizes : list of str
+        Beside `shares`: how large the blurs are that were found there, or nothing.
     result, overlay : Image, Labels, or None
-    confidence, consistency, complexity, blur : Image, Image, Image, Shapes, or None
+    confidence, consistency, complexity, blur, kernels : Image or Vectors, or None
         The last result, its expert map, how sure that is, how well the data support the result,
-        and the blurs that were found, drawn.
+        how much was computed, and the blurs that were found, drawn and as a picture.
     painted : Labels, Shapes or None
         The expert map to follow if the routing is `PAINTED`, and to correct the last result by.
     brush : int
@@ -173,9 +180,7 @@ class Session:
 
     changed = Signal()
 
-    def __init__(
-        self, viewer: ViewerModel, launch: Launch, pulse: Pulse = lambda function: lambda: None
-    ) -> None:
+    def __init__(self, viewer: ViewerModel, launch: Launch, pulse: Pulse | None = None) -> None:
         self.choices = Choices()
         self.scope = "all"
         self.output = ""
@@ -184,12 +189,14 @@ class Session:
         self.done = self.total = 0
         self.experts: tuple[Choice, ...] = BLURS
         self.shares: list[float] = []
+        self.sizes: list[str] = []
         self.result: Image | None = None
         self.overlay: Labels | None = None
         self.confidence: Image | None = None
         self.consistency: Image | None = None
         self.complexity: Image | None = None
-        self.blur: Shapes | None = None
+        self.blur: Vectors | None = None
+        self.kernels: Image | None = None
         self.painted: Labels | Shapes | None = None
         self.brush = 1
         self.said = ""
@@ -206,8 +213,11 @@ class Session:
         self._fresh = threading.Event()  # set by other threads when more can be shown
         self._runs: dict[Image, LiveRun] = {}
         self._paused: Job | None = None
+        self._to_show: list[Callable[[], None]] = []  # one after the other
+        self._over = False  # the worker's end waits until all is shown
         self._clear_run()
-        self._stop_pulse = pulse(self.tick)
+        self._patient = pulse is not None
+        self._stop_pulse = pulse(self.tick) if pulse is not None else lambda: None
         for layer in viewer.layers:
             layer.events.name.connect(self._layers_changed)
         viewer.layers.events.inserted.connect(self._layer_inserted)
@@ -233,8 +243,7 @@ class Session:
     @property
     def maps(self) -> list[Labels | Shapes]:
         """Every layer of labels or shapes, in the order of the layer list."""
-        drawn = (each for each in self._viewer.layers if is_labels(each) or is_shapes(each))
-        return [each for each in drawn if not is_blur({"metadata": each.metadata})]
+        return [each for each in self._viewer.layers if is_labels(each) or is_shapes(each)]
 
     @property
     def source(self) -> Image | None:
@@ -272,14 +281,9 @@ class Session:
             self.painted = maps[-1] if maps else None
         if self.overlay is not None and self.overlay not in self._viewer.layers:
             self.overlay, self.shares = None, []
-        if self.confidence is not None and self.confidence not in self._viewer.layers:
-            self.confidence = None
-        if self.consistency is not None and self.consistency not in self._viewer.layers:
-            self.consistency = None
-        if self.complexity is not None and self.complexity not in self._viewer.layers:
-            self.complexity = None
-        if self.blur is not None and self.blur not in self._viewer.layers:
-            self.blur = None
+        for name in MAPS:
+            if getattr(self, name) not in self._viewer.layers:
+                setattr(self, name, None)
         if self.result is not None and self.result not in self._viewer.layers:
             self.result = self._last = None  # with it, what it keeps on disk
         if self.state == "running" and self._correcting and not self.correctable:
@@ -503,6 +507,8 @@ class Session:
 
     def tick(self) -> None:
         """Follow the eye, and show what is new; called now and then on the main thread."""
+        if self._to_show:
+            self._show_next()
         layer = self._working
         if self.busy and layer is not None and layer in self._runs and not self._preview:
             self._runs[layer].order.look(self._view(layer))
@@ -531,7 +537,8 @@ class Session:
     def waits(self) -> bool:
         """Whether a run has done all that is looked at, and waits for another view."""
         shown = self.result is not None and self.result is self._working
-        return self.scope == "view" and self.busy and shown and self.done >= self.total > 0
+        is_done = self.done >= self.total > 0 and not self._to_show
+        return self.scope == "view" and self.busy and shown and is_done
 
     @property
     def resumable(self) -> bool:
@@ -540,7 +547,7 @@ class Session:
 
     def cancel(self) -> None:
         """Stop after the tile in work; what is done stays, and `resume` goes on."""
-        if self._handle is not None and self.state == "running":
+        if self._handle is not None and self.state == "running" and not self._over:
             self.state = "cancelling"
             self._handle.quit()
             self.changed.emit()
@@ -555,6 +562,9 @@ class Session:
         for layer in self._viewer.layers:
             layer.events.name.disconnect(self._layers_changed)
         self._stop_pulse()
+        self._to_show.clear()
+        if self._over:
+            self._handle = None
         self.cancel()
         if self.busy or self._paused is not None:
             self._drop_working()
@@ -699,7 +709,20 @@ class Session:
         self._fail(f"{type(error).__name__}: {error}", notify=False)
 
     def _ended(self) -> None:
-        self._handle = None
+        self._over = True
+        if not self._to_show:
+            self._conclude()
+
+    def _show_next(self) -> None:
+        try:
+            self._to_show.pop(0)()
+        finally:
+            if self._over and not self._to_show:
+                self._conclude()
+            self.changed.emit()
+
+    def _conclude(self) -> None:
+        self._handle, self._over = None, False
         run = self._runs.get(self._working) if self._working is not None else None
         if self.state == "running":  # all that was wanted is done
             self.state, self._paused = "idle", None
@@ -771,6 +794,8 @@ class Session:
 
     def _finish(self, done: Finished) -> None:
         """Show what is known of a result, all of it or of what was looked at."""
+        while self._to_show:  # of what was known before
+            self._to_show.pop(0)()
         if self._correcting:
             if not self.correctable:
                 return
@@ -780,7 +805,9 @@ class Session:
         elif self._working is self.result:
             self._renew(done)
         else:
-            self._add(self._working, done)
+            self._to_show += self._add(self._working, done)
+            while self._to_show and not self._patient:
+                self._to_show.pop(0)()
         if self._correcting:
             by_hand, by_layer = self._wishes
         else:
@@ -804,6 +831,7 @@ class Session:
 
     def _left(self, layer: Image, done: Finished) -> dict[str, Any]:
         """Return what a result and its maps remember of their run."""
+        result = done.result
         return {
             **layer.metadata["demoe"],
             "axes": self._axes,
@@ -813,91 +841,105 @@ class Session:
             "consistency": done.consistency,
             "complexity": done.complexity,
             "blurs": done.blurs,
-            "kernels": done.result.kernel_picture(),
-            "painted": done.result.painted,
-            "choices": done.result.choices,
+            # To be called, because it is slow for huge images; a function, because napari copies
+            # what is remembered when it duplicates a layer, and functions stay as they are.
+            "kernels": lambda: result.kernel_picture(),
+            "painted": result.painted,
+            "choices": result.choices,
             "pitch": tuple(done.pitch),
             "provenance": dict(done.provenance),
         }
 
-    def _add(self, layer: Image, done: Finished) -> None:
-        """Turn the layer on show into a result, and add its maps."""
-        self.shares = expert_shares(done.expert_map, len(done.result.choices))
+    def _add(self, layer: Image, done: Finished) -> list[Callable[[], None]]:
+        """Turn the layer on show into a result; return what adds its maps, a layer each."""
+        self.shares, self.sizes = list(done.shares), list(done.sizes)
         left = self._left(layer, done)
         layer.metadata = {**layer.metadata, "demoe": left}
         self._name_working()
         self._put_pixels(layer, done)
+        self.result, self.overlay = layer, None
+        for name in MAPS:
+            setattr(self, name, None)
         place = (self._meta, self._axes, done.pitch)
-        self.result = layer
-        self.confidence = self._viewer.add_image(
-            cells_to_layer_order(done.confidence, self._axes), **confidence_kwargs(*place)
-        )
-        self.confidence.metadata["demoe"]["run"] = left["run"]
+        to_show = [lambda: self._add_cells("confidence", done, confidence_kwargs(*place))]
         if done.consistency is not None:
-            self.consistency = self._viewer.add_image(
-                cells_to_layer_order(done.consistency, self._axes), **consistency_kwargs(*place)
-            )
-            self.consistency.metadata["demoe"]["run"] = left["run"]
-        self.complexity = None
+            kwargs = consistency_kwargs(*place)
+            to_show.append(lambda: self._add_cells("consistency", done, kwargs))
         if done.complexity is not None:
-            self.complexity = self._viewer.add_image(
-                cells_to_layer_order(done.complexity, self._axes), **complexity_kwargs(*place)
-            )
-            self.complexity.metadata["demoe"]["run"] = left["run"]
-        self._draw_blurs(done)
+            more = complexity_kwargs(*place)
+            to_show.append(lambda: self._add_cells("complexity", done, more))
+        if done.kernels is not None:
+            to_show.append(lambda: self._add_kernels(done))
+        if any(done.blurs.values()):
+            to_show.append(lambda: self._add_blurs(done))
+        to_show.append(lambda: self._add_overlay(layer, done, left))
+        return [lambda show=show: self._show_beside(layer, show) for show in to_show]
+
+    def _show_beside(self, layer: Image, show: Callable[[], None]) -> None:
+        if layer is self.result:  # else it was removed meanwhile
+            show()
+
+    def _add_cells(self, name: str, done: Finished, kwargs: Mapping[str, Any]) -> None:
+        """Add a map over routing cells, by its name here and in what was finished."""
+        self._add_image(name, cells_to_layer_order(getattr(done, name), self._axes), kwargs)
+
+    def _add_kernels(self, done: Finished) -> None:
+        """Add the picture of kernels."""
+        plan, kernels = done.result.plan, done.result.work.kernels
+        kwargs = kernels_kwargs(self._meta, self._axes, *placed(plan, kernels.side))
+        self._add_image("kernels", cells_to_layer_order(done.kernels, self._axes), kwargs)
+
+    def _add_image(self, name: str, values: np.ndarray, kwargs: Mapping[str, Any]) -> None:
+        layer = self._viewer.add_image(values, **kwargs)
+        layer.metadata["demoe"]["run"] = self.result.metadata["demoe"]["run"]
+        layer.events.visible.connect(self._overlay_toggled)
+        setattr(self, name, layer)
+
+    def _add_overlay(self, layer: Image, done: Finished, left: Mapping[str, Any]) -> None:
+        """Add the expert map, above all other maps."""
         # Copied, because it can be painted on.
         overlay = self._viewer.add_labels(
             cells_to_layer_order(done.expert_map.copy(), self._axes),
-            **experts_kwargs(*place, self.shares, done.result.choices),
+            **experts_kwargs(self._meta, self._axes, done.pitch, self.shares, done.result.choices),
             metadata={"demoe": left},
         )
         self.overlay = overlay
         overlay.brush_size, overlay.selected_label = 1, self.brush
         overlay.events.selected_label.connect(self._label_selected)
         overlay.events.paint.connect(self._overlay_painted)
+        overlay.events.visible.connect(self._overlay_toggled)
         speak(overlay, self.describe_cell)
         if self.choices.routing != PAINTED:
             self.painted = overlay
-        shown = (overlay, self.confidence, self.consistency, self.complexity)
-        maps = [m for m in shown if m is not None]
-        for each in maps:
-            each.events.visible.connect(self._overlay_toggled)
         if self._preview:
-            drawn = [] if self.blur is None else [self.blur]
-            self._replace_preview([layer, *maps, *drawn])
+            maps = [overlay, *(getattr(self, name) for name in MAPS)]
+            self._replace_preview([layer, *(each for each in maps if each is not None)])
 
-    def _draw_blurs(self, done: Finished) -> None:
-        """Add a layer that draws the blurs that were found, in place of an earlier one."""
-        before = self.blur
-        paths, words = glyphs(done.blurs, self._axes)
-        self.blur = None
-        if paths:
-            self.blur = self._viewer.add_shapes(paths, **glyphs_kwargs(self._meta, words))
-            self.blur.events.visible.connect(self._overlay_toggled)
-        if before is not None and before in self._viewer.layers:
-            if self.blur is not None:
-                self.blur.visible = before.visible
-            self._viewer.layers.remove(before)
+    def _add_blurs(self, done: Finished) -> None:
+        """Draw the blurs that were found."""
+        strokes, words = glyphs(done.blurs, self._axes)
+        self.blur = self._viewer.add_vectors(strokes, **glyphs_kwargs(self._meta, words))
+        self.blur.events.visible.connect(self._overlay_toggled)
 
     def _renew(self, done: Finished) -> None:
-        """Put what was corrected into the last result and its maps."""
-        layer, overlay, confidence = self.result, self.overlay, self.confidence
-        self.shares = expert_shares(done.expert_map, len(done.result.choices))
+        """Put what was corrected, or came about since, into the last result and its maps."""
+        layer, overlay = self.result, self.overlay
+        self.shares, self.sizes = list(done.shares), list(done.sizes)
         left = self._left(layer, done)
         self._put_pixels(layer, done)
         layer.metadata = {**layer.metadata, "demoe": left}
-        overlay.metadata = {**overlay.metadata, "demoe": left}
-        overlay.data[...] = cells_to_layer_order(done.expert_map, self._axes)  # undo goes on
-        overlay.features = expert_features(self.shares, done.result.choices)
-        overlay.refresh()
-        if confidence is not None:
-            confidence.data = cells_to_layer_order(done.confidence, self._axes)
-        if self.consistency is not None and done.consistency is not None:
-            self.consistency.data = cells_to_layer_order(done.consistency, self._axes)
-        if self.complexity is not None and done.complexity is not None:
-            self.complexity.data = cells_to_layer_order(done.complexity, self._axes)
+        if overlay is not None:
+            overlay.metadata = {**overlay.metadata, "demoe": left}
+            overlay.data[...] = cells_to_layer_order(done.expert_map, self._axes)  # undo goes on
+            overlay.features = expert_features(self.shares, done.result.choices)
+            overlay.refresh()
+        for name in ("confidence", "consistency", "complexity", "kernels"):
+            cells, values = getattr(self, name), getattr(done, name)
+            if cells is not None and values is not None:
+                cells.data = cells_to_layer_order(values, self._axes)
         if self.blur is not None:
-            self._draw_blurs(done)
+            strokes, words = glyphs(done.blurs, self._axes)
+            self.blur.data, self.blur.features = strokes, {"blur": words}
 
     def _replace_preview(self, layers: list[Layer]) -> None:
         for earlier in self._preview_layers:

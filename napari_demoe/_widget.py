@@ -55,7 +55,7 @@ DECISIONS = {
 }
 """What the network decides by itself; its own choices follow, and then the painted map."""
 
-SHOWN = ("overlay", "confidence", "blur", "consistency", "complexity")
+SHOWN = ("overlay", "confidence", "blur", "kernels", "consistency", "complexity")
 """Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
 
 SCOPE_WORDS = {
@@ -93,6 +93,8 @@ TOOLTIPS = {
     "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
     "decide) to white (sure, or painted by you).",
     "blur": "The blur that was found in each place, drawn four times as large as it is.",
+    "kernels": "A picture of the blur in each place, seven times as large as it is: what a point\n"
+    "looks like there.",
     "consistency": "The result blurred again, against the data: black up to the noise, bright\n"
     "where the data do not support what is seen.",
     "complexity": "How much the experts of a place compute, from dark (cheap) to bright (the\n"
@@ -168,6 +170,7 @@ class DeblurWidget(QWidget):
         self.overlay = QCheckBox("Expert map")
         self.confidence = QCheckBox("Confidence")
         self.blur = QCheckBox("Blur")
+        self.kernels = QCheckBox("Kernels")
         self.consistency = QCheckBox("Consistency")
         self.complexity = QCheckBox("Complexity")
         self.correct = QPushButton("Apply corrections")
@@ -265,6 +268,7 @@ class DeblurWidget(QWidget):
         self.brushes = QButtonGroup(legend)
         self.brushes.idClicked.connect(self.session.choose_brush)
         self.shares: list[QLabel] = []
+        self.sizes: list[QLabel] = []
         self._bars: list[QProgressBar] = []
         for row, expert in enumerate(self.session.experts, start=1):
             words = expert.words
@@ -286,9 +290,15 @@ class DeblurWidget(QWidget):
             brush = QRadioButton(words)
             brush.setToolTip(f"Paint with {words}, and let shapes without a task stand for it.")
             self.brushes.addButton(brush, row)
+            size = QLabel()
+            size.setObjectName("demoe_size")
+            size.setIndent(brush.iconSize().width() + 8)  # under the words
+            size.hide()
             for column, part in enumerate((swatch, brush, bar, number)):
-                grid.addWidget(part, row, column)
+                grid.addWidget(part, 2 * row, column)
+            grid.addWidget(size, 2 * row + 1, 1, 1, 3)
             self.shares.append(number)
+            self.sizes.append(size)
             self._bars.append(bar)
         return legend
 
@@ -443,6 +453,9 @@ class DeblurWidget(QWidget):
             share = session.shares[i] if session.shares else 0.0
             label.setText(f"{share:.0%}" if session.shares else "")
             bar.setValue(round(100 * share))
+            size = session.sizes[i] if session.shares else ""
+            self.sizes[i - 1].setText(size)
+            self.sizes[i - 1].setVisible(bool(size))
         for name in SHOWN:
             box, layer = getattr(self, name), getattr(session, name)
             box.setEnabled(layer is not None)

@@ -7,7 +7,7 @@ thread that draws the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict
@@ -20,10 +20,12 @@ from demoe.errors import DemoeError, ImageError, RecipeError
 from demoe.live.order import Scope
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
+from napari_demoe._maps import blur_sizes, expert_shares
 
 if TYPE_CHECKING:
     import dask.array as da
 
+    from demoe.engine.kernels import Blur
     from demoe.execution.earlier import Correction
     from demoe.image.lazy_image import LazyImage
     from demoe.lazy import Deblurred
@@ -62,15 +64,17 @@ def launch(
 
 def pulse(function: Callable[[], None]) -> Callable[[], None]:
     """Call a function on the main thread now and then; returns what ends that."""
-    from qtpy.QtCore import QTimer
+    from qtpy.QtCore import QCoreApplication, QTimer
 
-    timer = QTimer()
+    # A timer must go in the thread that it lives in, not in that of who happens to collect garbage.
+    timer = QTimer(QCoreApplication.instance())
     timer.timeout.connect(function)
     timer.start(PULSE_MILLISECONDS)
 
     def stop() -> None:
         with suppress(RuntimeError):  # at the very end, Qt has deleted it already
             timer.stop()
+            timer.deleteLater()
 
     return stop
 
@@ -102,6 +106,7 @@ def _steps(job: Job) -> Generator[object, None, None]:
     else:
         if job.download:
             yield from _download(job.recipe.model)
+        _warm_up()
         run = _new_run(job)
     if job.view is not None:
         run.order.look(job.view)
@@ -120,6 +125,16 @@ def _steps(job: Job) -> Generator[object, None, None]:
             run.order.wait(REPORT_SECONDS)
     yield TilesDone(*run.order.counts())
     yield _finished(job, run)
+
+
+def _warm_up() -> None:
+    """Let what a first layer of labels needs, pandas above all, be loaded in this thread.
+
+    Else the viewer would load it when the maps are shown, and stand still meanwhile.
+    """
+    from napari.layers import Labels
+
+    Labels(np.zeros((1, 1), np.uint8), features={"index": [0]})
 
 
 def _new_run(job: Job) -> LiveRun:
@@ -168,24 +183,18 @@ def _finished(job: Job, run: LiveRun) -> Finished:
     whole = run.is_complete and (job.earlier is None or job.earlier.done is None)
     fits = math.prod(out.image.shape) * out.image.dtype.itemsize <= MEMORY_BYTES
     pixels = np.asarray(run.exact) if whole and fits else None
+    # What the layers show of the expert map is compared with what it was, so it must not grow; the
+    # others, of hundreds of megabytes for the largest images, are handed on as they are.
     found = {
         "expert_map": maps.expert_map.copy(),
-        "gates": maps.gates.copy(),
-        "confidence": maps.confidence.copy(),
+        "gates": maps.gates,
+        "confidence": maps.confidence,
     }
     if whole and run.kept:  # of an earlier session, nothing is known but the pixels
         found = {name: _compute(getattr(out, name)) for name in found}
-    blurs = {
-        plane: [of[window] for window in sorted(of, key=lambda box: (box.top, box.left))]
-        for plane, of in maps.blurs.items()
-    }
+    blurs: dict[tuple[int, ...], Sequence[Blur]] = {plane: run.blurs(plane) for plane in maps.blurs}
     if job.earlier is not None:
-        blurs = {**job.earlier.blurs}
-        for plane in {where[:-2] for where in run.done}:
-            # What was painted over as it was is surer now, in tiles that did not change, too.
-            for name, values in found.items():
-                values[plane] = _compute(getattr(out, name)[plane])
-            blurs[plane] = out.blurs(plane)
+        blurs = _correct_maps(job.earlier, run, found)
     if out.complexity is not None and whole:
         found["complexity"] = _compute(out.complexity)
     checked = None
@@ -194,14 +203,42 @@ def _finished(job: Job, run: LiveRun) -> Finished:
         checked = _compute(out.consistency_of(shown))
     return Finished(
         **found,
+        shares=expert_shares(found["expert_map"], len(out.choices)),
+        sizes=blur_sizes(blurs, found["expert_map"], out.pitch, len(out.choices)),
         consistency=checked,
         blurs=blurs,
+        kernels=maps.kernels,
         pitch=out.pitch,
         provenance=out.provenance,
         pixels=pixels,
         run=run,
         done=None if whole else frozenset(run.done if job.earlier is None else job.earlier.done),
     )
+
+
+def _correct_maps(
+    earlier: Finished, run: LiveRun, found: dict[str, np.ndarray]
+) -> dict[tuple[int, ...], Sequence[Blur]]:
+    """Bring maps up to date in the planes that were corrected; return all blurs."""
+    out, kernels = run.result, run.maps.kernels
+    corrected, blurs = {where[:-2] for where in run.done}, {**earlier.blurs}
+    if kernels is not None and earlier.kernels is not None:
+        for plane in blurs.keys() - corrected:
+            kernels[plane] = earlier.kernels[plane]
+    # What was painted over as it was is surer now, in tiles that did not change, too.
+    if earlier.done is not None:  # of the others, nobody knows anything
+        for where in earlier.done:
+            if where[:-2] in corrected:
+                run.note(where)
+        for plane in corrected:
+            for name, values in found.items():
+                values[plane] = getattr(run.maps, name)[plane]
+    else:
+        for plane in corrected:
+            for name, values in found.items():
+                values[plane] = _compute(getattr(out, name)[plane])
+            run.note_blurs(plane)
+    return blurs | {plane: run.blurs(plane) for plane in corrected}
 
 
 def _lazily(pixels: Any, out: Deblurred) -> da.Array:

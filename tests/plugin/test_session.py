@@ -10,7 +10,7 @@ from napari_demoe import _session, _worker
 from napari_demoe._layers import is_result
 from napari_demoe._maps import confidence_kwargs
 from napari_demoe._reader import read
-from napari_demoe._session import Choices
+from napari_demoe._session import Choices, Session
 from napari_demoe._words import script
 from napari_demoe._writer import write_layers
 
@@ -51,6 +51,38 @@ def test_the_source_follows_the_layers(session, viewer, picture):
     assert session.source is second
     viewer.layers.clear()
     assert session.source is None
+
+
+def test_maps_are_shown_one_after_the_other_where_there_is_a_clock(viewer, worker, root, picture):
+    beats = []
+    session = Session(viewer, worker, lambda beat: beats.append(beat) or beats.clear)
+    session.choices = Choices(model=str(root / "tests" / "data" / "demoe_w4.safetensors"))
+    session.choices.device, session.choices.tile = "cpu", 64
+    source = viewer.add_image(picture, name="photo")
+    session.start()
+    worker.finish()
+    assert not worker.running
+    grown = [len(viewer.layers)]
+    while session.busy:
+        assert session.state == "running"
+        session.cancel()  # there is nothing left to stop
+        beats[0]()
+        grown.append(len(viewer.layers))
+    assert grown == list(range(2, 2 + len(grown)))  # never two at once
+    assert session.status.startswith("Done in")
+    assert viewer.layers[-1] is session.overlay
+
+    session.source = source
+    session.start()
+    worker.finish()
+    beats[0]()
+    viewer.layers.remove(session.result)  # before all its maps are there
+    count = len(viewer.layers)
+    while session.busy:
+        beats[0]()
+    assert (session.state, session.overlay, len(viewer.layers)) == ("idle", None, count)
+    session.close()
+    assert beats == []
 
 
 def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):

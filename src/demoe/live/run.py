@@ -8,7 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from demoe.execution.tile import compute_tile
 from demoe.image.axes import plane_axes
 from demoe.lazy import Deblurred, plane_of
 from demoe.live.glance import Glances
+from demoe.live.kernels import blank, draw
 from demoe.live.order import Scope, TileOrder, Where
 from demoe.live.pixels import Exact, LivePixels
 from demoe.plan.tiling import Box, touched
@@ -40,12 +41,16 @@ class Maps:
         As of `demoe.Deblurred`; 0 where no tile is done.
     blurs : dict
         By plane: what was found of the blur in windows whose middle lies in a finished tile.
+    kernels : ndarray of uint8, or None
+        A picture of the kernels of these windows, see `demoe.live.kernels`; None where nobody looks
+        for a blur, or for too large planes.
     """
 
     expert_map: NDArray[np.uint8]
     gates: NDArray[np.float32]
     confidence: NDArray[np.float32]
     blurs: dict[tuple[int, ...], dict[Box, Blur]]
+    kernels: NDArray[np.uint8] | None = None
 
 
 class LiveRun:
@@ -69,7 +74,7 @@ class LiveRun:
     pyramid : sequence of dask.array.Array
         Coarser levels of the source.
     known : Maps, optional
-        What is known of cells already; it is copied.
+        What is known of cells already; it is copied, but for the picture of kernels.
     more : callable
         Called from other threads when more can be shown.
 
@@ -121,7 +126,9 @@ class LiveRun:
             result.source.plane_lengths, plan.shape, plan.core_shape, scope, self.done, only
         )
         self.kept = len(self.done)
-        self.maps = _unknown(result) if known is None else copy.deepcopy(known)
+        self.maps = _unknown(result)
+        if known is not None:
+            self.maps = replace(copy.deepcopy(known), kernels=self.maps.kernels)
         pixels = LivePixels(
             result.source.data if under is None else under,
             axes,
@@ -176,7 +183,7 @@ class LiveRun:
         values, failed, reads = compute_tile(self.result.work, index)
         self._store.put(index, values, failed, reads)
         self._watch.check_at_times()
-        self._note(where)
+        self.note(where)
         self.done.add(where)
         self.glances.tile_done(where, values)
 
@@ -189,8 +196,8 @@ class LiveRun:
             self.order.again()
             return None
 
-    def _note(self, where: Where) -> None:
-        """Fill in what is known of a tile's cells, now that the core remembers it."""
+    def note(self, where: Where) -> None:
+        """Fill in what the core remembers of the cells of a tile, or finds out now."""
         work, pitch = self.result.work, self.result.recipe.pitch
         *along, row, col = where
         core = self.result.plan.tile_at(row, col).core
@@ -201,8 +208,22 @@ class LiveRun:
         maps.expert_map[at][part] = work.maps.experts(plane, rows, cols)
         maps.confidence[at][part] = work.maps.confidence(plane, rows, cols)
         maps.gates[at][(slice(None), *part)] = work.maps.gates(plane, rows, cols)
-        found = maps.blurs.setdefault(at, {})
-        found.update({blur.window: blur for blur in work.blurs(plane, core)})
+        self.note_blurs(at, core)
+
+    def note_blurs(self, at: tuple[int, ...], part: Box | None = None) -> None:
+        """Fill in the blurs of a plane, by its index, or of a part of it, that are known now."""
+        work, maps = self.result.work, self.maps
+        plane = plane_of(dict(zip(self._along, at, strict=True)))
+        found = {blur.window: blur for blur in work.blurs(plane, part)}
+        if work.kernels_from != "psf":  # there, nothing was looked for
+            maps.blurs.setdefault(at, {}).update(found)
+        if maps.kernels is not None and work.kernels is not None:
+            draw(maps.kernels[at], work.kernels, plane, found)
+
+    def blurs(self, at: tuple[int, ...]) -> list[Blur]:
+        """Return what is known of the blurs of a plane, by its index, row by row."""
+        of = self.maps.blurs.get(at, {})
+        return [of[window] for window in sorted(of, key=lambda box: (box.top, box.left))]
 
     def _index(self, where: Where) -> tuple[int, ...]:
         at = dict(zip(self._along + "YX", where, strict=True))
@@ -228,9 +249,11 @@ def where_of(result: Deblurred, index: tuple[int, ...]) -> Where:
 
 def _unknown(result: Deblurred) -> Maps:
     """Return maps of which nothing is known yet."""
+    kernels, planes = result.work.kernels, tuple(result.source.plane_lengths)
     return Maps(
         np.zeros(result.expert_map.shape, np.uint8),
         np.zeros(result.gates.shape, np.float32),
         np.zeros(result.confidence.shape, np.float32),
         {},
+        None if kernels is None else blank(kernels, result.plan, planes),
     )
