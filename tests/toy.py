@@ -51,7 +51,7 @@ class Toy:
 
     decides, multiple, halo, keeps_level = True, 8, 8, False
     flops_per_pixel, bare_bytes = 100.0, 100.0
-    layers, arithmetic = 1, None
+    layers, arithmetic, dense = 1, None, False
 
     def __init__(self, network: ToyNet) -> None:
         self.network, self.choices = network, network.choices

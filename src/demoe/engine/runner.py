@@ -50,7 +50,7 @@ class TileRunner:
     model : Model
         The network and its device.
     top_k : int
-        Experts mixed at each place.
+        Experts mixed at each place, of a network whose choices can work alone.
     preserve : bool
         Give the result the local mean intensity of what came in, if the network does not.
     coarse : bool
@@ -149,8 +149,11 @@ class TileRunner:
     def mixing(self, gates: Gates) -> Gates:
         """Return the weights that decisions (layers * E, ...) stand for.
 
-        Of each layer these are the ``top_k`` largest, scaled to sum 1.
+        Of each layer these are the ``top_k`` largest, scaled to sum 1; all of them, of a network
+        whose choices work together.
         """
+        if self.model.tenant.dense:
+            return gates
         layers = by_layer(gates, self.model.tenant.layers)
         return keep_top(torch.from_numpy(layers), self.top_k).flatten(0, 1).numpy()
 

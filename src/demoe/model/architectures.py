@@ -12,13 +12,16 @@ from demoe.choices import Choice
 from demoe.errors import WeightsError
 from demoe.model.demoe import DEMOE
 from demoe.model.instructir import INSTRUCTIR
+from demoe.model.mimdit import MIMDIT
 from demoe.model.moceir import MOCEIR
 from demoe.model.protocol import Architecture, Shapes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ARCHITECTURES: dict[str, Architecture] = {one.name: one for one in (DEMOE, INSTRUCTIR, MOCEIR)}
+ARCHITECTURES: dict[str, Architecture] = {
+    one.name: one for one in (DEMOE, INSTRUCTIR, MOCEIR, MIMDIT)
+}
 """By name; files are asked for in this order."""
 
 

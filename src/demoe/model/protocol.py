@@ -76,6 +76,8 @@ class Tenant(Protocol):
         Reads begin on multiples of this many pixels; weights have a cell for each of them.
     halo : int
         Pixels around a core that its result depends on, with statistics held fixed.
+    dense : bool
+        Whether all choices work together, as gates say, however few are asked for at a place.
     keeps_level : bool
         Whether restored pictures have the local mean of what came in.
     flops_per_pixel : float
@@ -92,6 +94,7 @@ class Tenant(Protocol):
     decides: bool
     multiple: int
     halo: int
+    dense: bool
     keeps_level: bool
     flops_per_pixel: float
     bare_bytes: float

@@ -55,6 +55,7 @@ class DeMoE:
     """
 
     decides = True
+    dense = False
     layers = 1
     arithmetic = None
 

@@ -59,7 +59,7 @@ class InstructIR:
         (E, T), what the network is told for each of them.
     """
 
-    decides = keeps_level = False
+    decides = dense = keeps_level = False
     layers = 1
     arithmetic = None
 

@@ -64,6 +64,7 @@ class MoCEIR:
     """
 
     decides = True
+    dense = False
     keeps_level = False
 
     def __init__(self, network: MoCEIRNet) -> None:
