@@ -109,6 +109,9 @@ INSTRUCTIONS = tuple(
 )
 """What the network of arXiv 2401.16468 that was released is told, in the order of its classes."""
 
+DAMAGES = INSTRUCTIONS[:5]
+"""The kinds of damage that trainings draw, beside those of blur."""
+
 
 def names_of(choices: Sequence[Choice]) -> tuple[str, ...]:
     """Return what recipes call the choices."""

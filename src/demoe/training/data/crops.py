@@ -48,12 +48,15 @@ class SharpImages:
         part.images = self.images[~chosen if but else chosen]
         return part
 
-    def batch(self, count: int, crop: int, draw: Draw, *, augment: bool = True) -> Tensor:
+    def batch(
+        self, count: int, crop: int, draw: Draw, *, augment: bool = True, relit: bool = True
+    ) -> Tensor:
         """Return (count, 3, crop + 2 MARGIN, same) floats in [0, 1], cut and varied at random.
 
         The margin that blurring needs is the picture's own, or its mirror image where a crop is
         too large for that, and now and then elsewhere: most published blurred pictures were made
-        like that.
+        like that. Variations are turns, mirror images and swapped colours and,
+        with ``relit``, other brightness and contrast.
         """
         room = self.largest_crop - crop
         if room < 0:
@@ -69,13 +72,13 @@ class SharpImages:
             top, left = (draw.integer(0, room - border + 1) for _ in range(2))
             side = crop + border
             one = image[top : top + side, left : left + side].permute(2, 0, 1).float() / 255
-            one = _varied(one, draw) if augment else one
+            one = _varied(one, draw, relit) if augment else one
             cut.append(F.pad(one[None], (MARGIN,) * 4, mode="reflect")[0] if mirror else one)
         return torch.stack(cut)
 
 
-def _varied(image: Tensor, draw: Draw) -> Tensor:
-    """Flip, turn, recolour, darken or invert an image (3, h, w)."""
+def _varied(image: Tensor, draw: Draw, relit: bool) -> Tensor:
+    """Flip, turn, recolour and, if wanted, darken or invert an image (3, h, w)."""
     image = torch.rot90(image, draw.integer(0, 4), dims=(1, 2))
     if draw.chance(0.5):
         image = image.flip(2)
@@ -83,6 +86,8 @@ def _varied(image: Tensor, draw: Draw) -> Tensor:
         image = image[torch.randperm(3, generator=draw.generator).to(image.device)]
     if draw.chance(0.2):
         image = image.mean(dim=0, keepdim=True).expand(3, -1, -1)
+    if not relit:
+        return image
     if draw.chance(0.4):
         image = image * draw.uniform(0.3, 1.0)
     if draw.chance(0.1):

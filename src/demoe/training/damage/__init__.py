@@ -1,0 +1,1 @@
+"""What goes wrong with pictures beside blur: noise, haze, rain, darkness."""
