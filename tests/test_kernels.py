@@ -13,7 +13,6 @@ from scipy import ndimage
 
 import demoe
 from demoe.cli import main
-from demoe.engine.kernels import WINDOW, window_at, window_counts
 from demoe.errors import WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.kernels.deconvolution import Deconvolver
@@ -26,7 +25,8 @@ from demoe.model.kernels.psf import centroid
 from demoe.model.kernels.spectrum import pooled, window_scores
 from demoe.model.kernels.tools import KernelTools, tools_of
 from demoe.model.zoo import weights_path
-from demoe.plan.tiling import TilePlan
+from demoe.plan.tiling import Box, TilePlan
+from demoe.plan.windows import WINDOW, blended, spread_starts, window_at, window_counts, windows_in
 from demoe.samples.images import load_sample
 from demoe.samples.picture import psnr
 from demoe.training.kernels.__main__ import main as learn
@@ -320,6 +320,44 @@ def test_windows_cover_a_plane(length):
     assert all(a.bottom > b.top for a, b in itertools.pairwise(boxes))
     assert all(box.shape[0] <= WINDOW for box in boxes)
     assert cols == 2
+
+
+def test_windows_of_a_part_are_those_that_the_whole_has_there():
+    plan = TilePlan(500, 741, 128, 0, 16)
+    whole = Box(0, 0, 500, 741)
+    boxes = [window for window, _ in blended(plan, whole)]
+    assert boxes == windows_in(plan, whole)
+    sums = np.zeros(whole.shape)
+    for window, weight in blended(plan, whole):
+        assert weight.shape == window.shape
+        assert weight.min() > 0
+        sums[window.slices] += weight
+    assert 0.9 < sums.min() <= sums.max() < 1.1
+    for part in (Box(0, 0, 1, 1), Box(220, 250, 224, 480), Box(480, 700, 500, 741)):
+        rows, cols = part.slices
+        expected = [
+            box
+            for box in boxes
+            if box.top < rows.stop
+            and rows.start < box.bottom
+            and box.left < cols.stop
+            and cols.start < box.right
+        ]
+        assert [window for window, _ in blended(plan, part)] == expected
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("length", [5, 384, 385, 1000, 5001])
+def test_places_are_spread_over_a_length(length, ends):
+    starts = spread_starts(length, 384, 3, ends=ends)
+    assert len(starts) == min(3, -(-length // 384))
+    assert starts == sorted(starts)
+    assert 0 <= starts[0] <= starts[-1] <= max(0, length - 384)
+    if len(starts) > 1:
+        assert (starts[-1] == max(0, length - 384)) is ends
+    else:
+        assert starts == [0]
+    assert {start % 16 for start in spread_starts(length, 384, 3, grid=16, ends=ends)} == {0}
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])

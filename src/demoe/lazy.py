@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demoe.choices import Choice
 from demoe.engine.cells import CellMaps
 from demoe.engine.costs import mean_complexity
-from demoe.engine.kernels import STEP, WINDOW, Blur, window_at, window_counts
+from demoe.engine.kernels import Blur
 from demoe.engine.provenance import provenance
 from demoe.engine.reader import PlaneReader
 from demoe.engine.resolve import resolve
@@ -33,6 +33,7 @@ from demoe.io import open_image
 from demoe.io.psf import read_psf
 from demoe.model.loading import Model
 from demoe.plan.tiling import Plane, TilePlan
+from demoe.plan.windows import STEP, WINDOW, window_at, window_counts
 from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
 from demoe.routing.painted import PaintedMap, paint

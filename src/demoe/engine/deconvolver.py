@@ -6,17 +6,18 @@ blending leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
-from demoe.engine.kernels import OVERLAP, STEP, WINDOW, Kernels, Solution
+from demoe.engine.kernels import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.windows import blended
 from demoe.routing.gates import Gates
 from demoe.routing.router import Pixels
 
@@ -67,7 +68,7 @@ class PlaneDeconvolver:
         samples = 3 if self._reader.image.is_rgb else 1
         totals = [np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1)]
         weights = np.zeros((*box.shape, 1), np.float32)
-        for window, weight in self._windows(box):
+        for window, weight in blended(self._plan, box):
             shared = window.common(box)
             part = weight[shared.within(window)][..., None]
             solved = self._solved(plane, window)
@@ -89,7 +90,7 @@ class PlaneDeconvolver:
         """
         total: Any = 0.0
         weights = np.zeros((*box.shape, 1), np.float32)
-        for window, weight in self._windows(box):
+        for window, weight in blended(self._plan, box):
             shared = window.common(box)
             part = weight[shared.within(window)][..., None]
             solution = self._kernels.window(plane, window)
@@ -124,35 +125,6 @@ class PlaneDeconvolver:
         restored, again = solution.deconvolver.solve(pixels, solution.setting)
         inner = window.within(read)
         return restored[inner], again[inner], gain
-
-    def _windows(self, core: Box) -> Iterator[tuple[Box, NDArray[np.float32]]]:
-        """Give the windows that a core touches, always in one order, with their weights."""
-        sides = (self._plan.height, self._plan.width)
-        bounds = ((core.top, core.bottom), (core.left, core.right))
-        rows, cols = (
-            list(_along(start, stop, length))
-            for (start, stop), length in zip(bounds, sides, strict=True)
-        )
-        for top, bottom, down in rows:
-            for left, right, across in cols:
-                yield Box(top, left, bottom, right), np.outer(down, across)
-
-
-def _along(start: int, stop: int, length: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-    """Give first pixel, end and weights of the windows along an axis that touch a stretch."""
-    first = max(0, (start - WINDOW) // STEP + 1)
-    for begin in range(first * STEP, min(stop, length), STEP):
-        end = min(begin + WINDOW, length)
-        if end <= start or (begin and end - begin <= OVERLAP):
-            continue  # the window before covers that
-        ramp = (np.arange(begin, end) - begin + 0.5) / OVERLAP
-        back = (end - np.arange(begin, end) - 0.5) / OVERLAP
-        weight = np.ones(end - begin)
-        if begin:
-            weight = np.minimum(weight, ramp)
-        if end < length:
-            weight = np.minimum(weight, back)
-        yield begin, end, weight.astype(np.float32)
 
 
 class NoMaps:

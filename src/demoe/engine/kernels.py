@@ -16,17 +16,12 @@ from demoe.engine.reader import PlaneReader
 from demoe.image.lazy_image import LazyImage
 from demoe.model.kernels.families import SIDE, Kernel
 from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.windows import WINDOW, spread_starts, window_counts, windows_in
 
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Deconvolver, Setting
     from demoe.model.kernels.estimator import Place, Way
     from demoe.model.kernels.judge import Judge
-
-WINDOW, OVERLAP = 256, 32
-"""Side in pixels of a window, and how much of it its neighbour covers, too."""
-
-STEP = WINDOW - OVERLAP
-"""From one window to the next."""
 
 SAMPLES, SAMPLE = 2, 384
 """Places along each axis that stand for a plane; their side in pixels."""
@@ -111,34 +106,6 @@ class Kernels(Protocol):
         """Return the kernel (K, K) of a window; a point where nothing is undone."""
 
 
-def window_counts(plan: TilePlan) -> tuple[int, int]:
-    """Return how many windows there are down and across a plane."""
-    rows, cols = (max(1, -(-(side - OVERLAP) // STEP)) for side in (plan.height, plan.width))
-    return rows, cols
-
-
-def window_at(plan: TilePlan, row: int, col: int) -> Box:
-    """Return a window by its row and column."""
-    top, left = row * STEP, col * STEP
-    return Box(top, left, min(top + WINDOW, plan.height), min(left + WINDOW, plan.width))
-
-
-def windows_in(plan: TilePlan, part: Box) -> list[Box]:
-    """Return the windows whose middle lies in a part of a plane, row by row."""
-    spans = ((part.top, part.bottom), (part.left, part.right))
-    rows, cols = (
-        range(max(0, (start - WINDOW) // STEP), min(count, stop // STEP + 1))
-        for (start, stop), count in zip(spans, window_counts(plan), strict=True)
-    )
-    found = (window_at(plan, row, col) for row in rows for col in cols)
-    return [
-        window
-        for window in found
-        if part.top <= (window.top + window.bottom) // 2 < part.bottom
-        and part.left <= (window.left + window.right) // 2 < part.right
-    ]
-
-
 def is_photo(image: LazyImage) -> bool:
     """Tell pictures with display values from measurements: one channel, or more than 8 bits."""
     return bool(image.is_rgb and image.dtype == np.uint8)
@@ -146,7 +113,7 @@ def is_photo(image: LazyImage) -> bool:
 
 def sample_boxes(plan: TilePlan) -> list[Box]:
     """Return the places that stand for a plane."""
-    tops, lefts = (_spread_starts(length) for length in (plan.height, plan.width))
+    tops, lefts = (spread_starts(side, SAMPLE, SAMPLES) for side in (plan.height, plan.width))
     return [
         Box(top, left, min(top + SAMPLE, plan.height), min(left + SAMPLE, plan.width))
         for top in tops
@@ -409,10 +376,3 @@ def _values(solution: Solution | None) -> NDArray[np.float32]:
     point = np.zeros((SIDE, SIDE), np.float32)
     point[SIDE // 2, SIDE // 2] = 1
     return point
-
-
-def _spread_starts(length: int) -> list[int]:
-    """Return where the samples begin that are spread over a length, all of it where it is short."""
-    room = max(0, length - SAMPLE)
-    count = min(SAMPLES, -(-length // SAMPLE))
-    return [(2 * i + 1) * room // (2 * count) for i in range(count)]

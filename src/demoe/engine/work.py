@@ -25,7 +25,6 @@ from demoe.engine.kernels import (
     KnownKernels,
     MeasurementKernels,
     PhotoKernels,
-    windows_in,
 )
 from demoe.engine.memory import Memory, memory_of
 from demoe.engine.reader import PlaneReader
@@ -36,6 +35,7 @@ from demoe.model.kernels.families import FAMILIES
 from demoe.model.kernels.psf import make_psf
 from demoe.model.kernels.tools import KernelTools
 from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.windows import windows_in
 from demoe.recipe import Recipe
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter

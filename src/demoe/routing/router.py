@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.windows import spread_starts
 from demoe.recipe import Recipe
 from demoe.routing.consensus import agree, sharpen, smooth
 from demoe.routing.gates import (
@@ -146,11 +147,14 @@ class PlaneRouter:
         height, width = self.plan.height, self.plan.width
         if height * width <= SURVEYED_WHOLE:
             return [Box(0, 0, height, width)]
-        side = SAMPLE
+        tops, lefts = (
+            spread_starts(length, SAMPLE, SAMPLES, grid=self.plan.grid, ends=True)
+            for length in (height, width)
+        )
         return [
-            Box(top, left, min(top + side, height), min(left + side, width))
-            for top in _spread_starts(height, side, self.plan.grid)
-            for left in _spread_starts(width, side, self.plan.grid)
+            Box(top, left, min(top + SAMPLE, height), min(left + SAMPLE, width))
+            for top in tops
+            for left in lefts
         ]
 
     def _decision(self, plane: Plane) -> Gates:
@@ -224,10 +228,3 @@ class PlaneRouter:
 
 def _part(inner: range, outer: range) -> slice:
     return slice(inner.start - outer.start, inner.stop - outer.start)
-
-
-def _spread_starts(size: int, side: int, grid: int) -> list[int]:
-    """Return where a few windows begin that are spread evenly over a length."""
-    count = min(SAMPLES, -(-size // side))
-    room = max(0, size - side)
-    return [round(i * room / max(1, count - 1)) // grid * grid for i in range(count)]
