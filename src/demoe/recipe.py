@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+from demoe.asked import Asked, questions
 from demoe.errors import RecipeError
 from demoe.limits import parse_json, quoted
 
@@ -31,6 +32,10 @@ GRID = 16
 
 LARGEST = 2**20
 """Pixels that they have at most."""
+
+
+def _pixels(*sides: int) -> tuple[tuple[int, str], ...]:
+    return tuple((side, f"{side} pixels") for side in sides)
 
 
 @dataclass(frozen=True)
@@ -97,24 +102,180 @@ class Recipe:
         If a field is out of range.
     """
 
-    model: str = "default"
-    routing: str = "auto"
-    instructions: tuple[str, ...] = ()
-    top_k: int = 1
-    tile: str | int = "auto"
-    halo: str | int = "auto"
-    device: str = "auto"
-    pitch: int = 64
-    window: int = 128
-    temperature: float = 1.0
-    smoothing: int = 0
-    agreement: int = 0
-    intensity: str | tuple[float, float] = "auto"
-    pooling: str = "plane"
-    skip_flat: bool = False
-    photometry: str = "model"
-    precision: str = "auto"
-    psf: Any = "auto"
+    model: Annotated[str, Asked("Network", "The network's weights.", place="first")] = "default"
+    routing: Annotated[
+        str,
+        Asked(
+            "Blur",
+            "Who decides what is removed: the network, for each place or once for each plane, or "
+            "you, by naming one of its choices.",
+            place="first",
+        ),
+    ] = "auto"
+    instructions: Annotated[
+        tuple[str, ...],
+        Asked(
+            "Instructions",
+            "Say what to do, for networks that take words such as instructir; several are further "
+            "choices for the routing and for painted maps.",
+            place="",
+        ),
+    ] = ()
+    top_k: Annotated[
+        int,
+        Asked(
+            "Experts mixed",
+            "How many experts are mixed at each place. 1 is fastest; more help where kinds of blur "
+            "overlap.",
+            minimum=1,
+        ),
+    ] = 1
+    tile: Annotated[
+        str | int,
+        Asked(
+            "Tile size",
+            "Side of a tile in pixels. Larger tiles are faster and need more memory; the result "
+            "hardly depends on it.",
+            minimum=64,
+            maximum=LARGEST,
+            step=GRID,
+            offered=(("auto", "Automatic"), *_pixels(128, 256, 512, 1024, 2048)),
+        ),
+    ] = "auto"
+    halo: Annotated[
+        str | int,
+        Asked(
+            "Read around",
+            "Pixels that are read around a tile and then cropped. Automatic is the least that "
+            "changes nothing in the result.",
+            minimum=0,
+            maximum=LARGEST,
+            step=GRID,
+            offered=(("auto", "Automatic"), (0, "Nothing"), *_pixels(32, 64, 128, 224, 256)),
+            place="fine",
+        ),
+    ] = "auto"
+    device: Annotated[
+        str,
+        Asked(
+            "Device",
+            "Where to compute. Automatic is a graphics card with CUDA, or the processor.",
+        ),
+    ] = "auto"
+    pitch: Annotated[
+        int,
+        Asked(
+            "Routing cell",
+            "Side in pixels of the cells for which the network decides place by place.",
+            minimum=GRID,
+            maximum=LARGEST,
+            step=GRID,
+            place="fine",
+        ),
+    ] = 64
+    window: Annotated[
+        int,
+        Asked(
+            "Routing window",
+            "Side in pixels of the windows that the network decides on; a multiple of the cell's.",
+            minimum=GRID,
+            maximum=LARGEST,
+            step=GRID,
+            place="fine",
+        ),
+    ] = 128
+    temperature: Annotated[
+        float,
+        Asked(
+            "Temperature",
+            "Above 1, the network's decisions count as less sure, below 1 as more so.",
+            minimum=0.01,
+            maximum=100,
+            step=0.05,
+            place="fine",
+        ),
+    ] = 1.0
+    smoothing: Annotated[
+        int,
+        Asked(
+            "Cells around",
+            "Cells to each side that have a say in a cell, by nearness and confidence.",
+            minimum=0,
+            maximum=_FARTHEST,
+            place="fine",
+        ),
+    ] = 0
+    agreement: Annotated[
+        int,
+        Asked(
+            "Planes beside",
+            "Planes to each side, along Z or else along T, that have a say in a plane.",
+            minimum=0,
+            maximum=_FARTHEST,
+            place="fine",
+        ),
+    ] = 0
+    intensity: Annotated[
+        str | tuple[float, float],
+        Asked(
+            "Intensity",
+            "How pixel values become 0 to 1 for the network: by what the image says or holds "
+            "(automatic), by the whole range of their type, or by percentiles; in scripts also by "
+            "two values.",
+            offered=(
+                ("auto", "Automatic"),
+                ("full", "Whole range of the type"),
+                ("percentile", "Percentiles"),
+            ),
+            place="fine",
+        ),
+    ] = "auto"
+    pooling: Annotated[
+        str,
+        Asked(
+            "Attention",
+            "Where the network looks for how strong its channels are. The whole plane gives "
+            "results without seams; each tile by itself needs no look at the rest, but shows "
+            "seams.",
+            offered=(("plane", "Over the whole plane"), ("tile", "In each tile by itself")),
+        ),
+    ] = "plane"
+    skip_flat: Annotated[
+        bool,
+        Asked(
+            "Skip flat background",
+            "Pass by what is flat background below its own noise: faster, and the noise stays.",
+        ),
+    ] = False
+    photometry: Annotated[
+        str,
+        Asked(
+            "Brightness",
+            "Keep the local mean of the image as it is: for measurements of intensity, and for low "
+            "light that should stay dark.",
+            offered=(("model", "As the network gives it"), ("preserve", "Keep the local mean")),
+        ),
+    ] = "model"
+    precision: Annotated[
+        str,
+        Asked(
+            "Precision",
+            "Images of 8 bits are restored in half precision where that is faster and hardly "
+            "changes a value; or all is computed in full.",
+            offered=(("auto", "Automatic"), ("full", "Always full")),
+            place="fine",
+        ),
+    ] = "auto"
+    psf: Annotated[
+        Any,
+        Asked(
+            "Known PSF",
+            "The blur, where it is known: it is undone by physics, without the network. An image "
+            "file, or radius=3 (out of focus), sigma=2.1, length=11,angle=25 (pixels, degrees), or "
+            "na=1.4,wavelength=0.52,pixel=0.1; auto: it is looked for; none: the network alone.",
+            hint="radius=3, or a file",
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         """Check every field, so that nothing below has to."""
@@ -140,22 +301,25 @@ class Recipe:
                 f"device must be auto, cpu, or one of {', '.join(DEVICE_KINDS)} with or without "
                 f":N, not {quoted(self.device)}."
             )
-        for name, smallest in (("tile", 64), ("halo", 0), ("pitch", GRID), ("window", GRID)):
-            value = getattr(self, name)
+        asked = {name: question.asked for name, question in questions(Recipe).items()}
+        for name in ("tile", "halo", "pitch", "window"):
+            value, (smallest, largest) = getattr(self, name), asked[name].range
             if value == "auto" and name in ("tile", "halo"):
                 continue
-            if not _is_int(value) or not smallest <= value <= LARGEST or value % GRID:
+            if not _is_int(value) or not smallest <= value <= largest or value % GRID:
                 raise RecipeError(
-                    f"{name} must be a multiple of {GRID} from {smallest} to {LARGEST} pixels, "
+                    f"{name} must be a multiple of {GRID} from {smallest} to {largest} pixels, "
                     f"not {quoted(value)}."
                 )
         if self.window % self.pitch:
             raise RecipeError(
                 f"window must be a multiple of pitch, but {self.window} is none of {self.pitch}."
             )
-        if not _is_number(self.temperature) or not 0.01 <= self.temperature <= 100:
+        coldest, hottest = asked["temperature"].range
+        if not _is_number(self.temperature) or not coldest <= self.temperature <= hottest:
             raise RecipeError(
-                f"temperature must be a number from 0.01 to 100, not {quoted(self.temperature)}."
+                f"temperature must be a number from {coldest} to {hottest}, not "
+                f"{quoted(self.temperature)}."
             )
         for name in ("smoothing", "agreement"):
             value = getattr(self, name)
@@ -232,7 +396,7 @@ class Recipe:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values in some fields; an unknown field is a RecipeError."""
-        _check_names(changes)
+        _check_names(type(self), changes)
         return replace(self, **changes)
 
     def to_json(self) -> str:
@@ -254,7 +418,7 @@ class Recipe:
             raise RecipeError(f"The recipe is not valid JSON: {error}.") from None
         if not isinstance(values, dict):
             raise RecipeError("The recipe must be a JSON object of fields and values.")
-        _check_names(values)
+        _check_names(cls, values)
         return cls(**values)
 
 
@@ -266,8 +430,8 @@ def _is_number(value: object) -> bool:
     return _is_int(value) or isinstance(value, float)
 
 
-def _check_names(values: dict[str, Any]) -> None:
-    known = [field.name for field in fields(Recipe)]
+def _check_names(kind: type[Recipe], values: dict[str, Any]) -> None:
+    known = [field.name for field in fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:
         raise RecipeError(
