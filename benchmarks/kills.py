@@ -66,11 +66,13 @@ def deblur(source: Path, target: Path, recipe: demoe.Recipe, resume: bool, overw
     """Return what runs, and says which phase it enters and which tiles it keeps."""
 
     def act(say: Callable[[str], None]) -> None:
-        put, finish, whole = TileStore.put, running._finish, TileStore.note_whole
+        note, finish, whole = TileStore.note, running._finish, TileStore.note_whole
 
-        def kept(self, index, *tile):
-            put(self, index, *tile)
-            say("tile " + "-".join(map(str, index)))
+        def kept(self, tiles):
+            ready = note(self, tiles)
+            for tile in tiles:
+                say("tile " + "-".join(map(str, tile.index)))
+            return ready
 
         def writing(*arguments):
             say("writing")
@@ -80,7 +82,7 @@ def deblur(source: Path, target: Path, recipe: demoe.Recipe, resume: bool, overw
             say("naming")
             whole(self, placings)
 
-        TileStore.put, running._finish, TileStore.note_whole = kept, writing, naming
+        TileStore.note, running._finish, TileStore.note_whole = kept, writing, naming
         say("computing")
         demoe.run(source, target, recipe, resume=resume, overwrite=overwrite)
         say("done")

@@ -238,15 +238,17 @@ def test_an_interrupted_run_ends_with_130_and_is_resumed(
     stop: BaseException,
 ) -> None:
     target = tmp_path / "out.ome.zarr"
-    put = TileStore.put
+    note = TileStore.note
 
-    def interrupted(self: TileStore, *tile: Any) -> None:
-        if len(self.done) == 2:
-            raise stop
-        put(self, *tile)
+    def interrupted(self: TileStore, kept: Any) -> Any:
+        for one in kept:
+            if len(self.done) == 2:
+                raise stop
+            note(self, [one])
+        return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileStore, "put", interrupted)
+        patch.setattr(TileStore, "note", interrupted)
         assert call("run", stack, target, *options, "--quiet") == INTERRUPTED
     assert ("resume" if isinstance(stop, KeyboardInterrupt) else "2 of 8") in complaint(capsys)
     assert not target.exists()

@@ -126,12 +126,19 @@ def test_a_run_that_lost_its_lock_names_nothing(
 
 def damaged(chunk: Path) -> None:
     content = chunk.read_bytes()
-    chunk.write_bytes(content[:-6] + bytes([content[-6] ^ 255]) + content[-5:])
+    chunk.write_bytes(content[:9] + bytes([content[9] ^ 255]) + content[10:])
+
+
+def pixel_files(target: Path) -> list[Path]:
+    """Return the files that hold pixels of a run: shards, and tiles that are not in them yet."""
+    kept = run_folder(target)
+    found = [*kept.glob("image-*/0/c/**/*"), *kept.glob("tiles-*/*")]
+    return sorted(place for place in found if place.is_file())
 
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
 @pytest.mark.parametrize("when", [5, "writing out.", "50%"])
-@pytest.mark.parametrize("what", ["chunk", "damage", "pixels", "folder"])
+@pytest.mark.parametrize("what", ["file", "damage", "pixels", "folder"])
 def test_a_tile_that_is_lost_in_mid_run_is_computed_again(
     tmp_path: Path,
     source: Path,
@@ -141,6 +148,8 @@ def test_a_tile_that_is_lost_in_mid_run_is_computed_again(
     when: int | str,
     what: str,
 ) -> None:
+    if (suffix, what, when) == (".ome.zarr", "damage", "50%"):
+        pytest.skip("what was read already is the output, and may be damaged at any later time")
     target = tmp_path / f"out{suffix}"
     kept = run_folder(target)
 
@@ -148,10 +157,10 @@ def test_a_tile_that_is_lost_in_mid_run_is_computed_again(
         if what == "folder":
             shutil.rmtree(kept)
         elif what == "pixels":
-            shutil.rmtree(kept / "pixels.zarr")
+            for place in (*kept.glob("image-*"), *kept.glob("tiles-*")):
+                shutil.rmtree(place)
         else:
-            chunks = sorted(p for p in (kept / "pixels.zarr" / "c").rglob("*") if p.is_file())
-            (Path.unlink if what == "chunk" else damaged)(chunks[-1])
+            (Path.unlink if what == "file" else damaged)(pixel_files(target)[-1])
 
     at = At(when, lose)
     demoe.run(source, target, recipe, progress=at)
@@ -167,12 +176,13 @@ def test_tiles_that_are_lost_each_time_are_an_error(
 
     def progress(done: int, total: int, message: str) -> None:
         if message.startswith("writing") and message.endswith(" 0%"):
-            run_folder(target).joinpath("pixels.zarr", "c", "1", "1", "2").unlink()
+            pixel_files(target)[-1].unlink()
 
     with pytest.raises(OutputError, match="lost or damaged again and again; check the disk"):
         demoe.run(source, target, recipe, progress=progress)
     assert not target.exists()
-    assert demoe.run(source, target, recipe, resume=True).computed == 1
+    # What is lost is a shard: here, a plane.
+    assert demoe.run(source, target, recipe, resume=True).computed == TILES // 2
 
 
 # -- sources that change --------------------------------------------------------------------
@@ -550,13 +560,15 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 from demoe.cli import main
 from demoe.execution.store import TileStore
-put = TileStore.put
-def slow(self, *tile):
-    put(self, *tile)
-    print(len(self.done), flush=True)
-    if len(self.done) == 3:
-        time.sleep(120)
-TileStore.put = slow
+note = TileStore.note
+def slow(self, kept):
+    for one in kept:
+        note(self, [one])
+        print(len(self.done), flush=True)
+        if len(self.done) == 3:
+            time.sleep(120)
+    return []
+TileStore.note = slow
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -612,7 +624,7 @@ def test_who_asks_to_stop_when_only_names_are_missing_gets_them(
 
         def maybe(old: Path, new: Path) -> None:
             nonlocal calls
-            ours = Path(old).parent == tmp_path == Path(new).parent
+            ours = Path(new).parent == tmp_path
             before, after = 2 * calls == step, 2 * calls + 1 == step
             calls += ours
             if ours and before:

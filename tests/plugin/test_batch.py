@@ -49,14 +49,15 @@ def test_cancel_stops_after_the_tile_in_work_and_the_next_batch_goes_on(
 ):
     out = tmp_path / "out"
     jobs = jobs_of_folder(folder, out, "*", None)
-    batch, put = Batch(jobs, recipe), TileStore.put
+    batch, note = Batch(jobs, recipe), TileStore.note
 
-    def put_and_cancel(store, *tile):  # in mid-image, however seldom a batch reports
-        put(store, *tile)
+    def note_and_cancel(store, kept):  # in mid-image, however seldom a batch reports
+        ready = note(store, kept)
         batch.cancel()
+        return ready
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileStore, "put", put_and_cancel)
+        patch.setattr(TileStore, "note", note_and_cancel)
         *_, state = batch.steps()
     assert state.stopped == "Cancelled; start again to go on."
     assert state.number < 3

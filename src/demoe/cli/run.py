@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="refuse a zarr that lacks chunks (else they count as its fill value)",
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--workers", type=int, default=1, help="tiles in work at once (default 1)")
+    where.add_argument(
+        "--workers", type=int, default=1, help="processes that compute tiles here (default 1)"
+    )
     where.add_argument("--scheduler", help="address of a Dask scheduler to compute on")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -81,7 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
         image = open_image(source, arguments.axes, series=arguments.series)
     jobs = folder_jobs(source, output) if many else [(image, output)]
     reports, code = [], 0
-    with _client(arguments.scheduler) as client:
+    with _client(arguments.scheduler, arguments.workers) as client:
         ended = run_each(
             jobs,
             settings,
@@ -92,7 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
             earlier=arguments.earlier,
             resume=arguments.resume,
             overwrite=arguments.overwrite,
-            workers=arguments.workers,
+            workers=arguments.workers if client is None else 1,
             client=client,
             all_blocks=arguments.all_blocks,
         )
@@ -146,7 +148,14 @@ def _described(sentence: str, routing: str | None) -> str:
 
 
 @contextmanager
-def _client(address: str | None) -> Iterator[Any]:
+def _client(address: str | None, workers: int) -> Iterator[Any]:
+    """Offer a cluster to compute on, the same for all images; None where this process does it."""
+    if address is None and workers > 1:
+        from demoe.execution.pool import processes
+
+        with processes(workers) as client:
+            yield client
+        return
     if address is None:
         yield None
         return

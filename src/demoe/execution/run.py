@@ -7,7 +7,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +21,6 @@ from numpy.typing import NDArray
 from demoe.choices import names_of
 from demoe.engine.costs import mean_complexity, saved_share, shares_of
 from demoe.engine.restorer import is_cut
-from demoe.engine.runner import LANES
-from demoe.engine.work import PlaneWork
 from demoe.errors import Cancelled, ImageError, OutputError, RecipeError
 from demoe.execution.earlier import Correction, correct
 from demoe.execution.identity import (
@@ -35,8 +32,8 @@ from demoe.execution.identity import (
     same_files,
     stamp,
 )
-from demoe.execution.store import Index, LostTile, TileStore, delete, run_folder
-from demoe.execution.tile import compute_tile
+from demoe.execution.pool import Pool, pool_for, processes
+from demoe.execution.store import LostTile, TileStore, delete, run_folder
 from demoe.image.lazy_image import LazyImage
 from demoe.io._write import check_output, recover_all, write_image
 from demoe.io.atomic import Placing, reason_of, refused
@@ -145,10 +142,12 @@ def run(
     overwrite : bool
         Replace an existing output and, unless it is to be resumed, drop an interrupted run.
     workers : int
-        Tiles in work at once on this machine. The network runs one tile at a time with all cores;
-        more workers let reading overlap with computing, at the cost of memory.
+        Processes that compute tiles on this machine; more than one need the package distributed.
+        Each holds the network, and they share the cores among them. A script that asks for them
+        has to begin under ``if __name__ == "__main__":``, because they are started from it.
     client : distributed.Client, optional
-        Compute tiles on a Dask cluster whose workers see the source's path.
+        Compute tiles on a Dask cluster whose workers see the source and the folder of the output
+        under the same paths: they keep their tiles there themselves.
     progress : callable, optional
         ``progress(done, total, message)``, in tiles.
     cancel : object with is_set(), optional
@@ -172,6 +171,11 @@ def run(
     began = time.monotonic()
     if workers < 1:
         raise RecipeError(f"workers must be at least 1, not {workers}.")
+    if workers > 1 and client is None:
+        again = {**fields, "axes": axes, "expert_map": expert_map, "earlier": earlier}
+        again |= {"resume": resume, "overwrite": overwrite, "progress": progress, "cancel": cancel}
+        with processes(workers) as client:
+            return run(source, output, recipe, client=client, all_blocks=all_blocks, **again)
     target, correction = Path(output), None
     folder = run_folder(target)
     with hold(target) as lock:
@@ -201,7 +205,7 @@ def run(
                 "it with overwrite."
             )
         open_store = TileStore.resume if resume else TileStore.create
-        with _system_errors(target), open_store(folder, result.image, described) as store:
+        with _system_errors(target), open_store(folder, result.as_image(), described) as store:
             try:
                 watch = _Watch(progress, cancel, "resume goes on from there")
                 _check_same_source(result, store, folder, described, watch)
@@ -209,7 +213,7 @@ def run(
                     _take_over(correction, store, watch)
                 before = len(store.done)
                 summary = _complete(
-                    result, store, described, target, lock, overwrite, workers, client, watch
+                    result, store, described, target, lock, overwrite, client, watch
                 )
             except BaseException:
                 if not store.done:
@@ -262,9 +266,12 @@ def save(
         check_output(target, result.as_image(), overwrite=overwrite, with_experts=True)
         described = describe(result)
         folder = _save_folder(target)
-        with _system_errors(target), TileStore.create(folder, result.image, described) as store:
+        with (
+            _system_errors(target),
+            TileStore.create(folder, result.as_image(), described) as store,
+        ):
             try:
-                _complete(result, store, described, target, lock, overwrite, 1, None, watch)
+                _complete(result, store, described, target, lock, overwrite, None, watch)
             finally:
                 store.delete()
     return target
@@ -286,7 +293,7 @@ def begin(result: Deblurred, target: Path, described: dict[str, Any]) -> Iterato
         if (then := TileStore.description(folder)) is not None:
             _check_same_job(target, then, described)
         check_output(target, result.as_image(), overwrite=False, with_experts=True)
-        opened = TileStore.resume(folder, result.image, described)
+        opened = TileStore.resume(folder, result.as_image(), described)
         with _system_errors(target), opened as store:
             _check_same_source(result, store, folder, described, _Watch(None, None, ""))
             try:
@@ -376,7 +383,6 @@ def _complete(
     target: Path,
     lock: OutputLock,
     overwrite: bool,
-    workers: int,
     client: Any,
     watch: _Watch,
 ) -> dict[str, Any]:
@@ -388,16 +394,19 @@ def _complete(
 
     def whole(placings: list[Placing]) -> None:
         source.check()
+        if any(store.unpacked()):
+            raise LostTile(f"{store.folder} has lost pixels that were written")
         store.note_whole(placings)
 
-    for _ in range(ATTEMPTS):
-        _compute_tiles(result, store, workers, client, watch, source)
-        try:
-            return _finish(
-                result, store, digest(described), target, lock, overwrite, whole, watch, client
-            )
-        except LostTile:
-            store.check()
+    with pool_for(result.work, store.mosaic, client) as pool:
+        for _ in range(ATTEMPTS):
+            try:
+                _compute_tiles(result, store, pool, watch, source)
+                return _finish(
+                    result, store, digest(described), target, lock, overwrite, whole, watch, pool
+                )
+            except LostTile:
+                store.check(pixels=True)
     raise OutputError(
         f"Tiles in {store.folder} are lost or damaged again and again; check the disk, or choose "
         "another place."
@@ -455,66 +464,39 @@ def _compute(lazy: da.Array, *, client: Any) -> Any:
 
 
 def _compute_tiles(
-    result: Deblurred,
-    store: TileStore,
-    workers: int,
-    client: Any,
-    watch: _Watch,
-    source: SourceWatch,
+    result: Deblurred, store: TileStore, pool: Pool, watch: _Watch, source: SourceWatch
 ) -> None:
-    """Compute the blocks that the store lacks, a few at a time, and put them there."""
+    """Compute the blocks that the store lacks, a few at a time, and pack what is complete."""
     total = math.prod(result.image.numblocks)
-    every = itertools.product(*map(range, result.image.numblocks))
-    missing = (index for index in every if index not in store.done)
-    with _submitter(result.work, workers, client) as (submit, in_flight):
-        waiting: dict[Any, Index] = {}
-        try:
+    missing = store.missing()
+    computing: set[Any] = set()
+    packing: set[Any] = set()
+    try:
+        watch(len(store.done), total, "tiles")
+        while True:
+            for index in itertools.islice(missing, max(0, pool.at_once - len(computing))):
+                made = None if result.is_untouched else result.image.blocks[index]
+                computing.add(pool.tile(index, made))
+            if not (computing or packing):
+                return
+            finished = pool.first(computing | packing)
+            for future in finished & packing:
+                pool.result(future)
+            kept = [pool.result(future) for future in finished & computing]
+            computing -= finished
+            packing -= finished
+            # Where many finish at a time, one wait for the disk serves several.
+            together = max(1, pool.at_once // 8)
+            for first in range(0, len(kept), together):
+                ready = store.note(kept[first : first + together])
+                packing.update(map(pool.pack, ready))
+                watch(len(store.done), total, "tiles")
             watch(len(store.done), total, "tiles")
-            while True:
-                for index in itertools.islice(missing, in_flight - len(waiting)):
-                    made = None if result.is_untouched else result.image.blocks[index]
-                    waiting[submit(index, made)] = index
-                if not waiting:
-                    return
-                finished, _ = _wait_any(list(waiting), client)
-                for future in finished:
-                    store.put(waiting.pop(future), *future.result())
-                    watch(len(store.done), total, "tiles")
-                source.check_at_times()
-        finally:
-            for future in waiting:
-                future.cancel()
-            result.work.memory.reads = None  # of what comes now, the files are watched
-
-
-@contextmanager
-def _submitter(
-    work: PlaneWork, workers: int, client: Any
-) -> Iterator[tuple[Callable[[Index, da.Array | None], Any], int]]:
-    """Offer a function that starts the computation of a block, and how many to keep in work."""
-    if client is not None:
-        threads = max(1, sum(client.nthreads().values()))
-
-        def submit(index: Index, made: da.Array | None) -> Any:
-            return client.submit(compute_tile, work, index, made, pure=False)
-
-        yield submit, 2 * threads
-        return
-    if work.runner().model.device.type == "cuda":
-        workers = max(workers, LANES)
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="demoe-tile") as pool:
-        # One more than there are workers, so that none waits while a tile is written.
-        yield (lambda index, made: pool.submit(compute_tile, work, index, made)), workers + 1
-
-
-def _wait_any(futures: list[Any], client: Any) -> tuple[set[Any], set[Any]]:
-    if client is None:
-        done: tuple[set[Future[Any]], set[Future[Any]]] = wait(futures, return_when=FIRST_COMPLETED)
-        return done
-    from distributed import wait as wait_cluster
-
-    both = wait_cluster(futures, return_when=FIRST_COMPLETED)
-    return both.done, both.not_done
+            source.check_at_times()
+    finally:
+        for future in computing | packing:
+            future.cancel()
+        result.work.memory.reads = None  # of what comes now, the files are watched
 
 
 def _finish(
@@ -526,7 +508,7 @@ def _finish(
     overwrite: bool,
     whole: Callable[[list[Placing]], None],
     watch: _Watch,
-    client: Any,
+    pool: Pool,
 ) -> dict[str, Any]:
     """Write the output from the stored tiles, and return what a report says of it."""
     total = math.prod(result.image.numblocks)
@@ -535,6 +517,9 @@ def _finish(
         watch(total, total, f"writing {target.name}, {done / blocks:.0%}")
 
     tell(0, total, "")
+    for _ in pool.spread(store.mosaic.pack, ((shard,) for shard in store.unpacked())):
+        watch(total, total, "tiles")  # those that a run packed just when it ended
+    client = pool.client
     expert_map: NDArray[np.uint8]
     layers: NDArray[np.uint8] | None = None
     if client is None:  # now, because the output may take the place of the source
@@ -578,7 +563,7 @@ def _finish(
     with dask_config.set(scheduler="threads"):
         write_image(
             target,
-            result.as_image().with_data(store.as_dask()),
+            result.as_image(),
             experts=experts,
             gates=gates,
             confidence=sure,
@@ -592,6 +577,8 @@ def _finish(
             progress=tell,
             lock=lock,
             when_whole=whole,
+            pixels=store.mosaic,
+            spread=pool.spread,
         )
     return summary
 

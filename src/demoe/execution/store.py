@@ -1,17 +1,10 @@
-"""Tiles done so far, on disk: what survives a crash.
+"""Tiles on the disk beside the output, until all of them are done.
 
-A store is a folder with
-
-- the pixels (zarr, one chunk a tile),
-- a description of what is computed,
-- a ledger of what was read of the source for it, see `demoe.execution.ledger`,
-- a journal of finished tiles, and
-- at the end, which whole files only need their names.
-
-A tile enters the journal after its pixels and what was read for them, so whatever interrupts a run
-costs at most the tiles in work. Where the machine itself went down, the disk may hold an entry
-without its pixels; so each tile has a checksum, and is read before it is reused. A tile that is
-lost or damaged is never taken for zeros: reading it raises `LostTile`.
+They are put together as what the output is made of (`demoe.io.mosaic`). Of zarr, that is the output
+itself but for its name; other formats are streamed from it. A tile enters the journal after its
+pixels. A crash of the machine may keep a journal entry without its pixels; so each file has a
+checksum, and all pixels are read before the output gets its name. A tile that is lost or damaged is
+never taken for zeros: reading it raises `LostTile`.
 """
 
 from __future__ import annotations
@@ -20,27 +13,31 @@ import contextlib
 import itertools
 import json
 import os
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import dask.array as da
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from demoe.engine.reader import Read
 from demoe.errors import OutputError
 from demoe.execution.ledger import Ledger
+from demoe.image.lazy_image import LazyImage
+from demoe.io._shards import SHARD
 from demoe.io._source import split_index
 from demoe.io.atomic import Placing, flush, remove
+from demoe.io.mosaic import Index, LostTile, Mosaic, Tiles
 
-Index = tuple[int, ...]
+__all__ = ["Index", "Kept", "LostTile", "TileStore", "delete", "run_folder"]
 
-_PIXELS = "pixels.zarr"
+_LAYOUT = 2
+"""Changes with what a store consists of."""
+
 _IDENTITY = "run.json"
 _JOURNAL = "done"
 _FAILED = "failed"
@@ -48,8 +45,23 @@ _READS = "reads"
 _WHOLE = "whole.json"
 
 
-class LostTile(Exception):
-    """A tile that was finished is not on the disk any more, or not as it was written."""
+@dataclass(frozen=True)
+class Kept:
+    """What is noted of a tile whose pixels are kept.
+
+    Attributes
+    ----------
+    index : tuple of int
+        The block.
+    failed : sequence of tuple of int
+        Cells of the expert map in which it holds its source.
+    reads : sequence of Read
+        What was read of the source since the last one.
+    """
+
+    index: Index
+    failed: Sequence[Index] = ()
+    reads: Sequence[Read] = ()
 
 
 class TileStore:
@@ -59,8 +71,11 @@ class TileStore:
     ----------
     folder : Path
         Where the store is.
-    array : dask.array.Array
-        What is stored; its blocks are the tiles, and its name says what they depend on.
+    image : LazyImage
+        What is stored; its blocks are the tiles.
+    number : int
+        Tells this store's files from those of an earlier one in the same folder, which somebody may
+        still be writing.
 
     Attributes
     ----------
@@ -70,14 +85,20 @@ class TileStore:
         Cells of the expert map in which finished blocks hold their source.
     reads : Ledger
         What was read of the source.
+    mosaic : Mosaic
+        The pixels.
     """
 
-    def __init__(self, folder: Path, array: da.Array) -> None:
-        self.folder = folder
-        self._array = array
-        # Tiles of zeros are written too, so that a lost one shows.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            self._pixels = zarr.open_array(str(folder / _PIXELS), mode="r+")
+    def __init__(
+        self,
+        folder: Path,
+        image: LazyImage,
+        number: int,
+        described: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder, self._image, self._number = folder, image, number
+        self._described = described or {}
+        self.mosaic = _mosaic(folder, image, number)
         self.done = self._read_journal()
         self.failed = self._read_failed()
         self.reads = Ledger(folder / _READS)
@@ -85,34 +106,29 @@ class TileStore:
 
     @classmethod
     def create(
-        cls, folder: Path, array: da.Array, described: Mapping[str, Any] | None = None
+        cls, folder: Path, image: LazyImage, described: Mapping[str, Any] | None = None
     ) -> Self:
         """Begin a store; whatever was in the folder is deleted.
 
         ``described`` says, JSON-able, what is computed; `description` gives it back.
         """
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder / _IDENTITY)  # first: without it, the rest is no store
+        delete(folder)
+        number = secrets.randbelow(10**9)
         try:
             folder.mkdir()
-            zarr.create_array(
-                store=str(folder / _PIXELS),
-                shape=array.shape,
-                chunks=tuple(int(side) for side in array.chunksize),
-                dtype=array.dtype,
-                fill_value=0,
-                compressors=ZstdCodec(level=0, checksum=True),
-            )
+            _mosaic(folder, image, number).create(image.dtype)
             (folder / _JOURNAL).touch()
             # Last: a folder without it is no store.
-            _describe(folder, array, described or {})
-            return cls(folder, array)
+            _describe(folder, image, number, described or {})
+            return cls(folder, image, number, described)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            delete(folder)
             raise
 
     @classmethod
     def resume(
-        cls, folder: Path, array: da.Array, described: Mapping[str, Any] | None = None
+        cls, folder: Path, image: LazyImage, described: Mapping[str, Any] | None = None
     ) -> Self:
         """Open the store of an interrupted run, or begin one.
 
@@ -124,14 +140,19 @@ class TileStore:
         """
         found = _identity_in(folder)
         if found is None:
-            return cls.create(folder, array, described)  # interrupted before the first tile
-        if found["tiles"] != _tiles(array):
+            return cls.create(folder, image, described)  # interrupted before the first tile
+        if found.get("layout") != _LAYOUT:
+            raise OutputError(
+                f"The unfinished run in {folder} was begun by another version of napari-demoe; "
+                "finish it with that, start over with overwrite, or write somewhere else."
+            )
+        if found["tiles"] != _tiles(image):
             raise OutputError(
                 f"The unfinished run in {folder} is of an image of another size or type or has "
                 "other tiles, so it cannot be resumed; start over with overwrite, or write "
                 "somewhere else."
             )
-        store = cls(folder, array)
+        store = cls(folder, image, found["number"], found["described"])
         store.check()
         return store
 
@@ -143,32 +164,85 @@ class TileStore:
 
     def describe(self, described: Mapping[str, Any]) -> None:
         """Describe what is computed in other words."""
-        _describe(self.folder, self._array, described)
+        self._described = described
+        _describe(self.folder, self._image, self._number, described)
 
     def put(
         self,
         index: Index,
         values: NDArray[Any],
         failed: Sequence[Index] = (),
-        reads: Iterable[Read] = (),
+        reads: Sequence[Read] = (),
     ) -> None:
         """Keep a block, what failed in it and was read for it, and note that it is finished."""
-        starts = [sum(sides[:i]) for i, sides in zip(index, self._array.chunks, strict=True)]
-        at = tuple(slice(s, s + n) for s, n in zip(starts, values.shape, strict=True))
-        self._pixels[at] = values
+        self.mosaic.put(index, values)
+        try:
+            for shard in self.note([Kept(index, failed, reads)]):
+                self.mosaic.pack(shard)
+        except LostTile:
+            self.check(pixels=True)  # one that was there before; this one is
+
+    def note(self, kept: Sequence[Kept]) -> list[Index]:
+        """Note that blocks are finished whose pixels are in the mosaic.
+
+        Returns
+        -------
+        list of tuple of int
+            Shards of the mosaic that can be packed now.
+        """
+        failed = [cell for one in kept for cell in one.failed]
         if failed:
             with (self.folder / _FAILED).open("a") as file:
                 file.write(f"\n{json.dumps(failed)}")
             self.failed.update(map(tuple, failed))
-        self.reads.add(reads)
-        self._journal.write(np.asarray(index, dtype="<u4").tobytes())
+        self.reads.add(read for one in kept for read in one.reads)
+        self._journal.write(np.asarray([one.index for one in kept], dtype="<u4").tobytes())
         self._journal.flush()
         os.fsync(self._journal.fileno())
-        self.done.add(index)
+        ready: dict[Index, None] = {}
+        for one in kept:
+            self.done.add(one.index)
+        for one in kept:
+            ready |= dict.fromkeys(self.mosaic.ready(one.index, self.done))
+        return list(ready)
 
-    def check(self) -> None:
-        """Forget the tiles that are lost or damaged, so that they are computed again."""
-        self.done = {index for index in self.done if self._holds(index)}
+    def missing(self) -> Iterator[Index]:
+        """Give the blocks that are not done, those of a shard one after the other."""
+        axes, grid = self._image.axes, self.mosaic.grid
+        least = dict(zip("YX", (SHARD, SHARD), strict=True))
+        sides = [
+            max(1, least.get(axis, 0) // chunks[0])
+            for axis, chunks in zip(axes, self.mosaic.chunks, strict=True)
+        ]
+        starts = (range(0, n, side) for n, side in zip(grid, sides, strict=True))
+        for corner in itertools.product(*starts):
+            ends = (min(n + side, most) for n, side, most in zip(corner, sides, grid, strict=True))
+            for index in itertools.product(*map(range, corner, ends)):
+                if index not in self.done:
+                    yield index
+
+    def unpacked(self) -> Iterator[Index]:
+        """Give the shards that are not packed."""
+        return (shard for shard in self.mosaic.shards if not self.mosaic.shards.has(shard))
+
+    def check(self, *, pixels: bool = False) -> None:
+        """Forget the tiles that are lost or damaged, so that they are computed again.
+
+        Parameters
+        ----------
+        pixels : bool
+            Read those in shards, too; else it is enough that there is a file.
+        """
+        if not self.mosaic.is_whole:  # somebody removed what is no tile, or all of it
+            self.folder.mkdir(exist_ok=True)
+            self.mosaic.create(self._image.dtype)
+            self.describe(self._described)
+        if pixels:
+            self.mosaic.drop_damaged()
+        packed = {shard for shard in self.mosaic.shards if self.mosaic.shards.has(shard)}
+        for index in list(self.done):
+            if not self.mosaic.holds(index, packed):
+                self.done.discard(index)
 
     def as_dask(self) -> da.Array:
         """Return the stored pixels as a dask array, in blocks of a tile.
@@ -176,7 +250,7 @@ class TileStore:
         Computing a block that is lost or damaged raises `LostTile`.
         """
         stored: da.Array = da.from_array(
-            _Stored(self), chunks=self._pixels.chunks, inline_array=True, fancy=False
+            _Stored(self), chunks=self._image.data.chunks, inline_array=True, fancy=False
         )
         return stored
 
@@ -188,21 +262,14 @@ class TileStore:
         LostTile
             If a tile that it touches is lost or damaged.
         """
-        touched = (
-            range(part.start // side, -(-part.stop // side))
-            for part, side in zip(box, self._pixels.chunks, strict=True)
-        )
-        for index in itertools.product(*touched):
-            if not self._file_of(index).is_file():
-                raise LostTile(f"{self.folder} has lost tile {index}")
-        try:
-            return np.asarray(self._pixels[box])
-        except (OSError, RuntimeError, ValueError) as error:
-            raise LostTile(f"{self.folder} has a damaged tile ({error})") from error
+        return self.mosaic.read(box)
 
     def note_whole(self, placings: list[Placing]) -> None:
         """Note that all is written, and that only these names are to be given."""
-        entries = [[p.partial.name, p.final.name, p.inode] for p in placings]
+        beside = self.folder.parent
+        entries = [
+            [p.partial.relative_to(beside).as_posix(), p.final.name, p.inode] for p in placings
+        ]
         _write(self.folder / _WHOLE, entries)
 
     @staticmethod
@@ -211,7 +278,7 @@ class TileStore:
         try:
             entries = json.loads((folder / _WHOLE).read_text())
             placings = [
-                Placing(folder.with_name(partial), folder.with_name(final), inode)
+                Placing(_place(folder, partial), folder.with_name(final), inode)
                 for partial, final, inode in entries
             ]
         except (OSError, ValueError, TypeError):
@@ -241,19 +308,6 @@ class TileStore:
         """Close the journal."""
         self.close()
 
-    def _file_of(self, index: Index) -> Path:
-        return self.folder.joinpath(_PIXELS, "c", *map(str, index))
-
-    def _holds(self, index: Index) -> bool:
-        """Whether a block's pixels are all there, as they were written."""
-        starts = [at * side for at, side in zip(index, self._pixels.chunks, strict=True)]
-        sides = zip(starts, self._pixels.chunks, self._pixels.shape, strict=True)
-        try:
-            self.read(tuple(slice(low, min(low + side, most)) for low, side, most in sides))
-        except LostTile:
-            return False
-        return True
-
     def _read_failed(self) -> set[Index]:
         """Return the noted cells; a line cut off by a crash belongs to no finished block."""
         found: set[Index] = set()
@@ -263,20 +317,23 @@ class TileStore:
                     found.update(map(tuple, json.loads(line or "[]")))
         return found
 
-    def _read_journal(self) -> set[Index]:
+    def _read_journal(self) -> Tiles:
         """Return the finished blocks; an entry cut off by a crash does not count."""
-        size = 4 * self._array.ndim
+        done = Tiles(self.mosaic.grid)
+        ndim = self._image.ndim
         try:
             raw = (self.folder / _JOURNAL).read_bytes()
         except FileNotFoundError:
-            return set()
-        whole = len(raw) // size * size
+            return done
+        whole = len(raw) // (4 * ndim) * 4 * ndim
         if whole < len(raw):
             with (self.folder / _JOURNAL).open("r+b") as file:
                 file.truncate(whole)
-        entries = np.frombuffer(raw[:whole], dtype="<u4").reshape(-1, self._array.ndim)
-        inside = (entries < np.asarray(self._array.numblocks, "<u4")).all(axis=1)
-        return {tuple(entry) for entry in entries[inside].tolist()}
+        entries = np.frombuffer(raw[:whole], dtype="<u4").reshape(-1, ndim)
+        inside = (entries < np.asarray(self.mosaic.grid, "<u4")).all(axis=1)
+        for entry in entries[inside].tolist():
+            done.add(tuple(entry))
+        return done
 
 
 def run_folder(target: Path) -> Path:
@@ -286,10 +343,20 @@ def run_folder(target: Path) -> Path:
 
 def delete(folder: Path) -> None:
     """Remove a store: last, what says that its output is whole."""
-    remove(folder / _PIXELS)
+    if folder.is_dir():
+        for place in (*folder.glob("tiles-*"), *folder.glob("image-*")):
+            remove(place)
     for name in (_JOURNAL, _FAILED, _READS, _IDENTITY):
         remove(folder / name)
     remove(folder)
+
+
+def _place(folder: Path, partial: str) -> Path:
+    """Return what a noted name stands for: something beside a store, or in it."""
+    owner, _, name = partial.rpartition("/")
+    if owner not in ("", folder.name):
+        raise ValueError(f"{partial} lies elsewhere")
+    return folder.joinpath("x").with_name(name) if owner else folder.with_name(name)
 
 
 class _Stored:
@@ -297,8 +364,7 @@ class _Stored:
 
     def __init__(self, store: TileStore) -> None:
         self._store = store
-        self.shape = store._pixels.shape
-        self.dtype = store._pixels.dtype
+        self.shape, self.dtype = store._image.shape, store._image.dtype
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
@@ -307,16 +373,24 @@ class _Stored:
         return self._store.read(box)[rest]
 
 
-def _tiles(array: da.Array) -> dict[str, Any]:
+def _mosaic(folder: Path, image: LazyImage, number: int) -> Mosaic:
+    chunks = tuple(tuple(map(int, sides)) for sides in image.data.chunks)
+    tiles, root = folder / f"tiles-{number}", folder / f"image-{number}"
+    return Mosaic(tiles, root, image.axes, chunks)
+
+
+def _tiles(image: LazyImage) -> dict[str, Any]:
     return {
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "tile": [int(side) for side in array.chunksize],
+        "axes": image.axes,
+        "shape": list(image.shape),
+        "dtype": str(image.dtype),
+        "tile": [int(side) for side in image.data.chunksize],
     }
 
 
-def _describe(folder: Path, array: da.Array, described: Mapping[str, Any]) -> None:
-    _write(folder / _IDENTITY, {"tiles": _tiles(array), "described": described})
+def _describe(folder: Path, image: LazyImage, number: int, described: Mapping[str, Any]) -> None:
+    content = {"layout": _LAYOUT, "number": number, "tiles": _tiles(image), "described": described}
+    _write(folder / _IDENTITY, content)
 
 
 def _identity_in(folder: Path) -> dict[str, Any] | None:

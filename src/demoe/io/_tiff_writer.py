@@ -1,13 +1,13 @@
-"""OME-TIFF out: tiles streamed from the image, a pyramid as SubIFDs from what was computed once."""
+"""OME-TIFF out: tiles streamed from stored pixels, a pyramid as SubIFDs."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
@@ -15,7 +15,8 @@ import tifffile
 from demoe.errors import OutputError
 from demoe.image.axes import plane_axes
 from demoe.image.lazy_image import LazyImage
-from demoe.io._bands import Band, Progress, coarsen, iter_bands, level_shapes
+from demoe.io._levels import Reader, level_shapes, take
+from demoe.io._spread import in_order
 from demoe.io._tiff_metadata import ome_metadata
 
 if TYPE_CHECKING:
@@ -36,49 +37,65 @@ def check_tiff(path: Path, image: LazyImage) -> None:
         )
 
 
-def write_tiff(target: Path, image: LazyImage, progress: Progress | None) -> None:
-    """Write an OME-TIFF, block by block.
+def tiff_shapes(image: LazyImage) -> list[tuple[int, int]]:
+    """Return rows and columns of the levels that an image gets: more than one above 2048 pixels."""
+    return level_shapes(*image.plane_shape, largest=PYRAMID_FROM)
+
+
+def count_tiles(image: LazyImage) -> int:
+    """Return how many tiles all levels have together."""
+    grids = (math.prod(-(-n // TILE) for n in shape) for shape in tiff_shapes(image))
+    return image.n_planes * sum(grids)
+
+
+def write_tiff(
+    target: Path,
+    image: LazyImage,
+    levels: Sequence[Reader],
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write an OME-TIFF, tile by tile.
 
     Parameters
     ----------
     target : Path
         A file that does not exist yet.
     image : LazyImage
-        Any axes; stored with Y, X and S last. Planes with a side above 2048 pixels get a pyramid.
-    progress : callable, optional
-        Told about each block that was computed.
+        What is written; any axes; stored with Y, X and S last.
+    levels : sequence of Reader
+        Read the pixels, in each of the sizes of `tiff_shapes`.
+    tell : callable
+        Told how many tiles of how many are written.
     """
-    shapes = level_shapes(*image.plane_shape, largest=PYRAMID_FROM)
+    shapes = tiff_shapes(image)
     size = math.prod(image.shape) * image.dtype.itemsize
+    big = size * (4 / 3 if len(shapes) > 1 else 1) > BIG_BYTES
+    total = count_tiles(image)
+    count = itertools.count(1)
     with ExitStack() as stack:
-        # Each level but the last leaves the next one, still to be tiled, in an unnamed file.
-        spools = [stack.enter_context(TemporaryFile(dir=target.parent)) for _ in shapes[1:]]
-        big = size * (4 / 3 if spools else 1) > BIG_BYTES
         # Opened here, because tifffile leaves its file open when the first write fails.
         file = stack.enter_context(open(target, "w+b"))
         writer = stack.enter_context(tifffile.TiffWriter(file, ome=True, bigtiff=big))
-        for level, shape in enumerate(shapes):
-            if level == 0:
-                bands = iter_bands(image, TILE, progress)
-            else:
-                bands = _spooled(spools[level - 1], image, shape)
-            spool = spools[level] if level < len(spools) else None
-            _write_level(writer, image, shape, _spooling(bands, spool), level, len(spools))
+        for level, (reader, shape) in enumerate(zip(levels, shapes, strict=True)):
+            # A tile larger than the plane would only store padding.
+            side = tuple(min(TILE, 16 * math.ceil(length / 16)) for length in shape)
+            tiles = _tiles(image, reader, shape, side)
+            told = _telling(tiles, lambda: tell(next(count), total))
+            _write_level(writer, image, shape, side, told, level, len(shapes) - 1)
 
 
 def _write_level(
     writer: tifffile.TiffWriter,
     image: LazyImage,
     shape: tuple[int, int],
-    bands: Iterable[Band],
+    tile: tuple[int, ...],
+    tiles: Iterator[NDArray[Any]],
     level: int,
     below: int,
 ) -> None:
     letters = plane_axes(image.axes)
     stack = [image.shape[image.axes.index(letter)] for letter in letters]
     samples = [image.shape[-1]] if image.is_rgb else []
-    # A tile larger than the plane would only store padding.
-    tile = tuple(min(TILE, 16 * math.ceil(length / 16)) for length in shape)
     stored = f"{letters}YX{'S' if samples else ''}"
     details: dict[str, Any] = {"subfiletype": 1, "metadata": None}
     if level == 0:
@@ -86,7 +103,7 @@ def _write_level(
     if samples == [4]:
         details["extrasamples"] = ["unassalpha"]
     writer.write(
-        _tiles(bands, tile, gray=not samples),
+        tiles,
         shape=(*stack, *shape, *samples),
         dtype=image.dtype,
         tile=tile,
@@ -99,33 +116,28 @@ def _write_level(
     )
 
 
-def _tiles(bands: Iterable[Band], tile: tuple[int, ...], *, gray: bool) -> Iterator[NDArray[Any]]:
-    height, width = tile
-    for band in bands:
-        for top in range(0, band.pixels.shape[0], height):
-            for left in range(0, band.pixels.shape[1], width):
-                pixels = band.pixels[top : top + height, left : left + width]
-                missing = [(0, full - have) for full, have in zip(tile, pixels.shape, strict=False)]
-                if any(after for _, after in missing):
-                    pixels = np.pad(pixels, (*missing, (0, 0)))
-                yield np.ascontiguousarray(pixels[..., 0] if gray else pixels)
+def _tiles(
+    image: LazyImage, reader: Reader, shape: tuple[int, int], side: tuple[int, ...]
+) -> Iterator[NDArray[Any]]:
+    """Read all tiles of a level, in the order in which TIFF has them, a few ahead."""
+    planes = np.ndindex(*image.plane_lengths)
+    tops, lefts = (range(0, n, length) for n, length in zip(shape, side, strict=True))
+
+    def read(plane: tuple[int, ...], top: int, left: int) -> NDArray[Any]:
+        rows, columns = (
+            slice(start, min(start + length, n))
+            for start, length, n in zip((top, left), side, shape, strict=True)
+        )
+        pixels = take(reader, image, plane, rows, columns)
+        missing = [(0, full - have) for full, have in zip(side, pixels.shape, strict=False)]
+        if any(after for _, after in missing):
+            pixels = np.pad(pixels, (*missing, (0, 0)))
+        return np.ascontiguousarray(pixels if image.is_rgb else pixels[..., 0])
+
+    yield from in_order(read, itertools.product(planes, tops, lefts))
 
 
-def _spooling(bands: Iterable[Band], spool: IO[bytes] | None) -> Iterator[Band]:
-    """Pass bands on and append each, halved, to the next level's file."""
-    for band in bands:
-        if spool is not None:
-            spool.write(coarsen(band.pixels).tobytes())
-        yield band
-
-
-def _spooled(spool: IO[bytes], image: LazyImage, shape: tuple[int, int]) -> Iterator[Band]:
-    """Read a level back, in bands."""
-    spool.seek(0)
-    rows, columns = shape
-    samples = image.shape[-1] if image.is_rgb else 1
-    for _ in range(image.n_planes):
-        for top in range(0, rows, TILE):
-            height = min(TILE, rows - top)
-            data = spool.read(height * columns * samples * image.dtype.itemsize)
-            yield Band((), top, np.frombuffer(data, image.dtype).reshape(height, columns, samples))
+def _telling(tiles: Iterator[NDArray[Any]], tell: Callable[[], None]) -> Iterator[NDArray[Any]]:
+    for tile in tiles:
+        tell()  # before, because nobody asks for more than the last
+        yield tile

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,15 @@ import numpy as np
 
 from demoe.errors import OutputError
 from demoe.image.lazy_image import LazyImage
-from demoe.io._bands import Progress, iter_bands
-from demoe.io._tiff_writer import check_tiff, write_tiff
-from demoe.io._zarr_writer import check_zarr, write_zarr
-from demoe.io.atomic import Placing, check_target, partial_outputs, recover
+from demoe.io._blocks import IN_MEMORY, load, store
+from demoe.io._levels import Progress, Reader, count_shards, in_memory, make_levels, take
+from demoe.io._shards import Shards, create, order_of
+from demoe.io._spread import Spread, over_threads
+from demoe.io._tiff_writer import check_tiff, count_tiles, tiff_shapes, write_tiff
+from demoe.io._zarr_writer import check_zarr, nothing_runs_on, write_zarr, zarr_shapes
+from demoe.io.atomic import Placing, check_target, partial_outputs, recover, remove
 from demoe.io.lock import OutputLock, hold
+from demoe.io.mosaic import Mosaic
 from demoe.io.names import PHOTOS, SUFFIXES_OUT, ZARR, places_beside, suffix_of
 from demoe.io.photos import check_photo, encode_photo
 
@@ -44,8 +49,12 @@ def write_image(
     progress: Progress | None = None,
     lock: OutputLock | None = None,
     when_whole: Callable[[list[Placing]], None] | None = None,
+    pixels: Mosaic | None = None,
+    spread: Spread = over_threads,
 ) -> Path:
     """Write an image, computing it block by block; the name appears once the file is whole.
+
+    Memory does not grow with the image: more than 128 MB of pixels are put together on the disk.
 
     Parameters
     ----------
@@ -87,6 +96,11 @@ def write_image(
         The lock on the output, where the caller holds it; it is taken here if left out.
     when_whole : callable, optional
         Told what is to be renamed, once all of it is safe on the disk.
+    pixels : Mosaic, optional
+        The pixels, all in their shards on the same disk, where they are there already. Of zarr,
+        its folder becomes the output; of other formats, smaller levels are made in it.
+    spread : Spread
+        Works on several shards at once; by default in threads of this process.
 
     Returns
     -------
@@ -100,6 +114,8 @@ def write_image(
         writes there, or the system refuses to write; nothing is left behind.
     ImageError
         If the source turns out to be damaged; nothing is left behind.
+    LostTile
+        If some of ``pixels`` are lost or damaged.
     """
     target = Path(path)
     check_form(target, image)
@@ -129,8 +145,16 @@ def write_image(
                 when_whole(placings)
 
         names = [target, *beside]
-        with partial_outputs(names, overwrite=overwrite, when_whole=whole) as (partial, *siblings):
+        made = pixels.root if pixels is not None and kind in ZARR else None
+        outputs = partial_outputs(names, overwrite=overwrite, when_whole=whole, made=made)
+        with outputs as (partial, *siblings):
             if kind in ZARR:
+                work = [_blocks_of(image, pixels), count_shards(image, zarr_shapes(image))]
+                told = _in_turn(work, image, progress)
+                if pixels is None:
+                    _store(partial, image, next(told))
+                else:
+                    next(told)
                 write_zarr(
                     partial,
                     image,
@@ -139,15 +163,16 @@ def write_image(
                     gates=gates.data if isinstance(gates, LazyImage) else gates,
                     cells={name: one for name, one in cells.items() if one is not None},
                     provenance=provenance,
-                    progress=progress,
+                    spread=spread,
+                    tell=next(told),
                 )
             elif kind in PHOTOS:
-                _write_photo(target, partial, image, progress)
+                _write_photo(target, partial, image, pixels, progress)
             else:
-                write_tiff(partial, image, progress)
+                _write_tiff(partial, image, pixels, spread, progress)
             for sibling, content in zip(siblings, beside.values(), strict=True):
                 if isinstance(content, LazyImage):
-                    write_tiff(sibling, content, None)
+                    _write_tiff(sibling, content, None, spread, None)
                 else:
                     sibling.write_text(content, encoding="utf-8")
     return target
@@ -208,7 +233,94 @@ def recover_all(target: Path) -> None:
         recover(name)
 
 
-def _write_photo(target: Path, partial: Path, image: LazyImage, progress: Progress | None) -> None:
-    rows, _ = image.plane_shape
-    pixels = np.concatenate([band.pixels for band in iter_bands(image, rows, progress)])
-    encode_photo(target, partial, pixels if image.is_rgb else pixels[..., 0])
+Tell = Callable[[int, int], None]
+
+
+def _in_turn(totals: list[int], image: LazyImage, progress: Progress | None) -> Iterator[Tell]:
+    """Give, for each part of the work, what to tell its progress to; their progress adds up."""
+
+    def telling(before: int) -> Tell:
+        def tell(done: int, _: int) -> None:
+            if progress is not None:
+                progress(before + done, sum(totals), f"Writing {image.name}")
+
+        return tell
+
+    for number in range(len(totals)):
+        yield telling(sum(totals[:number]))
+
+
+def _blocks_of(image: LazyImage, pixels: Mosaic | None) -> int:
+    """Return how many blocks have to be computed."""
+    return 0 if pixels is not None else math.prod(image.data.numblocks)
+
+
+def _store(root: Path, image: LazyImage, tell: Tell) -> None:
+    """Compute an image into the array "0" of a folder that does not exist yet."""
+
+    def progress(done: int, total: int, _: str) -> None:
+        tell(done, total)
+
+    if math.prod(image.shape) * image.dtype.itemsize > IN_MEMORY:
+        with nothing_runs_on():
+            store(image, Mosaic(root / "tiles", root, image.axes, image.data.chunks), progress)
+        return
+    pixels = load(image, progress)
+    root.mkdir()
+    with nothing_runs_on():
+        shards = create(root / "0", order_of(image.axes), pixels.shape, image.dtype)
+        for _ in over_threads(shards.write, ((at, pixels[shards.box(at)]) for at in shards)):
+            pass
+
+
+def _write_tiff(
+    target: Path,
+    image: LazyImage,
+    pixels: Mosaic | None,
+    spread: Spread,
+    progress: Progress | None,
+) -> None:
+    shapes = tiff_shapes(image)
+    levels: list[Reader]
+    above = 0 if len(shapes) == 1 else count_shards(image, shapes)
+    work = [_blocks_of(image, pixels), above, count_tiles(image)]
+    computing, making, writing = _in_turn(work, image, progress)
+    if pixels is None and math.prod(image.shape) * image.dtype.itemsize <= IN_MEMORY:
+        levels = in_memory(load(image, lambda done, total, _: computing(done, total)), shapes)
+        write_tiff(target, image, levels, writing)
+        return
+    # A number that is removed with the partial file, if this process dies.
+    root = target.with_name(f"{target.name}0") if pixels is None else pixels.root
+    try:
+        if pixels is None:
+            _store(root, image, computing)
+        for other in root.iterdir():
+            if other.name != "0":
+                remove(other)
+        with nothing_runs_on():
+            found = [Shards(root / "0")]
+            if above:
+                found = make_levels(root, image, shapes, spread, making)
+        write_tiff(target, image, [level.read for level in found], writing)
+    finally:
+        if pixels is None:
+            remove(root)
+
+
+def _write_photo(
+    target: Path,
+    partial: Path,
+    image: LazyImage,
+    pixels: Mosaic | None,
+    progress: Progress | None,
+) -> None:
+    if pixels is None:
+        reader: Reader = in_memory(load(image, progress), [image.plane_shape])[0]
+    else:
+        reader = pixels.shards.read
+    rows, columns = (slice(0, length) for length in image.plane_shape)
+    plane = (0,) * len(image.plane_lengths)
+    values = np.ascontiguousarray(take(reader, image, plane, rows, columns))
+    if progress is not None:
+        progress(1, 1, f"Writing {image.name}")
+    encode_photo(target, partial, values if image.is_rgb else values[..., 0])

@@ -1,29 +1,30 @@
-"""OME-Zarr 0.5 out: full size block by block, then a pyramid from what is stored."""
+"""OME-Zarr 0.5 out: what makes an image of its stored pixels."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
 from demoe.errors import OutputError
-from demoe.image.axes import CANONICAL, plane_axes
 from demoe.image.lazy_image import LazyImage
-from demoe.io._bands import PYRAMID_TOP, Band, Progress, coarsen, iter_bands, level_shapes
+from demoe.io._levels import PYRAMID_TOP, level_shapes, make_levels
+from demoe.io._shards import CHUNK, Shards, order_of
+from demoe.io._spread import Spread
+from demoe.io.atomic import remove
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from demoe.choices import Choice
 
-CHUNK = 512
 SETTLE_SECONDS = 60
 
 
@@ -37,7 +38,7 @@ def check_zarr(path: Path, image: LazyImage) -> None:
 
 
 def write_zarr(
-    target: Path,
+    root: Path,
     image: LazyImage,
     *,
     experts: LazyImage | None,
@@ -45,16 +46,17 @@ def write_zarr(
     gates: da.Array | None,
     cells: Mapping[str, LazyImage],
     provenance: dict[str, Any] | None,
-    progress: Progress | None,
+    spread: Spread,
+    tell: Callable[[int, int], None],
 ) -> None:
-    """Write an OME-Zarr 0.5 image, block by block.
+    """Make an OME-Zarr 0.5 image of its full size: all that is missing beside it.
 
     Parameters
     ----------
-    target : Path
-        A folder that does not exist yet.
+    root : Path
+        A folder whose array "0" holds the pixels; all else in it is removed.
     image : LazyImage
-        Stored as TCZYX (those it has), chunks of 1 x 1 x 1 x 512 x 512; RGB samples are stored as
+        What the pixels are of. They are stored as TCZYX (those it has); RGB samples are stored as
         channels, and the attribute "demoe" remembers the image's own axes.
     experts : LazyImage, optional
         Expert map; its scale along Y and X is that of a routing cell. Becomes labels/expert_map.
@@ -66,21 +68,31 @@ def write_zarr(
         Other maps, each stored in demoe/NAME with its axes.
     provenance : dict, optional
         What JSON can hold; stored in the attribute "demoe".
-    progress : callable, optional
-        Told about each block that was computed.
+    spread : Spread
+        Makes the shards of smaller levels.
+    tell : callable
+        Told how many of how many are made.
+
+    Raises
+    ------
+    LostTile
+        If pixels are lost or damaged.
     """
-    with _nothing_runs_on():
-        root = _write_root(target, image, provenance, progress)
+    with nothing_runs_on():
+        for other in root.iterdir():
+            if other.name != "0":
+                remove(other)
+        group = _write_root(root, image, provenance, spread, tell)
         if experts is not None:
-            _write_experts(root, image, experts, choices)
+            _write_experts(group, image, experts, choices)
         if gates is not None:
-            _write_cells(root, "gates", gates, None)
+            _write_cells(group, "gates", gates, None)
         for name, one in cells.items():
-            _write_cells(root, name, one.data, one.axes)
+            _write_cells(group, name, one.data, one.axes)
 
 
 @contextmanager
-def _nothing_runs_on() -> Iterator[None]:
+def nothing_runs_on() -> Iterator[None]:
     """Wait, after a failure, for the chunks that zarr still writes in the background.
 
     They would bring the folder back after it was removed.
@@ -99,79 +111,40 @@ def _nothing_runs_on() -> Iterator[None]:
 
 
 def _write_root(
-    target: Path,
+    folder: Path,
     image: LazyImage,
     provenance: dict[str, Any] | None,
-    progress: Progress | None,
+    spread: Spread,
+    tell: Callable[[int, int], None],
 ) -> zarr.Group:
     from demoe.io import _zarr_metadata as metadata
 
-    root = zarr.create_group(target, zarr_format=3)
-    shapes = level_shapes(*image.plane_shape, largest=PYRAMID_TOP)
+    shapes = zarr_shapes(image)
     steps = _steps(image)
-    # Before the pixels: what the format does not allow shows before anything is computed.
+    # Before the levels: what the format does not allow shows before anything is made.
     pyramid = metadata.multiscale(image, steps, dict.fromkeys(steps, 0.0), len(shapes))
-    arrays = [_create_level(root, image, level, shape) for level, shape in enumerate(shapes)]
-    for band in iter_bands(image, CHUNK, progress):
-        _store(arrays[0], image, band)
-    for finer, coarser in pairwise(arrays):
-        _halve(finer, coarser)
-    channels = metadata.omero(image, _ranges(image, arrays[-1]))
+    levels = make_levels(folder, image, shapes, spread, tell)
+    channels = metadata.omero(image, _ranges(image, levels[-1]))
+    root = zarr.create_group(folder, zarr_format=3)
     root.attrs["ome"] = metadata.of_image(pyramid, channels)
     root.attrs["demoe"] = {**(provenance or {}), "axes": image.axes}
     return root
 
 
+def zarr_shapes(image: LazyImage) -> list[tuple[int, int]]:
+    """Return rows and columns of the levels that an image gets."""
+    return level_shapes(*image.plane_shape, largest=PYRAMID_TOP)
+
+
 def _stored_letters(image: LazyImage) -> str:
-    letters = image.axes.replace("S", "C")
-    return "".join(letter for letter in CANONICAL if letter in letters)
-
-
-def _create_level(
-    root: zarr.Group, image: LazyImage, level: int, plane: tuple[int, int]
-) -> zarr.Array[Any]:
-    letters = _stored_letters(image)
-    lengths = dict(zip(image.axes, image.shape, strict=True))
-    lengths["Y"], lengths["X"] = plane
-    if image.is_rgb:
-        lengths["C"] = lengths["S"]
-    shape = tuple(lengths[letter] for letter in letters)
-    chunks = tuple(
-        min(CHUNK, length) if letter in "YX" else 1
-        for letter, length in zip(letters, shape, strict=True)
-    )
-    return root.create_array(
-        str(level),
-        shape=shape,
-        chunks=chunks,
-        dtype=image.dtype,
-        # With a checksum, or a chunk that is cut short or damaged would read as noise.
-        compressors=ZstdCodec(level=3, checksum=True),
-        dimension_names=list(letters.lower()),
-    )
-
-
-def _store(array: zarr.Array[Any], image: LazyImage, band: Band) -> None:
-    index: dict[str, Any] = dict(zip(plane_axes(image.axes), band.plane, strict=True))
-    index["Y"] = slice(band.top, band.top + band.pixels.shape[0])
-    letters = _stored_letters(image)
-    where: Any = tuple(index.get(letter, slice(None)) for letter in letters)
-    array[where] = np.moveaxis(band.pixels, -1, 0) if image.is_rgb else band.pixels[..., 0]
-
-
-def _halve(finer: zarr.Array[Any], coarser: zarr.Array[Any]) -> None:
-    for plane in product(*map(range, finer.shape[:-2])):
-        for top in range(0, coarser.shape[-2], CHUNK):
-            above: Any = (*plane, slice(2 * top, 2 * (top + CHUNK)))
-            below: Any = (*plane, slice(top, top + CHUNK))
-            coarser[below] = coarsen(np.asarray(finer[above])[..., None])[..., 0]
+    return order_of(image.axes).replace("S", "C")
 
 
 def _steps(image: LazyImage) -> dict[str, float]:
     return {letter: image.scale.get(letter, 1.0) for letter in _stored_letters(image)}
 
 
-def _ranges(image: LazyImage, coarsest: zarr.Array[Any]) -> list[tuple[float, float]]:
+def _ranges(image: LazyImage, coarsest: Shards) -> list[tuple[float, float]]:
     """Find from where to where to show each stored channel; nothing for channels without names.
 
     Integers have the range of their type, floats that of what the last level stores, read plane
@@ -186,7 +159,7 @@ def _ranges(image: LazyImage, coarsest: zarr.Array[Any]) -> list[tuple[float, fl
         return [(limits.min, limits.max)] * count
     lows, highs = np.full(count, np.inf), np.full(count, -np.inf)
     for plane in product(*map(range, coarsest.shape[:-2])):
-        values = np.asarray(coarsest[plane])
+        values = coarsest.read(tuple(slice(n, n + 1) for n in plane) + coarsest.plane)
         values = values[np.isfinite(values)]
         number = plane[channel] if channel >= 0 else 0
         lows[number] = min(lows[number], values.min(initial=np.inf))
@@ -209,7 +182,7 @@ def _write_experts(
     """
     from demoe.io import _zarr_metadata as metadata
 
-    levels = len(level_shapes(*image.plane_shape, largest=PYRAMID_TOP))
+    levels = len(zarr_shapes(image))
     labels = root.create_group("labels")
     labels.attrs["ome"] = metadata.of_labels("expert_map")
     group = labels.create_group("expert_map")
@@ -240,7 +213,9 @@ def _write_experts(
 
 
 def _write_cells(root: zarr.Group, name: str, values: da.Array, axes: str | None) -> None:
-    chunks = tuple(int(length) for length in values.chunksize)
+    """Store a map in few files: by planes, and parts of large ones."""
+    planes = values.ndim - (2 if axes else 3)
+    chunks = tuple(1 if n < planes else min(CHUNK, length) for n, length in enumerate(values.shape))
     array = root.require_group("demoe").create_array(
         name,
         shape=values.shape,
@@ -248,10 +223,7 @@ def _write_cells(root: zarr.Group, name: str, values: da.Array, axes: str | None
         dtype=values.dtype,
         dimension_names=axes and list(axes.lower()),
     )
-    for number in np.ndindex(*values.numblocks):
-        corner = [sum(sizes[:at]) for sizes, at in zip(values.chunks, number, strict=True)]
-        block = values.blocks[number].compute()
-        where = tuple(
-            slice(low, low + length) for low, length in zip(corner, block.shape, strict=True)
-        )
-        array[where] = block
+    corners = (range(0, n, side) for n, side in zip(values.shape, chunks, strict=True))
+    for corner in product(*corners):
+        where = tuple(slice(low, low + side) for low, side in zip(corner, chunks, strict=True))
+        array[where] = values[where].compute()

@@ -92,6 +92,7 @@ def partial_outputs(
     *,
     overwrite: bool,
     when_whole: Callable[[list[Placing]], None] | None = None,
+    made: Path | None = None,
 ) -> Iterator[list[Path]]:
     """Offer hidden siblings of several names, which get their names together.
 
@@ -103,6 +104,9 @@ def partial_outputs(
         As for `partial_output`.
     when_whole : callable, optional
         Told what is to be renamed, in this order, once all of it is safe on the disk.
+    made : Path, optional
+        What the first is made of: a folder on the same disk that gets its name, and stays where it
+        is after an error. Its own name ends in a hyphen and a number.
 
     Yields
     ------
@@ -117,8 +121,11 @@ def partial_outputs(
     for target in targets:
         check_target(target, overwrite=overwrite)
     partials = [_beside(target, "partial", str(os.getpid())) for target in targets]
+    ours = partials if made is None else partials[1:]
+    if made is not None:
+        partials = [made, *ours]
     try:
-        for partial in partials:
+        for partial in ours:
             remove(partial)
         yield partials
         for partial in partials:
@@ -132,11 +139,11 @@ def partial_outputs(
         _finish(whole)
         flush(targets[0].parent)
     except OSError as error:
-        for partial in partials:
+        for partial in ours:
             remove(partial)
         raise refused(targets[0], error) from error
     except BaseException:
-        for partial in partials:
+        for partial in ours:
             remove(partial)
         raise
 

@@ -112,11 +112,12 @@ class LiveRun:
         self._along = plane_axes(axes)
         self._held = ExitStack()
         self._stepping, self._closed = threading.Lock(), False
+        self._losing = threading.Lock()
         described = describe(result)
         if target is None:
             folder = Path(tempfile.mkdtemp(prefix="demoe-"))
             self._held.callback(shutil.rmtree, folder, ignore_errors=True)
-            store = TileStore.create(folder / "tiles", result.image, described)
+            store = TileStore.create(folder / "tiles", result.as_image(), described)
             self._store = self._held.enter_context(store)
         else:
             self._store = self._held.enter_context(begin(result, target, described))
@@ -191,9 +192,12 @@ class LiveRun:
         try:
             return self._store.read(self._box(where))
         except LostTile:
-            self.done.discard(where)
-            self._store.done.discard(self._index(where))
-            self.order.again()
+            with self._losing:
+                if where in self.done:
+                    self._store.check(pixels=True)  # where one is lost, others of its file are
+                    kept = {where_of(self.result, index) for index in self._store.done}
+                    self.done &= kept
+                    self.order.again()
             return None
 
     def note(self, where: Where) -> None:

@@ -55,7 +55,12 @@ class Graphs:
     def _compile(self, *key: Hashable) -> tuple[Any, Any]:
         model, kept = self._build(*key)
         hint = "bf16" if self._half else "f32"
-        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        settings = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            # As many as PyTorch, whose number people and clusters set; else it takes every core.
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         return self._core.compile_model(model, "CPU", settings), kept
 
 

@@ -1,0 +1,232 @@
+"""Where tiles are computed and shards written: in threads here, or by the workers of a cluster.
+
+Only what is asked for and small reports travel. A worker keeps its tiles itself, in the folder
+beside the output, so that it has to see that folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from demoe.engine.runner import LANES
+from demoe.engine.work import PlaneWork
+from demoe.errors import DeviceError, OutputError, RecipeError
+from demoe.execution.store import Kept
+from demoe.execution.tile import compute_tile
+from demoe.io._spread import Job, over_threads
+from demoe.io.mosaic import Index, Mosaic
+
+_COUNTED_SECONDS = 5.0
+_ASKED_SECONDS = 1.0
+"""How long to wait for a cluster before somebody is asked whether to go on."""
+
+
+class Pool(Protocol):
+    """What does work elsewhere than in the thread that asks for it.
+
+    Attributes
+    ----------
+    client : distributed.Client or None
+        The cluster.
+    """
+
+    client: Any
+
+    @property
+    def at_once(self) -> int:
+        """How many tiles to have in work or waiting."""
+
+    def tile(self, index: Index, made: Any) -> Any:
+        """Begin to compute a tile and keep it; the future gives a `Kept`."""
+
+    def pack(self, shard: Index) -> Any:
+        """Begin to pack a shard."""
+
+    def first(self, futures: Iterable[Any]) -> set[Any]:
+        """Wait until some are done, or for a while."""
+
+    def result(self, future: Any) -> Any:
+        """Return what a future that is done gives, or raise its error."""
+
+    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+        """Call a function for each job; see `demoe.io._spread`."""
+
+
+class _Threads:
+    """Tiles one by one, with all cores for each; shards are packed beside."""
+
+    client = None
+
+    def __init__(self, work: PlaneWork, mosaic: Mosaic, held: ExitStack) -> None:
+        self._work, self._mosaic = work, mosaic
+        self._lanes = lanes = LANES if work.runner().model.device.type == "cuda" else 1
+        tiles = ThreadPoolExecutor(lanes, thread_name_prefix="demoe-tile")
+        shards = ThreadPoolExecutor(1, thread_name_prefix="demoe-pack")
+        self._tiles, self._shards = held.enter_context(tiles), held.enter_context(shards)
+
+    @property
+    def at_once(self) -> int:
+        """One more than there are threads, so that none waits while a tile is noted."""
+        return self._lanes + 1
+
+    def tile(self, index: Index, made: Any) -> Future[Any]:
+        return self._tiles.submit(keep_tile, self._work, self._mosaic, index, made)
+
+    def pack(self, shard: Index) -> Future[Any]:
+        return self._shards.submit(self._mosaic.pack, shard)
+
+    def first(self, futures: Iterable[Future[Any]]) -> set[Future[Any]]:
+        return wait(futures, return_when=FIRST_COMPLETED).done
+
+    def result(self, future: Future[Any]) -> Any:
+        return future.result()
+
+    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+        return over_threads(function, jobs)
+
+
+class _Cluster:
+    """Tiles on the workers of a Dask cluster, as many at a time as they have threads, and more."""
+
+    def __init__(self, work: PlaneWork, mosaic: Mosaic, client: Any) -> None:
+        self.client = client
+        self._counted, self._threads = -math.inf, 1
+        # As the result of a task, it is sent once to each worker, and again to those that come
+        # later or instead of one that died.
+        self._work, self._mosaic = (
+            client.submit(_itself, one, pure=False) for one in (work, mosaic)
+        )
+
+    @property
+    def at_once(self) -> int:
+        """Twice as many as there are threads, which come and go."""
+        if time.monotonic() > self._counted + _COUNTED_SECONDS:
+            self._threads = max(1, sum(self.client.nthreads().values()))
+            self._counted = time.monotonic()
+        return 2 * self._threads
+
+    def tile(self, index: Index, made: Any) -> Any:
+        return self.client.submit(_tile_there, self._work, self._mosaic, index, made, pure=False)
+
+    def pack(self, shard: Index) -> Any:
+        # Before other tiles, so that few files of tiles lie about.
+        return self.client.submit(_pack_there, self._mosaic, shard, pure=False, priority=1)
+
+    def first(self, futures: Iterable[Any]) -> set[Any]:
+        from distributed import wait as wait_cluster
+
+        try:
+            both = wait_cluster(list(futures), _ASKED_SECONDS, return_when=FIRST_COMPLETED)
+        except TimeoutError:
+            return set()
+        done: set[Any] = both.done
+        return done
+
+    def result(self, future: Any) -> Any:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise DeviceError(
+                f"Workers died again and again at the same task ({error.task}), probably because "
+                "memory ran out; choose a smaller tile, or fewer workers a machine."
+            ) from None
+
+    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+        waiting = iter(jobs)
+        at_work: set[Any] = set()
+        try:
+            while True:
+                for job in itertools.islice(waiting, max(0, self.at_once - len(at_work))):
+                    at_work.add(self.client.submit(function, *job, pure=False))
+                if not at_work:
+                    return
+                done = self.first(at_work)
+                at_work -= done
+                yield from map(self.result, done)
+        finally:
+            for future in at_work:
+                future.cancel()
+
+
+@contextmanager
+def pool_for(work: PlaneWork, mosaic: Mosaic, client: Any) -> Iterator[Pool]:
+    """Offer what computes tiles and packs shards: on a cluster, or without one in threads here."""
+    with ExitStack() as held:
+        yield _Threads(work, mosaic, held) if client is None else _Cluster(work, mosaic, client)
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Any]:
+    """Offer a client of worker processes on this machine, which share its cores among them.
+
+    Raises
+    ------
+    RecipeError
+        If the package distributed is not installed.
+    """
+    try:
+        from dask import config
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise RecipeError(
+            f"{count} workers need the package distributed; install napari-demoe[cluster], or "
+            "leave workers at 1."
+        ) from None
+    share = str(max(1, (os.cpu_count() or 1) // count))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    settings = {f"distributed.nanny.pre-spawn-environ.{name}": share for name in names}
+    settings["distributed.comm.timeouts.connect"] = "120s"  # on a machine that is busy
+    with (
+        config.set(settings),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            # Tiles are as large as the recipe says, whatever a worker's share of the memory.
+            memory_limit=0,
+            dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def keep_tile(work: PlaneWork, mosaic: Mosaic, index: Index, made: Any = None) -> Kept:
+    """Compute a tile and keep its pixels."""
+    values, failed, reads = compute_tile(work, index, made)
+    mosaic.put(index, values)
+    return Kept(index, failed, reads)
+
+
+def _tile_there(work: PlaneWork, mosaic: Mosaic, index: Index, made: Any) -> Kept:
+    _check_sight(mosaic)
+    return keep_tile(work, mosaic, index, made)
+
+
+def _pack_there(mosaic: Mosaic, shard: Index) -> None:
+    _check_sight(mosaic)
+    mosaic.pack(shard)
+
+
+def _check_sight(mosaic: Mosaic) -> None:
+    """Refuse, on a worker, to compute what cannot be kept."""
+    if not mosaic.tiles.is_dir():
+        raise OutputError(
+            f"The worker on {socket.gethostname()} does not see the folder {mosaic.tiles.parent}; "
+            "write the output to a disk that all workers share, under the same path."
+        )
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -1,0 +1,219 @@
+"""Runs on worker processes: the same pixels, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+import demoe
+from demoe.errors import Cancelled, DeviceError, ImageError, OutputError, RecipeError
+from demoe.execution import pool
+from demoe.execution.pool import processes
+
+distributed = pytest.importorskip("distributed")
+
+SHAPE = (2, 300, 420)
+TILES = 2 * 5 * 7
+
+
+@pytest.fixture(scope="module")
+def recipe(weights: Path) -> demoe.Recipe:
+    return demoe.Recipe(
+        model=str(weights), tile=64, halo=16, pitch=32, window=64, routing="local", device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("in") / "stack.tif"
+    values = np.random.default_rng(0).integers(500, 60000, SHAPE, dtype=np.uint16)
+    tifffile.imwrite(path, values, metadata={"axes": "ZYX"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, recipe: demoe.Recipe) -> np.ndarray:
+    return np.asarray(demoe.deblur(source, recipe=recipe).image)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with processes(2) as client:
+        yield client
+
+
+def pids(client: Any) -> list[int]:
+    return sorted(client.run(os.getpid).values())
+
+
+@pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
+def test_worker_processes_compute_and_keep_all_tiles(
+    tmp_path: Path,
+    source: Path,
+    recipe: demoe.Recipe,
+    expected: np.ndarray,
+    client: Any,
+    suffix: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert len(pids(client)) == 2 and os.getpid() not in pids(client)
+    # No pixel is computed or kept in this process.
+    monkeypatch.setattr(pool, "compute_tile", lambda *_: 1 / 0)
+    monkeypatch.setattr("demoe.io.mosaic.Mosaic.put", lambda *_: 1 / 0)
+    monkeypatch.setattr("demoe.io.mosaic.Mosaic.pack", lambda *_: 1 / 0)
+    calls: list[tuple[int, int, str]] = []
+    target = tmp_path / f"out{suffix}"
+    report = demoe.run(
+        source, target, recipe, client=client, progress=lambda *call: calls.append(call)
+    )
+    assert report.computed == report.tiles == TILES
+    np.testing.assert_array_equal(demoe.open_image(target).data, expected)
+    done = [call[0] for call in calls]
+    assert done == sorted(done) and done[-1] == TILES
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_workers_are_started_and_ended(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, expected: np.ndarray
+) -> None:
+    target = tmp_path / "out.tif"
+    report = demoe.run(source, target, recipe, workers=2)
+    assert report.computed == TILES
+    np.testing.assert_array_equal(demoe.open_image(target).data, expected)
+
+
+def test_what_is_stored_beside_is_the_same_too(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, client: Any
+) -> None:
+    there = demoe.run(source, tmp_path / "there.ome.zarr", recipe, client=client)
+    here = demoe.run(source, tmp_path / "here.ome.zarr", recipe)
+    for name in ("demoe/gates", "demoe/confidence", "labels/expert_map/0"):
+        found = [zarr.open_group(one.output, mode="r")[name][...] for one in (there, here)]
+        np.testing.assert_array_equal(*found)
+    assert (there.shares, there.failed) == (here.shares, here.failed)
+
+
+def test_a_worker_that_dies_costs_its_own_tiles(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, expected: np.ndarray, client: Any
+) -> None:
+    before = pids(client)
+    noted: list[int] = []
+
+    def progress(done: int, total: int, message: str) -> None:
+        if done >= TILES // 3 and len(noted) < 1:
+            noted.append(done)
+            os.kill(before[0], signal.SIGKILL)
+
+    target = tmp_path / "out.ome.zarr"
+    report = demoe.run(source, target, recipe, client=client, progress=progress)
+    assert noted and report.computed == TILES  # each is noted once, and none is missing
+    np.testing.assert_array_equal(demoe.open_image(target).data, expected)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    client.wait_for_workers(2, timeout=120)
+    assert before[0] not in pids(client)
+
+
+def test_a_run_is_cancelled_there_and_finished_here(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, expected: np.ndarray, client: Any
+) -> None:
+    stop = threading.Event()
+
+    def progress(done: int, total: int, message: str) -> None:
+        if done >= 20:
+            stop.set()
+
+    target = tmp_path / "out.ome.zarr"
+    with pytest.raises(Cancelled, match="resume goes on") as e:
+        demoe.run(source, target, recipe, client=client, progress=progress, cancel=stop)
+    done = int(str(e.value).split()[2])
+    assert 20 <= done < TILES
+    assert demoe.run(source, target, recipe, resume=True).computed == TILES - done
+    np.testing.assert_array_equal(demoe.open_image(target).data, expected)
+
+
+def test_a_tile_that_kills_every_worker_is_an_error(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe
+) -> None:
+    deadly = demoe.open_image(source).data.map_blocks(
+        _die, dtype="uint16", meta=np.empty((0, 0, 0), "u2")
+    )
+    with processes(1) as alone, pytest.raises(DeviceError, match="died again and again"):
+        broken = demoe.LazyImage.from_array(deadly, "ZYX")
+        demoe.run(broken, tmp_path / "out.ome.zarr", recipe, client=alone, intensity="full")
+
+
+def _die(block: np.ndarray) -> np.ndarray:
+    os._exit(1)
+
+
+def test_an_error_in_a_tile_is_told(tmp_path: Path, recipe: demoe.Recipe, client: Any) -> None:
+    plane = np.linspace(0, 1, 96 * 130, dtype=np.float32).reshape(96, 130)
+    plane[90, 120] = np.nan
+    target = tmp_path / "out.ome.zarr"
+    with pytest.raises(ImageError, match="not finite at row 90, column 120"):
+        demoe.run(plane, target, recipe, client=client, intensity=(0, 1), routing="defocus")
+    assert not target.exists()
+
+
+def test_workers_that_do_not_see_the_folder_are_told_of(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, client: Any
+) -> None:
+    def elsewhere() -> None:
+        import demoe.io.mosaic
+
+        class Absent:
+            def is_dir(self) -> bool:
+                return False
+
+            parent = "/data"
+
+        demoe.io.mosaic.Mosaic.tiles = property(lambda self: Absent(), lambda self, value: None)
+
+    def back() -> None:
+        import demoe.io.mosaic
+
+        del demoe.io.mosaic.Mosaic.tiles
+
+    client.run(elsewhere)
+    try:
+        with pytest.raises(OutputError, match=r"does not see the folder /data; .* all workers"):
+            demoe.run(source, tmp_path / "out.ome.zarr", recipe, client=client)
+    finally:
+        client.run(back)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_package_workers_are_refused_in_a_sentence(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = builtins.__import__
+
+    def absent(name: str, *rest: Any) -> Any:
+        if name == "distributed":
+            raise ImportError(name)
+        return find(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(RecipeError, match=r"2 workers need .* install napari-demoe\[cluster\]"):
+        demoe.run(source, tmp_path / "out.tif", recipe, workers=2)
+
+
+def test_worker_processes_share_the_cores(client: Any) -> None:
+    def threads() -> tuple[int, int]:
+        import torch
+
+        return torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        share = max(1, (os.cpu_count() or 1) // 2)
+        assert set(client.run(threads).values()) == {(share, share)}
