@@ -392,7 +392,7 @@ def test_info_describes_without_reading(
     assert lines["planes"] == "2"
     assert lines["routing"] == "image"
     assert lines["memory"].startswith("about ")
-    assert lines["time"] == "about a second"
+    assert lines["time"].startswith("about a second")
 
 
 def test_info_gives_numbers_to_scripts(

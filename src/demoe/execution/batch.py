@@ -10,6 +10,7 @@ from typing import Any
 
 from demoe.errors import AxesError, DemoeError, ImageError, OutputError
 from demoe.execution.run import Progress, Report, run
+from demoe.execution.speeds import note
 from demoe.execution.store import run_folder
 from demoe.recipe import Recipe
 
@@ -87,4 +88,6 @@ def run_each(
         except OF_ONE_IMAGE as error:
             yield Ended(source, output, error=error)
         else:
+            if options.get("client") is None:
+                note(report.provenance, report.computed, report.seconds)
             yield Ended(source, output, report)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any
 
 import torch
 
+from demoe.amounts import amount
 from demoe.choices import names_of
-from demoe.engine.resolve import make_plan, resolve_routing
+from demoe.engine.provenance import provenance
+from demoe.engine.resolve import resolve
 from demoe.engine.runner import make_runner, model_for
+from demoe.execution.prospect import Estimate, Prospect, asked, blank
+from demoe.execution.speeds import pixels_read, seconds_per_pixel
 from demoe.image.lazy_image import LazyImage
+from demoe.model.devices import list_devices, why_processor
 from demoe.recipe import Recipe
 
 # Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
@@ -20,42 +26,82 @@ _LOCAL_ROUTING = 2.0  # a pass of the encoder more, and two experts where decisi
 _BYTES_OF_PROGRAM = 0.5e9  # torch, the network, a few tiles of pixels
 
 
+def estimate(image: LazyImage, recipe: Recipe) -> Estimate:
+    """Say what a run on an image would take; its pixels are not read.
+
+    Raises
+    ------
+    DemoeError
+        If the recipe does not fit image or network, or the network is not here.
+    """
+    model = model_for(recipe)
+    runner = make_runner(model, recipe, image.dtype)
+    work = resolve(image, recipe, model)
+    made, plan = provenance(work, model), work.plan
+    pixels = pixels_read(made)
+    rate = seconds_per_pixel(made)
+    is_measured = rate is not None
+    if rate is None:
+        rate = model.tenant.flops_per_pixel / (_SHARE_OF_PEAK * _matrix_rate(model.device))
+        if work.routing == "local":
+            rate *= _LOCAL_ROUTING
+    sample = image.dtype.itemsize * (3 if image.is_rgb else 1)
+    return Estimate(
+        plan,
+        image.n_planes,
+        pixels * rate,
+        is_measured,
+        round(_BYTES_OF_PROGRAM + pixels * runner.bytes_per_pixel),
+        math.prod(plan.core_shape) * sample,
+        math.prod(image.shape) * image.dtype.itemsize,
+        made,
+    )
+
+
+def look_ahead(axes: str, shape: tuple[int, ...], dtype: str, recipe: Recipe) -> Prospect:
+    """Say what a run on an image of that kind would take, and where it could be computed.
+
+    Raises
+    ------
+    DemoeError
+        As `estimate`.
+    """
+    found = estimate(blank(axes, shape, dtype), recipe)
+    return Prospect(
+        found,
+        tuple((device.name, device.label) for device in list_devices()),
+        why_processor() if recipe.device == "auto" else "",
+    )
+
+
 def describe(image: LazyImage, recipe: Recipe) -> dict[str, Any]:
     """Return JSON-able facts about an image and a run on it.
 
     Axes, size and dtype are the image's; tiles follow from the recipe; memory (bytes, of
     the whole process) and time (seconds) are estimates for this machine.
     """
-    model = model_for(recipe)
-    runner = make_runner(model, recipe, image.dtype)
-    plan = make_plan(image, recipe, runner)
-    read = plan.tile_at(plan.shape[0] // 2, plan.shape[1] // 2).read.shape
-    tiles = image.n_planes * math.prod(plan.shape)
-    operations = tiles * math.prod(read) * model.tenant.flops_per_pixel
-    routing = resolve_routing(recipe, plan, model)
-    seconds = operations / (_SHARE_OF_PEAK * _matrix_rate(model.device))
-    if routing == "local":
-        seconds *= _LOCAL_ROUTING
+    model, found = model_for(recipe), estimate(image, recipe)
     return {
         "image": image.source or image.name,
         "axes": image.axes,
         "shape": list(image.shape),
         "dtype": str(image.dtype),
-        "bytes": math.prod(image.shape) * image.dtype.itemsize,
+        "bytes": found.disk,
         "scale": dict(image.scale),
         "units": {letter: image.units.get(letter, "pixel") for letter in image.scale},
         "channels": list(image.channel_names),
         "planes": image.n_planes,
-        "routing": routing,
-        "tiles": tiles,
-        "tile": list(plan.core_shape),
-        "halo": plan.halo,
+        "routing": found.provenance["routing"],
+        "tiles": found.tiles,
+        "tile": list(found.plan.core_shape),
+        "halo": found.plan.halo,
         "model": model.name,
         "architecture": model.architecture.name,
         "choices": list(names_of(model.choices)),
         "device": str(model.device),
-        "memory": round(_BYTES_OF_PROGRAM + math.prod(read) * runner.bytes_per_pixel),
-        "seconds": round(seconds, 1),
+        "memory": found.memory,
+        "seconds": round(found.tiles * found.seconds, 1),
+        "measured": found.is_measured,
     }
 
 
@@ -68,7 +114,7 @@ def as_text(facts: dict[str, Any]) -> str:
     rows, columns = facts["tile"]
     lines = {
         "image": facts["image"],
-        "size": f"{lengths}; {facts['dtype']}, {_amount(facts['bytes'])}",
+        "size": f"{lengths}; {facts['dtype']}, {amount(facts['bytes'])}",
         "step": ", ".join(steps) or "not stated",
         "channels": ", ".join(facts["channels"]),
         "planes": facts["planes"],
@@ -76,12 +122,14 @@ def as_text(facts: dict[str, Any]) -> str:
         "routing": facts["routing"],
         "tiles": f"{facts['tiles']} of {columns} x {rows} pixels, read with {facts['halo']} more "
         "around",
-        "memory": f"about {_amount(facts['memory'])}",
-        "time": f"about {_duration(facts['seconds'])}",
+        "memory": f"about {amount(facts['memory'])}",
+        "time": f"about {_duration(facts['seconds'])}"
+        + (", as earlier runs on this machine" if facts["measured"] else ""),
     }
     return "\n".join(f"{name:<8}  {value}" for name, value in lines.items() if value)
 
 
+@functools.cache
 def _matrix_rate(device: torch.device) -> float:
     """Return floating-point operations a second of a large matrix product, measured now."""
     n = 1024
@@ -101,8 +149,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
 
 
-def _amount(size: float) -> str:
-    for factor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size:.0f} bytes"
+if __name__ == "__main__":
+    asked(look_ahead)
