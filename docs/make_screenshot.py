@@ -62,8 +62,8 @@ def main() -> int:
     get_app_model().commands.execute_command("napari-demoe.deblur")
     widget = viewer.window.dock_widgets["Deblur (DeMoE)"]
     widget.choose_model("default")
-    widget.routing.setCurrentIndex(widget.routing.findData("local"))
-    widget.tile.setCurrentIndex(widget.tile.findData(128))
+    widget.form["routing"].value = "local"
+    widget.form["tile"].value = 128
     live()
     widget.run.click()
     live(lambda: not widget.session.busy)

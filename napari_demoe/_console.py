@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from demoe.recipe import Recipe
-from napari_demoe._session import SCOPES, Choices, Session
+from napari_demoe._choices import SCOPES, Choices
+from napari_demoe._session import Session
 
 if TYPE_CHECKING:
     import napari
@@ -146,7 +147,7 @@ def deblur_layer(
         raise RecipeError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.")
     recipe = Recipe().replace(**fields)
     session = Session(viewer or napari.current_viewer(), launch, pulse)
-    session.choices = Choices(model=recipe.model, routing=recipe.routing, given=recipe)
+    session.choices = Choices.of(recipe)
     session.source, session.scope, session.output = layer, scope, output
     if region is not None:
         session.painted = region

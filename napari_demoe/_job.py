@@ -49,6 +49,8 @@ class Job:
     output : str
         The output for which tiles are kept, so that they outlive the viewer, and `demoe.run` can
         go on with them; empty: nowhere for long.
+    folder : str
+        Where tiles are kept otherwise; empty: in the system's temporary folder.
     live : LiveRun, optional
         A run that was stopped and goes on.
     more : callable
@@ -66,6 +68,7 @@ class Job:
     scope: Scope = field(default_factory=Scope)
     view: View | None = None
     output: str = ""
+    folder: str = ""
     live: LiveRun | None = None
     more: Callable[[], None] = lambda: None
 

@@ -12,7 +12,8 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from psygnal import Signal
 from demoe.choices import BLURS, Choice, more, names_of, words_of
 from demoe.errors import DemoeError
 from demoe.image.axes import plane_axes
-from demoe.io.psf import read_psf
 from demoe.live.kernels import placed
 from demoe.live.order import Scope, View
 from demoe.recipe import Recipe
 from demoe.routing.correction import wishes
+from napari_demoe._choices import PAINTED, Choices
 from napari_demoe._compare import is_difference
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Launch, Planned, TilesDone
 from napari_demoe._layers import (
@@ -55,8 +56,9 @@ from napari_demoe._maps import (
     speak,
 )
 from napari_demoe._outcome import Outcome, joined
+from napari_demoe._outlook import Ask, Outlook
 from napari_demoe._paint import cells_of_layer, name_regions
-from napari_demoe._words import describe, duration, finest, script, tiles
+from napari_demoe._words import command, describe, duration, finest, script, tiles
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -67,11 +69,11 @@ if TYPE_CHECKING:
     from demoe.live.run import LiveRun
     from demoe.model.zoo import ModelInfo
 
-PAINTED = "painted"
-"""The routing that takes the expert map from a layer of labels or shapes."""
-
 PREVIEW_SIDE = 512
 """A preview covers so many pixels a side, around the middle of the view."""
+
+LOOK_SECONDS = 0.25
+"""How often what is in view is counted before a run."""
 
 REST = 3
 """After a redraw, the canvas has so many times its duration for other things."""
@@ -84,47 +86,6 @@ MAPS = ("confidence", "consistency", "complexity", "blur", "kernels")
 
 Pulse = Callable[[Callable[[], None]], Callable[[], None]]
 """Calls a function on the main thread now and then; returns what ends that."""
-
-SCOPES = ("all", "view", "region")
-"""What a run takes: everything, what is looked at first; only that; or the shapes of a layer."""
-
-
-@dataclass
-class Choices:
-    """What a person chose in the widget; see `demoe.Recipe` for the meaning.
-
-    Routing may also be `PAINTED`: the expert map is a layer of labels or shapes.
-    """
-
-    model: str = "default"
-    routing: str = "auto"
-    top_k: int = 1
-    device: str = "auto"
-    tile: int = 0  # 0: chosen for the device
-    keep_brightness: bool = False
-    pooling: str = "plane"
-    skip_flat: bool = False
-    instructions: tuple[str, ...] = ()
-    psf: str = ""  # empty: it is looked for; else as `demoe.io.psf.read_psf` takes it
-
-    given: Recipe | None = None  # all of it, from a script
-
-    def recipe(self) -> Recipe:
-        """Freeze the choices; `RecipeError` if one is out of range."""
-        if self.given is not None:
-            return self.given
-        return Recipe(
-            model=self.model,
-            routing="auto" if self.routing == PAINTED else self.routing,
-            top_k=self.top_k,
-            device=self.device,
-            tile=self.tile or "auto",
-            photometry="preserve" if self.keep_brightness else "model",
-            pooling=self.pooling,
-            skip_flat=self.skip_flat,
-            instructions=self.instructions,
-            psf=read_psf(self.psf) if self.psf.strip() else "auto",
-        )
 
 
 class Session:
@@ -140,16 +101,22 @@ class Session:
         Calls a function on the main thread now and then; returns what ends that. Maps of a result
         are then shown one after the other, so that the viewer does not stand still while it adds
         their layers; without, all at once.
+    ask : callable
+        Calls a function in the background, see `napari_demoe._outlook.Ask`.
 
     Attributes
     ----------
     choices : Choices
         Set them freely; they are read when a run starts.
     scope : str
-        One of `SCOPES`; read when a run starts or is resumed.
+        One of `napari_demoe._choices.SCOPES`; read when a run starts or is resumed.
     output : str
         Where tiles are kept while a run goes on, so that it can be finished later, by `demoe run
         --resume` too; empty: in a temporary folder.
+    folder : str
+        Where that temporary folder is made; empty: where the system makes them.
+    outlook : Outlook
+        What the run would take that would be next.
     state : str
         "idle", "running", "cancelling", "paused" (which can be resumed) or "failed" (both start
         like idle).
@@ -180,10 +147,17 @@ class Session:
 
     changed = Signal()
 
-    def __init__(self, viewer: ViewerModel, launch: Launch, pulse: Pulse | None = None) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        launch: Launch,
+        pulse: Pulse | None = None,
+        ask: Ask = lambda function, answered: None,
+    ) -> None:
         self.choices = Choices()
         self.scope = "all"
-        self.output = ""
+        self.output = self.folder = ""
+        self.outlook = Outlook(ask, self.changed.emit)
         self.state = "idle"
         self.error = ""
         self.done = self.total = 0
@@ -215,6 +189,7 @@ class Session:
         self._paused: Job | None = None
         self._to_show: list[Callable[[], None]] = []  # one after the other
         self._over = False  # the worker's end waits until all is shown
+        self._said_ahead, self._look_again = ("", ""), 0.0
         self._clear_run()
         self._patient = pulse is not None
         self._stop_pulse = pulse(self.tick) if pulse is not None else lambda: None
@@ -254,6 +229,7 @@ class Session:
     def source(self, layer: Image | None) -> None:
         if layer is not self._source:
             self._source = layer
+            self.outlook.stale()
             self.changed.emit()
 
     def _follow_selection(self, event: object = None) -> None:
@@ -276,6 +252,7 @@ class Session:
         if self._source not in layers:
             fresh = [layer for layer in layers if not is_result(layer)]
             self._source = (fresh or layers or [None])[-1]
+            self.outlook.stale()
         maps = self.maps
         if self.painted not in maps:
             self.painted = maps[-1] if maps else None
@@ -314,6 +291,7 @@ class Session:
         if model != self.choices.model:
             self.choices.instructions = ()  # which were for the network before
         self.choices.model = model
+        self.outlook.stale()
         self.takes_words = takes_words(model)
         found = choices_of(model)  # of PyTorch's own files, known once they are loaded
         if found is not None:
@@ -383,10 +361,19 @@ class Session:
 
     def script(self) -> str:
         """Return Python lines that do the same run without the viewer; nothing if there is none."""
+        return self._written(script)
+
+    def command(self) -> str:
+        """Return a command line that does the same run; nothing if there is none."""
+        return self._written(command)
+
+    def _written(self, write: Callable[..., str]) -> str:
         if self._source is None:
             return ""
+        painted = self.painted if self.choices.routing == PAINTED else None
         try:
-            return script(self.choices.recipe(), self._source)
+            psf = self.choices.psf if isinstance(self.choices.psf, str) else ""
+            return write(self.choices.recipe(), self._source, self.output, painted, psf)
         except DemoeError as error:
             self._fail(str(error))
             return ""
@@ -446,6 +433,7 @@ class Session:
         if job.earlier is not None:
             self._axes, self._correcting = self.result.metadata["demoe"]["axes"], True
         self.state, self.error, self._note = "running", "", ""
+        self.outlook.stale()  # whoever is asked still leaves the machine to the run
         self._run_job(job)
 
     def _run_job(self, job: Job) -> None:
@@ -488,6 +476,7 @@ class Session:
             scope=scope,
             view=view,
             output="" if preview else self.output,
+            folder=self.folder,
             more=self._fresh.set,
         )
 
@@ -512,6 +501,9 @@ class Session:
         layer = self._working
         if self.busy and layer is not None and layer in self._runs and not self._preview:
             self._runs[layer].order.look(self._view(layer))
+        if not self.busy:
+            self.outlook.tick(self._source, self.choices, self.folder, self.output)
+            self._look_ahead()
         now = time.monotonic()
         if self._fresh.is_set() and now >= self._rest:
             self._fresh.clear()
@@ -519,6 +511,46 @@ class Session:
                 shown.refresh(thumbnail=False, highlight=False, extent=False)
             after = time.monotonic()
             self._rest = after + REST * (after - now)  # a slow canvas is asked less often
+
+    def choose(self, **values: Any) -> None:
+        """Choose other fields of the recipe, or another ``scope``, ``output`` or ``folder``."""
+        for name in ("scope", "output", "folder"):
+            setattr(self, name, values.pop(name, getattr(self, name)))
+        self.choices.update(values)
+        self.outlook.stale()
+
+    def _look_ahead(self) -> None:
+        """Say anew what a run takes, where what is in view is more or less than before."""
+        if (now := time.monotonic()) < self._look_again:
+            return
+        self._look_again = now + LOOK_SECONDS
+        words = (self.prospect, self.shortage)
+        if words != self._said_ahead:
+            self._said_ahead = words
+            self.changed.emit()
+
+    def _next_views(self) -> tuple[View, ...]:
+        """Return what the next run would take first."""
+        layer = self._source
+        axes = layer_axes(len(finest(layer).shape), layer.as_layer_data_tuple()[1])
+        if self.scope == "region":
+            with suppress(DemoeError):  # nothing is drawn yet
+                return self._scope(layer, axes).region
+        return (view_of(layer, axes, self._displayed(layer), self._focus(layer)),)
+
+    @property
+    def prospect(self) -> str:
+        """What the next run would take, in words; empty where nothing is known, or one runs."""
+        if self.busy or self._source is None or self.outlook.forecast is None:
+            return ""
+        return self.outlook.words(self.scope, self._next_views())
+
+    @property
+    def shortage(self) -> str:
+        """What is wrong with where tiles would be kept, in words; empty if nothing is."""
+        if self.busy or self._source is None or self.outlook.forecast is None:
+            return ""
+        return self.outlook.shortage(self.scope, self._next_views())
 
     @property
     def shown(self) -> Image | None:
@@ -565,6 +597,7 @@ class Session:
         self._to_show.clear()
         if self._over:
             self._handle = None
+        self.outlook.close()
         self.cancel()
         if self.busy or self._paused is not None:
             self._drop_working()
@@ -723,6 +756,7 @@ class Session:
 
     def _conclude(self) -> None:
         self._handle, self._over = None, False
+        self.outlook.stale()  # tiles were timed
         run = self._runs.get(self._working) if self._working is not None else None
         if self.state == "running":  # all that was wanted is done
             self.state, self._paused = "idle", None

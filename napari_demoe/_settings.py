@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from napari_demoe._session import PAINTED, Choices
+from demoe.recipe import Recipe
+from napari_demoe._choices import PAINTED, Choices
 
 if TYPE_CHECKING:
     from napari.utils.events import EventedModel
 
 PLUGIN = "napari-demoe"
 
-_OF_ONE_IMAGE = ("psf", "instructions", "given")
+KEPT = ("model", "routing", "top_k", "device", "tile", "photometry", "pooling", "skip_flat")
+"""What belongs to a person's way of working, not to one image; the manifest declares the same."""
 
-KEPT = [field.name for field in fields(Choices) if field.name not in _OF_ONE_IMAGE]
-"""All but the blur of one image, and what was said of it, which is not that of the next."""
+_AUTOMATIC = 0
+"""Preferences hold a tile's side as a number; this one is "auto"."""
 
 
-def load() -> Choices:
+def load(kind: type[Recipe] = Recipe) -> Choices:
     """Return the choices of the last run, or the defaults."""
     kept = _kept()
     if kept is None:
-        return Choices()
-    return Choices(**{name: getattr(kept, name) for name in KEPT})
+        return Choices(kind)
+    values = {name: getattr(kept, name) for name in KEPT}
+    return Choices(kind, **values | {"tile": values["tile"] or "auto"})
 
 
 def save(choices: Choices) -> None:
@@ -33,7 +35,7 @@ def save(choices: Choices) -> None:
         for name in KEPT:
             value = getattr(choices, name)
             if value != PAINTED:  # the labels layer is gone by then
-                setattr(kept, name, value)
+                setattr(kept, name, _AUTOMATIC if (name, value) == ("tile", "auto") else value)
 
 
 def _kept() -> EventedModel | Any | None:

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from magicgui.widgets import ComboBox, FileEdit, Label, LineEdit
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QApplication,
     QButtonGroup,
     QCheckBox,
-    QComboBox,
     QFileDialog,
-    QFormLayout,
     QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QMessageBox,
     QProgressBar,
     QPushButton,
     QRadioButton,
+    QScrollArea,
     QSizePolicy,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 from superqt.utils import signals_blocked
 
 from demoe.model.zoo import list_models
+from demoe.recipe import Recipe
 from napari_demoe import _settings
 from napari_demoe._batch_dialog import BatchDialog
+from napari_demoe._choices import PAINTED
 from napari_demoe._compare_bar import CompareBar
-from napari_demoe._session import PAINTED, PREVIEW_SIDE, Session
-from napari_demoe._worker import launch, pulse
+from napari_demoe._form import Fold, RecipeForm, column, show_row
+from napari_demoe._session import PREVIEW_SIDE, Session
+from napari_demoe._worker import ask, launch, pulse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from napari.layers import Layer
     from napari.viewer import Viewer
 
     from demoe.model.zoo import ModelInfo
-    from demoe.recipe import Recipe
 
 FROM_FILE = "file"
 MODEL_WORDS = {"default": "Bundled network", "demoe": "Released DeMoE network"}
@@ -63,31 +62,19 @@ SCOPE_WORDS = {
     "view": "Only the view",
     "region": "What shapes frame",
 }
-"""What a run takes; see `napari_demoe._session.SCOPES`."""
+"""What a run takes; see `napari_demoe._choices.SCOPES`."""
 
 PAINTED_WORDS = "As painted or drawn in a layer"
-POOLINGS = {"plane": "Over the whole plane", "tile": "In each tile by itself"}
-DEVICES = {"auto": "Automatic", "cpu": "Processor (CPU)", "cuda": "Graphics card (CUDA)"}
-TILES = {0: "Automatic", **{n: f"{n} pixels" for n in (128, 256, 512, 1024, 2048)}}
+DEVICES = {"auto": "Automatic", "cpu": "Processor"}
 
 TOOLTIPS = {
     "image": "The image layer to deblur. Stacks, time series, channels, colour and multiscale\n"
     "layers are all fine; every plane is deblurred on its own.",
-    "model": "The network's weights: the ones that come with the plugin, the published ones\n"
-    "(downloaded once, after asking), imported ones, or a file.",
-    "routing": "Who decides which kind of blur is removed: the network, for each place or once\n"
-    "for each plane, or you, by naming the blur or by painting it.",
     "painted": "The map of a result, or any layer of labels (1, 2 ... in the order of the list\n"
     "below; 0 leaves the choice to the network) or of shapes (their feature 'task', or the\n"
     "expert that is chosen below). It counts where it lies on the image.",
     "sentence": "Say in English what went wrong, for example 'my sample moved', and press Enter:\n"
     "it chooses the kind of blur.",
-    "pooling": "Where the network looks for how strong its channels are. The whole plane gives\n"
-    "results without seams; each tile by itself needs no look at the rest, but shows seams.",
-    "flat": "Pass by what is flat background below its own noise: faster, and the noise stays.",
-    "psf": "Empty: the blur is looked for. Where it is known, it is undone by physics, without\n"
-    "the network: radius=3 (out of focus), sigma=2.1, or length=11, angle=25 (pixels,\n"
-    "degrees), or a PSF's file. none: the network works alone.",
     "correct": "Deblur again where the map was corrected, with the settings of that run.\n"
     "Only the tiles that change are computed.",
     "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
@@ -99,10 +86,6 @@ TOOLTIPS = {
     "where the data do not support what is seen.",
     "complexity": "How much the experts of a place compute, from dark (cheap) to bright (the\n"
     "costliest), for networks whose experts cost differently.",
-    "top_k": "How many experts are mixed at each place. 1 is fastest;\n"
-    "more help where kinds of blur overlap.",
-    "device": "Where to compute. Automatic takes a graphics card if there is one.",
-    "tile": "Larger tiles are faster and need more memory. The result hardly depends on it.",
     "scope": "What is looked at is deblurred first, from the middle outwards, and goes on as you\n"
     "pan, zoom and move the sliders. Shapes: their bounding boxes, in the layer chosen as map.",
     "resume": "Go on with the run that was stopped; what is done is not computed again.",
@@ -112,8 +95,11 @@ TOOLTIPS = {
     "cancel": "Stop after the tile in work; what is done stays.",
     "batch": "Deblur a folder of images, or the selected layers, into another folder.",
     "script": "Copy Python lines that do this run without the viewer.",
-    "brightness": "Keep the local mean of the image as it is: for measurements of intensity,\n"
-    "and for low light that should stay dark.",
+    "command": "Copy a command line that does this run without the viewer.",
+    "keep": "An output, such as result.ome.zarr: tiles are kept beside it and outlive the viewer.\n"
+    "The same image with the same settings goes on with them; so does demoe run --resume,\n"
+    "which writes that output.",
+    "elsewhere": "Choose where tiles are kept while their layer lives.",
 }
 
 
@@ -131,8 +117,9 @@ class DeblurWidget(QWidget):
     def __init__(self, napari_viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = napari_viewer
-        self.session = Session(napari_viewer, launch, pulse)
-        self.session.choices = _settings.load()
+        self._found: tuple[tuple[str, str], ...] = ()
+        self.session = Session(napari_viewer, launch, pulse, ask)
+        self.session.choices = _settings.load(Recipe)
         self._build()
         self._batch_dialog = BatchDialog(self._recipe, lambda: self.session.selected, self)
         self._fill()
@@ -142,31 +129,34 @@ class DeblurWidget(QWidget):
     # -- layout -----------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.image, self.painted = QComboBox(), QComboBox()
-        models = {model.name: MODEL_WORDS.get(model.name, model.name) for model in list_models()}
-        choices = ({**models, FROM_FILE: "From a file …"}, {}, DEVICES, TILES, POOLINGS)
-        self.model, self.routing, self.device, self.tile, self.pooling = map(_combo, choices)
-        self.top_k = QSpinBox()
-        self.brightness = QCheckBox("Keep local brightness")
-        self.flat = QCheckBox("Skip flat background")
-        self.psf = QLineEdit()
-        self.psf.setPlaceholderText("radius=3, or a file")
+        self.form = RecipeForm(
+            Recipe,
+            offered={"model": self._networks, "routing": self._routings, "device": self._devices},
+        )
+        self.image = ComboBox(label="Image", choices=self._sources)
+        self.painted = ComboBox(label="Map", choices=self._maps)
+        self.scope = ComboBox(label="Take", choices=[(w, v) for v, w in SCOPE_WORDS.items()])
+        self.sentence = LineEdit(label="In words")
+        self.sentence.native.setPlaceholderText("What is wrong with the picture?")
+        self.said = Label(label="")
+        _wrap(self.said.native)
         self.run = QPushButton("Run")
         self.preview = QPushButton("Preview")
         self.script = QPushButton("Copy as Python")
+        self.command = QPushButton("Copy as command")
         self.cancel = QPushButton("Cancel")
         self.resume = QPushButton("Resume")
-        self.scope = _combo(SCOPE_WORDS)
         self.progress = QProgressBar()
         keeping = self.progress.sizePolicy()
         keeping.setRetainSizeWhenHidden(True)  # nothing jumps when a run starts
         self.progress.setSizePolicy(keeping)
         self.status, self.error, self.cursor = (_line() for _ in range(3))
+        self.prospect, self.shortage, self.processor = (_line() for _ in range(3))
+        self.shortage.setStyleSheet("color: #e69f00")
+        self.elsewhere = QPushButton("Another folder …")
+        self.keep = FileEdit(label="Keep tiles for", mode="w", nullable=True)
         self.error.setObjectName("demoe_error")
         self.error.setStyleSheet("color: #e0524d")
-        self.said = _line()
-        self.sentence = QLineEdit()
-        self.sentence.setPlaceholderText("What is wrong with the picture?")
         self.overlay = QCheckBox("Expert map")
         self.confidence = QCheckBox("Confidence")
         self.blur = QCheckBox("Blur")
@@ -177,46 +167,40 @@ class DeblurWidget(QWidget):
         self.compare = CompareBar(self._viewer)
         self.batch = QPushButton("Batch …")
         for name, tip in TOOLTIPS.items():
-            getattr(self, name).setToolTip(tip)
+            part = getattr(self, name)
+            if isinstance(part, QWidget):
+                part.setToolTip(tip)
+            else:
+                part.tooltip = tip
 
-        main = _form(
-            ("Image", self.image),
-            ("Network", self.model),
-            ("In words", self.sentence),
-            ("Blur", self.routing),
-            ("Map", self.painted),
-            ("Take", self.scope),
+        model, routing = self.form["model"], self.form["routing"]
+        asked = (self.image, model, self.sentence, self.said, routing, self.painted, self.scope)
+        self._main = main = column(asked)
+        fine = Fold("Fine tuning", self.form.places["fine"])
+        texts = QWidget()
+        side_by_side = QHBoxLayout(texts)
+        side_by_side.setContentsMargins(0, 0, 0, 0)
+        for button in (self.script, self.command):
+            side_by_side.addWidget(button)
+        kept = column([self.keep])
+        self.advanced = Fold(
+            "More", self.form.places["more"], self.processor, kept, fine, texts, self.batch
         )
-        main.insertRow(3, self.said)
-        self._map_row = (main.labelForField(self.painted), self.painted)
-        more = _form(
-            ("Experts mixed", self.top_k),
-            ("Device", self.device),
-            ("Tile size", self.tile),
-            ("Attention", self.pooling),
-            ("Known PSF", self.psf),
-        )
-        more.addRow("", self.brightness)
-        more.addRow("", self.flat)
-        more.addRow("", self.script)
-        more.addRow("", self.batch)
-        options = QWidget()
-        options.setLayout(more)
-        self.advanced = QCollapsible("More options")
-        self.advanced.layout().setContentsMargins(0, 0, 0, 0)
-        self.advanced.content().layout().setContentsMargins(0, 6, 0, 0)
-        self.advanced.addWidget(options)
         buttons = QHBoxLayout()
         for button in (self.run, self.preview, self.resume, self.cancel):
             buttons.addWidget(button)
 
-        layout = QVBoxLayout(self)
+        whole = QWidget()
+        layout = QVBoxLayout(whole)
         layout.setContentsMargins(10, 10, 10, 10)
         layout.setSpacing(8)
-        layout.addLayout(main)
+        layout.addWidget(main)
         layout.addWidget(self.advanced)
         layout.addLayout(buttons)
         layout.addWidget(self.status)
+        layout.addWidget(self.prospect)
+        layout.addWidget(self.shortage)
+        layout.addWidget(self.elsewhere)
         layout.addWidget(self.error)
         layout.addWidget(self.progress)
         layout.addWidget(_rule())
@@ -237,21 +221,21 @@ class DeblurWidget(QWidget):
         layout.addWidget(hint)
         layout.addWidget(self.correct)
         layout.addStretch(1)
-        self.setMinimumWidth(280)
+        rolled = QScrollArea()
+        rolled.setWidgetResizable(True)
+        rolled.setFrameShape(QFrame.Shape.NoFrame)
+        rolled.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        rolled.setWidget(whole)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(rolled)
+        self._rolled = rolled
 
     def _offer(self) -> None:
         """List the experts of the chosen network: in the menu of blurs, and in the legend."""
         self._offered = experts = self.session.experts
-        before = self.routing.currentData()
-        with signals_blocked(self.routing):
-            self.routing.clear()
-            for value, words in DECISIONS.items():
-                self.routing.addItem(words, value)
-            for expert in experts:
-                self.routing.addItem(f"Only {expert.words}", expert.name)
-            self.routing.addItem(PAINTED_WORDS, PAINTED)
-            self.routing.setCurrentIndex(max(0, self.routing.findData(before)))
-        self.top_k.setRange(1, len(experts))
+        self.form.renew("routing")
+        self.form["top_k"].max = len(experts)
         while self._legend_place.count():
             old = self._legend_place.takeAt(0).widget()
             old.setParent(None)  # gone from sight at once, and deleted when Qt finds the time
@@ -294,8 +278,8 @@ class DeblurWidget(QWidget):
             size.setObjectName("demoe_size")
             size.setIndent(brush.iconSize().width() + 8)  # under the words
             size.hide()
-            for column, part in enumerate((swatch, brush, bar, number)):
-                grid.addWidget(part, 2 * row, column)
+            for place, part in enumerate((swatch, brush, bar, number)):
+                grid.addWidget(part, 2 * row, place)
             grid.addWidget(size, 2 * row + 1, 1, 1, 3)
             self.shares.append(number)
             self.sizes.append(size)
@@ -307,18 +291,22 @@ class DeblurWidget(QWidget):
     def _connect(self) -> None:
         self.session.changed.connect(self._show)
         self._viewer.cursor.events.position.connect(self._show_cursor)
-        self.image.currentIndexChanged.connect(self._choose_image)
-        self.painted.currentIndexChanged.connect(self._choose_map)
-        self.routing.currentIndexChanged.connect(self._show_map_row)
-        self.model.activated.connect(self._choose_model)
+        self.image.changed.connect(self._choose_image)
+        self.painted.changed.connect(self._choose_map)
+        self.form["routing"].changed.connect(self._show_map_row)
+        self.form["model"].changed.connect(self._choose_model)
         self.run.clicked.connect(lambda: self.start())
         self.preview.clicked.connect(lambda: self.start(preview=True))
-        self.script.clicked.connect(self.copy_script)
+        self.script.clicked.connect(lambda: self.copy(self.session.script))
+        self.command.clicked.connect(lambda: self.copy(self.session.command))
+        self.form.changed.connect(self.read_choices)
+        self.keep.changed.connect(self.read_choices)
+        self.elsewhere.clicked.connect(self._choose_folder)
         self.batch.clicked.connect(self.open_batch)
         self.cancel.clicked.connect(self.session.cancel)
         self.resume.clicked.connect(self.session.resume)
-        self.scope.currentIndexChanged.connect(self._choose_scope)
-        self.sentence.returnPressed.connect(self._understand)
+        self.scope.changed.connect(self._choose_scope)
+        self.sentence.native.returnPressed.connect(self._understand)
         self.correct.clicked.connect(self.session.correct)
         for name in SHOWN:
             getattr(self, name).toggled.connect(lambda on, name=name: self._toggle(name, on))
@@ -326,20 +314,25 @@ class DeblurWidget(QWidget):
 
     def start(self, preview: bool = False) -> None:
         """Read the choices, remember them, and run, on all of the image or around the view."""
-        self._read_choices()
+        self.read_choices()
         missing = self.session.missing_network()
         if missing is None or self._may_download(missing):
             _settings.save(self.session.choices)
             self.session.start(preview=preview, download=missing is not None)
 
     def _choose_scope(self) -> None:
-        self.session.scope = self.scope.currentData()
+        self.read_choices()
         self._show_map_row()
 
-    def copy_script(self) -> None:
-        """Put Python lines that do the same run on the clipboard."""
-        self._read_choices()
-        lines = self.session.script()
+    def _choose_folder(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "A folder for tiles", self.session.folder)
+        if folder:
+            self.session.choose(folder=folder)
+
+    def copy(self, write: Callable[[], str]) -> None:
+        """Put lines that do the same run on the clipboard."""
+        self.read_choices()
+        lines = write()
         if lines:
             QApplication.clipboard().setText(lines)
 
@@ -349,20 +342,18 @@ class DeblurWidget(QWidget):
         self._batch_dialog.raise_()
 
     def _recipe(self) -> Recipe:
-        self._read_choices()
+        self.read_choices()
         return self.session.choices.recipe()
 
-    def _read_choices(self) -> None:
-        choices = self.session.choices
-        choices.model = self.model.currentData()
-        choices.routing = self.routing.currentData()
-        choices.top_k = self.top_k.value()
-        choices.device = self.device.currentData()
-        choices.tile = self.tile.currentData()
-        choices.keep_brightness = self.brightness.isChecked()
-        choices.pooling = self.pooling.currentData()
-        choices.skip_flat = self.flat.isChecked()
-        choices.psf = self.psf.text()
+    def read_choices(self) -> None:
+        """Take over what the form says."""
+        kept, values = self.keep.value, self.form.values
+        del values["model"]  # it has been told the session, together with its experts
+        self.session.choose(
+            **values,
+            scope=self.scope.value,
+            output="" if kept is None or not kept.name else str(kept),
+        )
 
     def _may_download(self, model: ModelInfo) -> bool:
         answer = QMessageBox.question(
@@ -373,17 +364,36 @@ class DeblurWidget(QWidget):
         )
         return answer == QMessageBox.StandardButton.Yes
 
-    def _choose_image(self, index: int) -> None:
-        sources = self.session.sources
-        self.session.source = sources[index] if 0 <= index < len(sources) else None
+    # -- what there is to choose from -----------------------------------------------------------
 
-    def _choose_map(self, index: int) -> None:
-        maps = self.session.maps
-        self.session.painted = maps[index] if 0 <= index < len(maps) else None
+    def _sources(self, _: object) -> list[tuple[str, Layer]]:
+        return [(layer.name, layer) for layer in self.session.sources]
 
-    def _choose_model(self, index: int) -> None:
-        if self.model.itemData(index) != FROM_FILE:
-            self.session.choose_network(self.model.itemData(index))
+    def _maps(self, _: object) -> list[tuple[str, Layer]]:
+        return [(layer.name, layer) for layer in self.session.maps]
+
+    def _networks(self) -> list[tuple[str, str]]:
+        known = [(MODEL_WORDS.get(one.name, one.name), one.name) for one in list_models()]
+        return [*known, ("From a file …", FROM_FILE)]
+
+    def _routings(self) -> list[tuple[str, str]]:
+        decided = [(words, value) for value, words in DECISIONS.items()]
+        experts = [(f"Only {expert.words}", expert.name) for expert in self.session.experts]
+        return [*decided, *experts, (PAINTED_WORDS, PAINTED)]
+
+    def _devices(self) -> list[tuple[str, str]]:
+        there = dict(self._found)
+        return [(words, value) for value, words in ({**DEVICES, **there}).items()]
+
+    def _choose_image(self, layer: Layer | None) -> None:
+        self.session.source = layer
+
+    def _choose_map(self, layer: Layer | None) -> None:
+        self.session.painted = layer
+
+    def _choose_model(self, model: str) -> None:
+        if model != FROM_FILE:
+            self.session.choose_network(model)
             return
         path, _ = QFileDialog.getOpenFileName(
             self, "Network weights", "", "Weights (*.safetensors *.pt *.pth)"
@@ -392,12 +402,7 @@ class DeblurWidget(QWidget):
 
     def choose_model(self, model: str) -> None:
         """Select a network by name, or by the path of a file with weights."""
-        index = self.model.findData(model)
-        if index < 0:
-            index = self.model.findData(FROM_FILE)
-            self.model.insertItem(index, Path(model).name, model)
-            self.model.setItemData(index, model, Qt.ItemDataRole.ToolTipRole)
-        self.model.setCurrentIndex(index)
+        self.form.choose("model", model, words=Path(model).name)
         self.session.choose_network(model)
 
     def _toggle(self, name: str, visible: bool) -> None:
@@ -406,38 +411,32 @@ class DeblurWidget(QWidget):
             layer.visible = visible
 
     def _understand(self) -> None:
-        task = self.session.understand(self.sentence.text())
+        task = self.session.understand(self.sentence.value)
         if task is not None:
-            self.routing.setCurrentIndex(self.routing.findData(task))
+            self.form["routing"].value = task
 
     # -- session -> widgets -------------------------------------------------------------------
 
     def _fill(self) -> None:
-        choices = self.session.choices
-        self.choose_model(choices.model)
-        for combo, value in (
-            (self.routing, choices.routing),
-            (self.device, choices.device),
-            (self.tile, choices.tile),
-            (self.pooling, choices.pooling),
-        ):
-            combo.setCurrentIndex(max(0, combo.findData(value)))
-        self.top_k.setValue(choices.top_k)
-        self.brightness.setChecked(choices.keep_brightness)
-        self.flat.setChecked(choices.skip_flat)
-        self.psf.setText(choices.psf)
+        self.choose_model(self.session.choices.model)
+        routings = [value for _, value in self._routings()]
+        values = vars(self.session.choices).copy()
+        if values["routing"] not in routings:  # of a network that is gone
+            values["routing"] = "auto"
+        self.form.show(values)
 
     def _show(self) -> None:
         session = self.session
         if session.experts != self._offered:
             self._offer()
-        _list_layers(self.image, session.sources, session.source)
-        _list_layers(self.painted, session.maps, session.painted)
+        _list_layers(self.image, session.source)
+        _list_layers(self.painted, session.painted)
         self._show_map_row()
         busy = session.busy
         for button in (self.run, self.preview):
             button.setEnabled(not busy and session.source is not None)
-        self.script.setEnabled(session.source is not None)
+        for button in (self.script, self.command):
+            button.setEnabled(session.source is not None)
         self.cancel.setEnabled(busy and session.state == "running")
         self.cancel.setVisible(not session.resumable)
         self.resume.setVisible(session.resumable)
@@ -447,6 +446,11 @@ class DeblurWidget(QWidget):
         self.progress.setFormat(f"{session.done} of {session.total} tiles")
         self.status.setText(session.status)
         self.status.setVisible(bool(session.status))
+        for label, words in ((self.prospect, session.prospect), (self.shortage, session.shortage)):
+            label.setText(words)
+            label.setVisible(bool(words))
+        self.elsewhere.setVisible(bool(session.shortage))
+        self._show_devices()
         self.error.setText(session.error)
         self.error.setVisible(bool(session.error))
         for i, (label, bar) in enumerate(zip(self.shares, self._bars, strict=True), start=1):
@@ -461,23 +465,40 @@ class DeblurWidget(QWidget):
             box.setEnabled(layer is not None)
             with signals_blocked(box):
                 box.setChecked(layer is not None and layer.visible)
-        self.said.setText(session.said)
-        self.said.setVisible(bool(session.said))
+        self.said.value = session.said
+        show_row(self._main, self.said, bool(session.said))
         self.brushes.button(session.brush).setChecked(True)
         self.correct.setEnabled(not busy and session.correctable)
         self._show_cursor()
 
+    def _show_devices(self) -> None:
+        """Offer what was found in the background, and say why the processor computes."""
+        found = self.session.outlook.forecast
+        if found is not None and found.devices != self._found:
+            self._found = found.devices
+            self.form.renew("device")
+        words = "" if found is None else found.why
+        self.processor.setText(words)
+        self.processor.setVisible(bool(words))
+
     def _show_map_row(self) -> None:
-        for part in self._map_row:
-            part.setVisible(
-                self.routing.currentData() == PAINTED
-                or self.session.scope == "region"
-                or self.session.correctable
-            )
+        is_wanted = self.form["routing"].value == PAINTED or self.session.scope == "region"
+        show_row(self._main, self.painted, is_wanted or self.session.correctable)
 
     def _show_cursor(self, event: object = None) -> None:
         words = self.session.describe_cell(tuple(self._viewer.cursor.position))
         self.cursor.setText(f"Under the pointer: {words}" if words else "")
+
+    def showEvent(self, event: QEvent) -> None:
+        """Be as wide as what is rolled up and down."""
+        super().showEvent(event)
+        bar = self._rolled.verticalScrollBar().sizeHint().width()
+        self.setMinimumWidth(self._rolled.widget().minimumSizeHint().width() + bar)
+
+    def resizeEvent(self, event: QEvent) -> None:
+        """Have what is rolled laid out once more, or a bar that is not needed stays."""
+        super().resizeEvent(event)
+        self._rolled.widget().updateGeometry()
 
     # -- the end ------------------------------------------------------------------------------
 
@@ -495,26 +516,28 @@ class DeblurWidget(QWidget):
         self.session.close()
 
 
-def _combo(words: dict[Any, str]) -> QComboBox:
-    combo = QComboBox()
-    for value, text in words.items():
-        combo.addItem(text, value)
-    return combo
-
-
-def _list_layers(combo: QComboBox, layers: Sequence[Layer], chosen: Layer | None) -> None:
-    with signals_blocked(combo):
-        combo.clear()
-        combo.addItems([layer.name for layer in layers])
-        combo.setCurrentIndex(layers.index(chosen) if chosen in layers else -1)
+def _list_layers(combo: ComboBox, chosen: Layer | None) -> None:
+    """Offer the layers anew, in their order."""
+    listed = combo.options["choices"]
+    with combo.changed.blocked():
+        combo.choices = ()
+        combo.choices = listed
+        if chosen is not None and chosen in combo.choices:
+            combo.value = chosen
+        else:
+            combo.native.setCurrentIndex(-1)
 
 
 def _line() -> QLabel:
     label = QLabel()
+    _wrap(label)
+    return label
+
+
+def _wrap(label: QLabel) -> None:
     label.setWordWrap(True)
     label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
 
 
 def _rule() -> QFrame:
@@ -522,15 +545,3 @@ def _rule() -> QFrame:
     rule.setFrameShape(QFrame.Shape.HLine)
     rule.setStyleSheet("color: palette(mid)")
     return rule
-
-
-def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-    form.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
-    for text, widget in rows:
-        label = QLabel(text)
-        label.setToolTip(widget.toolTip())
-        form.addRow(label, widget)
-    return form

@@ -7,9 +7,10 @@ thread that draws the window.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,13 @@ def pulse(function: Callable[[], None]) -> Callable[[], None]:
     return stop
 
 
+def ask(function: Callable[[], Any], answered: Callable[[Any], None]) -> None:
+    """Call a function in napari's thread pool, and another with its answer on the main thread."""
+    from napari.qt.threading import create_worker
+
+    create_worker(function, _connect={"returned": answered})
+
+
 def steps(job: Job) -> Generator[object, None, None]:
     """Deblur an image and report after every tile.
 
@@ -112,17 +120,18 @@ def _steps(job: Job) -> Generator[object, None, None]:
         run.order.look(job.view)
     yield Planned(run)
     told = -1
-    while True:
-        if run.step():
-            yield TilesDone(*run.order.counts())
-        elif run.order.scope.kind != "view" or run.is_complete:
-            break
-        else:  # until somebody looks elsewhere
-            if len(run.done) != told:
-                told = len(run.done)
-                yield _finished(job, run)
-            yield TilesDone(*run.order.counts())
-            run.order.wait(REPORT_SECONDS)
+    with _timed(run, is_usual=job.earlier is None and not job.reopened) as step:
+        while True:
+            if step():
+                yield TilesDone(*run.order.counts())
+            elif run.order.scope.kind != "view" or run.is_complete:
+                break
+            else:  # until somebody looks elsewhere
+                if len(run.done) != told:
+                    told = len(run.done)
+                    yield _finished(job, run)
+                yield TilesDone(*run.order.counts())
+                run.order.wait(REPORT_SECONDS)
     yield TilesDone(*run.order.counts())
     yield _finished(job, run)
 
@@ -135,6 +144,31 @@ def _warm_up() -> None:
     from napari.layers import Labels
 
     Labels(np.zeros((1, 1), np.uint8), features={"index": [0]})
+
+
+@contextmanager
+def _timed(run: LiveRun, is_usual: bool) -> Iterator[Callable[[], bool]]:
+    """Step through a run, and keep what its tiles took for the next estimate.
+
+    Corrections are left out: much of what they need is known already.
+    """
+    from demoe.execution.speeds import note
+
+    tiles, seconds = 0, 0.0
+
+    def step() -> bool:
+        nonlocal tiles, seconds
+        began = time.monotonic()
+        if not run.step():
+            return False
+        tiles, seconds = tiles + 1, seconds + time.monotonic() - began
+        return True
+
+    try:
+        yield step
+    finally:
+        if is_usual:
+            note(run.result.provenance, tiles, seconds)
 
 
 def _new_run(job: Job) -> LiveRun:
@@ -172,6 +206,7 @@ def _new_run(job: Job) -> LiveRun:
         out,
         job.scope,
         target=target,
+        folder=Path(job.folder) if job.folder else None,
         pyramid=[da.asarray(level) for level in pyramid] if whole else (),
         more=job.more,
     )

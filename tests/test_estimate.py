@@ -107,14 +107,14 @@ def test_a_run_from_the_command_line_is_kept(recipe: Recipe, tmp_path: Path) -> 
     pixels = np.random.default_rng(0).integers(0, 60000, (70, 100), np.uint16)
     source = tmp_path / "noise.tif"
     demoe.save(LazyImage.from_array(pixels), source)
-    before = describe(source, None, recipe)
+    before = describe(demoe.open_image(source), recipe)
     assert before["measured"] is False
     assert "earlier" not in as_text(before)
     from contextlib import nullcontext
 
     jobs = [(source, tmp_path / "out.tif")]
     (ended,) = run_each(jobs, recipe, watched=lambda *_: nullcontext(lambda *_: None))
-    after = describe(source, None, recipe)
+    after = describe(demoe.open_image(source), recipe)
     assert after["measured"] is True
     assert after["seconds"] == pytest.approx(ended.report.seconds, abs=0.1)
     assert "as earlier runs on this machine" in as_text(after)

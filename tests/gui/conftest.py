@@ -22,8 +22,8 @@ def widget(viewer, tiny_weights):
     """The docked widget, set to the tiny network and small tiles."""
     _, widget = viewer.window.add_plugin_dock_widget("napari-demoe", "Deblur")
     widget.choose_model(str(tiny_weights))
-    widget.device.setCurrentIndex(widget.device.findData("cpu"))
-    widget.tile.setCurrentIndex(widget.tile.findData(128))
+    widget.form["device"].value = "cpu"
+    widget.form["tile"].value = 128
     return widget
 
 
@@ -31,7 +31,7 @@ def widget(viewer, tiny_weights):
 def finish(qtbot):
     """Wait until a widget's run is over."""
 
-    def wait(widget, timeout=60_000):
+    def wait(widget, timeout=180_000):
         qtbot.waitUntil(lambda: not widget.session.busy, timeout=timeout)
 
     return wait

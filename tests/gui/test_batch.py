@@ -12,7 +12,7 @@ from napari_demoe._batch_dialog import AS_IT_IS, FOLDER, LAYERS
 @pytest.fixture
 def dialog(widget):
     """The dialog as the widget opens it; the network works alone, which is quick."""
-    widget.psf.setText("none")
+    widget.form["psf"].value = "none"
     widget.batch.click()
     return widget._batch_dialog
 

@@ -168,7 +168,7 @@ def test_an_image_smaller_than_a_tile_or_a_cell(viewer, widget, finish):
 
 def test_a_named_blur_fills_the_map_with_one_expert(viewer, widget, finish, photo):
     viewer.add_image(photo, name="photo")
-    widget.routing.setCurrentIndex(widget.routing.findData("low_light"))
+    widget.form["routing"].value = "low_light"
     widget.run.click()
     finish(widget)
     assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [5]
@@ -203,19 +203,19 @@ def test_the_window_stays_alive_during_a_run(viewer, widget, finish, photo):
 
 def test_choices_are_remembered_by_the_next_widget(viewer, widget, finish, photo, qtbot):
     viewer.add_image(photo[:60, :60], name="photo")
-    widget.top_k.setValue(2)
-    widget.brightness.setChecked(True)
-    widget.routing.setCurrentIndex(widget.routing.findData("defocus"))
+    widget.form["top_k"].value = 2
+    widget.form["photometry"].value = "preserve"
+    widget.form["routing"].value = "defocus"
     widget.run.click()
     finish(widget)
     from napari_demoe._widget import DeblurWidget
 
     fresh = DeblurWidget(viewer)
     qtbot.addWidget(fresh)
-    assert fresh.top_k.value() == 2
-    assert fresh.brightness.isChecked()
-    assert fresh.routing.currentData() == "defocus"
-    assert fresh.model.currentData() == widget.model.currentData()
+    assert fresh.form["top_k"].value == 2
+    assert fresh.form["photometry"].value == "preserve"
+    assert fresh.form["routing"].value == "defocus"
+    assert fresh.form["model"].value == widget.form["model"].value
     fresh.close_session()
 
 
@@ -251,19 +251,19 @@ def test_deleting_the_running_result_stops_the_run(viewer, widget, finish, qtbot
 
 
 def test_the_image_list_follows_the_viewer(viewer, widget, photo):
-    assert widget.image.count() == 0
+    assert widget.image.choices == ()
     assert not widget.run.isEnabled()
     first = viewer.add_image(photo, name="first")
     viewer.add_image(photo, name="second")
     viewer.add_labels(np.zeros((9, 9), np.uint8), name="labels")
-    assert [widget.image.itemText(i) for i in range(widget.image.count())] == ["first", "second"]
-    assert widget.image.currentText() == "second"
+    assert [layer.name for layer in widget.image.choices] == ["first", "second"]
+    assert widget.image.current_choice == "second"
     viewer.layers.selection = {first}
-    assert widget.image.currentText() == "first"
-    widget.image.setCurrentIndex(1)
+    assert widget.image.current_choice == "first"
+    widget.image.value = viewer.layers["second"]
     assert widget.session.source is viewer.layers["second"]
     first.name = "renamed"
-    assert widget.image.itemText(0) == "renamed"
+    assert widget.image.native.itemText(0) == "renamed"
     viewer.layers.remove("second")
     assert widget.session.source is first
 
@@ -300,7 +300,7 @@ def test_preview_shows_a_part_and_the_script_is_copied(viewer, widget, finish, p
     finish(widget)
     assert widget.session.result.data.shape == (512, 512, 3)
     assert widget.preview.isEnabled()
-    widget.routing.setCurrentIndex(widget.routing.findData("defocus"))
+    widget.form["routing"].value = "defocus"
     widget.script.click()
     copied = QApplication.clipboard().text()
     compile(copied, "copied", "exec")
@@ -311,10 +311,10 @@ def test_the_row_for_a_painted_map_shows_only_when_it_is_wanted(viewer, widget, 
     viewer.add_image(photo, name="photo")
     tenth = {"scale": (10, 10), "translate": (4.5, 4.5)}
     viewer.add_labels(np.full((20, 30), 4, np.uint8), name="mine", **tenth)
-    assert not widget.painted.isVisible()
-    widget.routing.setCurrentIndex(widget.routing.findData("painted"))
-    assert widget.painted.isVisible()
-    assert widget.painted.currentText() == "mine"
+    assert not widget.painted.native.isVisible()
+    widget.form["routing"].value = "painted"
+    assert widget.painted.native.isVisible()
+    assert widget.painted.current_choice == "mine"
     widget.run.click()
     finish(widget)
     assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [4]
@@ -334,14 +334,14 @@ def test_two_regions_are_painted_applied_saved_and_opened_again(
     viewer, widget, finish, qtbot, photo, tmp_path
 ):
     viewer.add_image(np.tile(photo, (2, 2, 1)), name="photo", scale=(0.5, 0.5))
-    widget.sentence.setText("out of focus")
-    widget.sentence.returnPressed.emit()
-    assert widget.routing.currentData() == "defocus"
-    assert "Understood: defocus" in widget.said.text()
-    widget.sentence.setText("hmm")
-    widget.sentence.returnPressed.emit()
-    assert "Unclear" in widget.said.text()
-    assert widget.routing.currentData() == "defocus"
+    widget.sentence.value = "out of focus"
+    widget.sentence.native.returnPressed.emit()
+    assert widget.form["routing"].value == "defocus"
+    assert "Understood: defocus" in widget.said.value
+    widget.sentence.value = "hmm"
+    widget.sentence.native.returnPressed.emit()
+    assert "Unclear" in widget.said.value
+    assert widget.form["routing"].value == "defocus"
     assert not widget.correct.isEnabled()
     widget.run.click()
     finish(widget)
@@ -364,7 +364,7 @@ def test_two_regions_are_painted_applied_saved_and_opened_again(
     finish(widget)
     assert widget.shares[4].text() == "4%"
     regions = viewer.add_shapes(ndim=2, name="regions", scale=(0.5, 0.5))
-    assert widget.painted.currentText() == "regions"
+    assert widget.painted.current_choice == "regions"
     widget.brushes.button(2).click()
     regions.add_rectangles(np.array([[260, 390], [260, 599], [399, 599], [399, 390]]))
     widget.correct.click()

@@ -21,7 +21,7 @@ def test_the_filter_menu_opens_the_widget_with_the_selected_layer(viewer, photo)
     viewer.add_image(photo, name="chosen")
     get_app_model().commands.execute_command("napari-demoe.deblur")
     (widget,) = opened(viewer)
-    assert widget.image.currentText() == "chosen"
+    assert widget.image.current_choice == "chosen"
     filters = [
         item.command.title for item in get_app_model().menus.get_menu("napari/layers/filter")
     ]

@@ -15,9 +15,10 @@ def test_menus_and_legend_follow_the_network(viewer, widget, finish, monkeypatch
     qtbot.waitUntil(lambda: len(offered(widget)) == 5)
     widget.choose_model(str(path))
     qtbot.waitUntil(lambda: offered(widget) == ["haze", "rain", "snow"])
-    assert widget.routing.findData("rain") > 0 > widget.routing.findData("defocus")
-    assert widget.top_k.maximum() == 3
-    widget.routing.setCurrentIndex(widget.routing.findData("rain"))
+    assert "rain" in widget.form["routing"].choices
+    assert "defocus" not in widget.form["routing"].choices
+    assert widget.form["top_k"].max == 3
+    widget.form["routing"].value = "rain"
     widget.run.click()
     finish(widget)
     assert not widget.session.error
@@ -26,16 +27,16 @@ def test_menus_and_legend_follow_the_network(viewer, widget, finish, monkeypatch
     assert widget.session.brush == 3
     widget.choose_model("default")
     qtbot.waitUntil(lambda: len(offered(widget)) == 5)
-    assert widget.routing.currentData() == "auto"
+    assert widget.form["routing"].value == "auto"
     assert {label.text() for label in widget.shares} == {""}
 
 
 def test_a_known_psf_needs_no_expert(viewer, widget, finish):
     viewer.add_image(np.random.default_rng(0).integers(0, 255, (90, 80), np.uint8), name="noise")
-    widget.psf.setText("radius=two")
+    widget.form["psf"].value = "radius=two"
     widget.run.click()
     assert "not understood" in widget.session.error
-    widget.psf.setText("radius=2")
+    widget.form["psf"].value = "radius=2"
     widget.run.click()
     finish(widget)
     assert not widget.session.error

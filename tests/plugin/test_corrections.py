@@ -7,8 +7,8 @@ import pytest
 
 import demoe
 from napari_demoe import _worker
+from napari_demoe._choices import PAINTED
 from napari_demoe._reader import read
-from napari_demoe._session import PAINTED
 from napari_demoe._writer import write_layers
 
 

@@ -7,10 +7,11 @@ from napari.utils.notifications import notification_manager
 
 import demoe
 from napari_demoe import _session, _worker
+from napari_demoe._choices import Choices
 from napari_demoe._layers import is_result
 from napari_demoe._maps import confidence_kwargs
 from napari_demoe._reader import read
-from napari_demoe._session import Choices, Session
+from napari_demoe._session import Session
 from napari_demoe._words import script
 from napari_demoe._writer import write_layers
 
@@ -22,7 +23,7 @@ def picture():
 
 
 def test_choices_freeze_into_a_recipe():
-    choices = Choices(routing="local", top_k=2, tile=256, keep_brightness=True)
+    choices = Choices(routing="local", top_k=2, tile=256, photometry="preserve")
     choices.pooling, choices.skip_flat = "tile", True
     recipe = choices.recipe()
     assert (recipe.pooling, recipe.skip_flat) == ("tile", True)
@@ -31,6 +32,11 @@ def test_choices_freeze_into_a_recipe():
     assert Choices().recipe() == demoe.Recipe()
     with pytest.raises(demoe.RecipeError):
         Choices(top_k=0).recipe()
+    with pytest.raises(demoe.RecipeError, match="no field 'topk'"):
+        Choices(topk=2)
+    assert Choices(routing="painted", psf=" ").recipe() == demoe.Recipe()
+    assert Choices(psf="radius=3").recipe().psf == {"radius": 3.0}
+    assert Choices.of(recipe).recipe() == recipe
 
 
 def test_the_source_follows_the_layers(session, viewer, picture):

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.engine.kernels import Blur
+from demoe.errors import OutputError
 from demoe.execution.identity import SourceWatch, describe
 from demoe.execution.run import begin
 from demoe.execution.store import LostTile, TileStore
 from demoe.execution.tile import compute_tile
 from demoe.image.axes import plane_axes
+from demoe.io.atomic import reason_of
 from demoe.lazy import Deblurred, plane_of
 from demoe.live.glance import Glances
 from demoe.live.kernels import blank, draw
@@ -67,6 +69,8 @@ class LiveRun:
     target : Path, optional
         The output for which tiles are kept, as by `demoe.run`, which can go on with them, and the
         other way round. By default they are kept in a temporary folder, and go with this object.
+    folder : Path, optional
+        Where that temporary folder is made; by default in the system's.
     under : dask.array.Array, optional
         What is shown where no tile is done; by default the source.
     only : collection of Where, optional
@@ -101,6 +105,7 @@ class LiveRun:
         scope: Scope,
         *,
         target: Path | None = None,
+        folder: Path | None = None,
         under: da.Array | None = None,
         only: Collection[Where] | None = None,
         pyramid: Sequence[da.Array] = (),
@@ -115,9 +120,9 @@ class LiveRun:
         self._losing = threading.Lock()
         described = describe(result)
         if target is None:
-            folder = Path(tempfile.mkdtemp(prefix="demoe-"))
-            self._held.callback(shutil.rmtree, folder, ignore_errors=True)
-            store = TileStore.create(folder / "tiles", result.as_image(), described)
+            made = _new_folder(folder)
+            self._held.callback(shutil.rmtree, made, ignore_errors=True)
+            store = TileStore.create(made / "tiles", result.as_image(), described)
             self._store = self._held.enter_context(store)
         else:
             self._store = self._held.enter_context(begin(result, target, described))
@@ -249,6 +254,13 @@ def where_of(result: Deblurred, index: tuple[int, ...]) -> Where:
     axes = result.source.axes
     at = dict(zip(axes, index, strict=True))
     return tuple(at[letter] for letter in plane_axes(axes) + "YX")
+
+
+def _new_folder(within: Path | None) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="demoe-", dir=within))
+    except OSError as error:
+        raise OutputError(f"Tiles cannot be kept in {within}: {reason_of(error)}.") from error
 
 
 def _unknown(result: Deblurred) -> Maps:
