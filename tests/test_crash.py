@@ -342,7 +342,7 @@ def test_a_source_that_disappears_is_told(
 
 def test_a_picture_that_changes_while_it_is_saved_is_an_error(tmp_path: Path, place: Path) -> None:
     image = demoe.open_image(a_zarr(place, stack()))
-    progress = At(1, lambda: a_zarr(place, stack(1)))
+    progress = At(2, lambda: a_zarr(place, stack(1)))
     with pytest.raises(ImageError, match="changed while it was read"):
         demoe.save(image, tmp_path / "out.tif", progress=progress)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
