@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.engine.kernels import OVERLAP, STEP, Kernels, window_counts
+from demoe.engine.kernels import Kernels
 from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.windows import OVERLAP, STEP, window_counts
 
 MOST_WINDOWS = 128
 """Planes with more of them a side get no picture: nobody could see a kernel in it."""

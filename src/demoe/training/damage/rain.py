@@ -31,7 +31,8 @@ def rain(sharp: Tensor, draw: Draw) -> Tensor:
     seen = sharp
     if draw.chance(0.6):
         seen = veil(seen, torch.tensor(draw.uniform(0.82, 1.0)), colour, in_light)
-    cover = streaks(*sharp.shape[2:], draw).to(sharp)
+    height, width = sharp.shape[2:]
+    cover = streaks(height, width, draw).to(sharp)
     if in_light:
         light = to_linear(seen) * (1 - cover) + to_linear(colour) * cover
         return to_display(light.clamp(0, 1))
