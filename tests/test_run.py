@@ -180,6 +180,26 @@ def test_a_cluster_in_this_process_computes_tiles_and_corrections(
     np.testing.assert_array_equal(found, np.asarray(result.gates))
 
 
+def test_a_cluster_finds_the_same_of_a_known_blur(
+    tmp_path: Path, source: Path, recipe: demoe.Recipe
+) -> None:
+    from distributed import Client, LocalCluster
+
+    how = recipe.replace(psf={"sigma": 1.5}, routing="auto")
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        demoe.run(source, tmp_path / "there.ome.zarr", how, client=client)
+    demoe.run(source, tmp_path / "here.ome.zarr", how)
+    for name in ("0", "demoe/consistency", "demoe/kernels", "labels/expert_map/0"):
+        found = [
+            zarr.open_group(tmp_path / f"{where}.ome.zarr", mode="r")[name][...]
+            for where in ("there", "here")
+        ]
+        np.testing.assert_array_equal(*found)
+
+
 def test_a_painted_map_is_used(tmp_path: Path, recipe: demoe.Recipe) -> None:
     painted = np.array([[3, 5]])
     plane = stack()[0]

@@ -56,7 +56,9 @@ class Pool(Protocol):
     def result(self, future: Any) -> Any:
         """Return what a future that is done gives, or raise its error."""
 
-    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+    def spread(
+        self, function: Callable[..., Any], jobs: Iterable[Job], after: Callable[[], object]
+    ) -> None:
         """Call a function for each job; see `demoe.io._spread`."""
 
 
@@ -89,8 +91,10 @@ class _Threads:
     def result(self, future: Future[Any]) -> Any:
         return future.result()
 
-    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
-        return over_threads(function, jobs)
+    def spread(
+        self, function: Callable[..., Any], jobs: Iterable[Job], after: Callable[[], object]
+    ) -> None:
+        over_threads(function, jobs, after)
 
 
 class _Cluster:
@@ -124,7 +128,8 @@ class _Cluster:
         from distributed import wait as wait_cluster
 
         try:
-            both = wait_cluster(list(futures), _ASKED_SECONDS, return_when=FIRST_COMPLETED)
+            with self.client.as_current():  # it need not be the default one
+                both = wait_cluster(list(futures), _ASKED_SECONDS, return_when=FIRST_COMPLETED)
         except TimeoutError:
             return set()
         done: set[Any] = both.done
@@ -141,7 +146,9 @@ class _Cluster:
                 "memory ran out; choose a smaller tile, or fewer workers a machine."
             ) from None
 
-    def spread(self, function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+    def spread(
+        self, function: Callable[..., Any], jobs: Iterable[Job], after: Callable[[], object]
+    ) -> None:
         waiting = iter(jobs)
         at_work: set[Any] = set()
         try:
@@ -152,7 +159,9 @@ class _Cluster:
                     return
                 done = self.first(at_work)
                 at_work -= done
-                yield from map(self.result, done)
+                for future in done:
+                    self.result(future)
+                    after()
         finally:
             for future in at_work:
                 future.cancel()
@@ -194,7 +203,7 @@ def processes(count: int) -> Iterator[Any]:
             processes=True,
             # Tiles are as large as the recipe says, whatever a worker's share of the memory.
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address=":0",  # nobody's, whatever else runs here
             silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

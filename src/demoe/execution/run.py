@@ -517,22 +517,21 @@ def _finish(
         watch(total, total, f"writing {target.name}, {done / blocks:.0%}")
 
     tell(0, total, "")
-    for _ in pool.spread(store.mosaic.pack, ((shard,) for shard in store.unpacked())):
-        watch(total, total, "tiles")  # those that a run packed just when it ended
-    client = pool.client
-    expert_map: NDArray[np.uint8]
-    layers: NDArray[np.uint8] | None = None
-    if client is None:  # now, because the output may take the place of the source
-        expert_map, gates = np.asarray(result.expert_map), result.gates
-        confidence = np.asarray(result.confidence)
-        if result.layer_map is not None:
-            layers = np.asarray(result.layer_map)
+    # Those that a run would have packed when it ended.
+    left = ((shard,) for shard in store.unpacked())
+    pool.spread(store.mosaic.pack, left, lambda: watch(total, total, "tiles"))
+    lazy = result.consistency_of(store.as_dask())
+    kernels, gates = result.kernel_picture(), result.gates
+    maps = [result.expert_map, result.confidence, result.layer_map, lazy]
+    if pool.client is None:  # now, because the output may take the place of the source
+        found = [one if one is None else one.compute(scheduler="threads") for one in maps]
     else:
-        maps = [result.expert_map, result.confidence, result.gates, result.layer_map]
-        futures = client.compute([one for one in maps if one is not None])
-        expert_map, confidence, found, *rest = client.gather(futures)
-        layers = rest[0] if rest else None
-        gates = da.from_array(found, chunks=result.gates.chunks)
+        maps += [gates, None if kernels is None else kernels.data]
+        *found, weights, picture = _compute_there(pool.client, maps)
+        gates = da.from_array(weights, chunks=gates.chunks)
+        kernels = None if kernels is None else kernels.with_data(da.from_array(picture))
+    expert_map, confidence = np.asarray(found[0]), found[1]
+    layers, consistency = found[2:]
     if store.failed:
         expert_map = expert_map.copy()
         expert_map[tuple(np.transpose(list(store.failed)))] = 0
@@ -540,9 +539,6 @@ def _finish(
     layers = shown if layers is None else np.where(shown > 0, layers, 0)
     arithmetic = _arithmetic(result)
     complexity = None if arithmetic is None else mean_complexity(layers, arithmetic)
-    lazy = result.consistency_of(store.as_dask())
-    # The tiles lie here, and so is the source read here, cluster or not.
-    consistency = None if lazy is None else np.asarray(lazy.compute(scheduler="threads"))
     experts, sure, painted, consistent, complex_ = (
         None
         if cells is None
@@ -559,7 +555,7 @@ def _finish(
         "failed": len(store.failed),
         "consistency": None if consistency is None else float(np.median(consistency)),
     }
-    # On this machine, even where a cluster is dask's default: the tiles lie here.
+    # What is left is in memory: on this machine, even where a cluster is dask's default.
     with dask_config.set(scheduler="threads"):
         write_image(
             target,
@@ -570,7 +566,7 @@ def _finish(
             painted=painted,
             consistency=consistent,
             complexity=complex_,
-            kernels=result.kernel_picture(),
+            kernels=kernels,
             choices=result.choices,
             provenance={**result.provenance, "summary": summary, "identity": identity},
             overwrite=overwrite,
@@ -581,6 +577,12 @@ def _finish(
             spread=pool.spread,
         )
     return summary
+
+
+def _compute_there(client: Any, arrays: list[da.Array | None]) -> list[Any]:
+    """Compute arrays on a cluster, all at once; None stays None."""
+    futures = iter(client.gather(client.compute([one for one in arrays if one is not None])))
+    return [None if one is None else next(futures) for one in arrays]
 
 
 def _arithmetic(result: Deblurred) -> Arithmetic | None:

@@ -250,7 +250,10 @@ class TileStore:
         Computing a block that is lost or damaged raises `LostTile`.
         """
         stored: da.Array = da.from_array(
-            _Stored(self), chunks=self._image.data.chunks, inline_array=True, fancy=False
+            _Stored(self.mosaic, self._image),
+            chunks=self._image.data.chunks,
+            inline_array=True,
+            fancy=False,
         )
         return stored
 
@@ -360,17 +363,17 @@ def _place(folder: Path, partial: str) -> Path:
 
 
 class _Stored:
-    """Stored pixels as dask slices them."""
+    """Stored pixels as dask slices them, here or in another process."""
 
-    def __init__(self, store: TileStore) -> None:
-        self._store = store
-        self.shape, self.dtype = store._image.shape, store._image.dtype
+    def __init__(self, mosaic: Mosaic, image: LazyImage) -> None:
+        self._mosaic = mosaic
+        self.shape, self.dtype = image.shape, image.dtype
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read by integers and slices, as dask asks for it."""
         box, rest = split_index(key, self.shape)
-        return self._store.read(box)[rest]
+        return self._mosaic.read(box)[rest]
 
 
 def _mosaic(folder: Path, image: LazyImage, number: int) -> Mosaic:

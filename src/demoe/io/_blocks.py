@@ -44,8 +44,7 @@ def store(image: LazyImage, mosaic: Mosaic, progress: Progress | None) -> None:
     for index, values in _blocks(image, progress):
         mosaic.put(index, values)
         done.add(index)
-        for _ in over_threads(mosaic.pack, ((shard,) for shard in mosaic.ready(index, done))):
-            pass
+        over_threads(mosaic.pack, ((shard,) for shard in mosaic.ready(index, done)))
     mosaic.tiles.rmdir()
 
 

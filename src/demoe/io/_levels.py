@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,16 +101,15 @@ def make_levels(
     for number, shape in enumerate(shapes[1:], start=1):
         lengths = (*levels[0].shape[:-2], *shape)
         levels.append(create(root / str(number), order_of(image.axes), lengths, levels[0].dtype))
-    total = count_shards(image, shapes)
-    done = 0
+    total, count = count_shards(image, shapes), itertools.count(1)
+
+    def after() -> None:
+        tell(next(count), total)
+
     if len(levels) == 1:
-        for _ in spread(Shards.check, ((levels[0], at) for at in levels[0])):
-            done += 1
-            tell(done, total)
-    for finer, coarser in pairwise(levels):
-        for _ in spread(_halve, ((finer, coarser, at) for at in coarser)):
-            done += 1
-            tell(done, total)
+        spread(Shards.check, ((levels[0], at) for at in levels[0]), after)
+    for finer, coarser in itertools.pairwise(levels):
+        spread(_halve, ((finer, coarser, at) for at in coarser), after)
     return levels
 
 
@@ -143,7 +142,7 @@ def _halve(finer: Shards, coarser: Shards, at: Index) -> None:
     block = np.empty([part.stop - part.start for part in box], coarser.dtype)
     *lead, rows, columns = box
     across = slice(2 * columns.start, min(2 * columns.stop, finer.shape[-1]))
-    for plane in product(*(range(part.start, part.stop) for part in lead)):
+    for plane in itertools.product(*(range(part.start, part.stop) for part in lead)):
         for top in range(rows.start, rows.stop, CHUNK):
             bottom = min(top + CHUNK, rows.stop)
             down = slice(2 * top, min(2 * bottom, finer.shape[-2]))

@@ -10,8 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 Job = tuple[Any, ...]
-Spread = Callable[[Callable[..., Any], Iterable[Job]], Iterator[Any]]
-"""Calls a function with the arguments of each job, and gives what it returns, in any order."""
+Spread = Callable[[Callable[..., Any], Iterable[Job], Callable[[], object]], None]
+"""Calls a function with the arguments of each job, in any order, and another after each."""
 
 AT_ONCE = 4
 """Jobs at once at most: each holds some tens of megabytes."""
@@ -22,7 +22,9 @@ def threads() -> int:
     return min(AT_ONCE, os.cpu_count() or 1)
 
 
-def over_threads(function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
+def over_threads(
+    function: Callable[..., Any], jobs: Iterable[Job], after: Callable[[], object] = lambda: None
+) -> None:
     """Call a function for each job in a few threads; see `Spread`.
 
     No more jobs are taken than are worked on. An error ends it, after the jobs at work.
@@ -30,21 +32,22 @@ def over_threads(function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[
     waiting = iter(jobs)
     with ThreadPoolExecutor(threads(), thread_name_prefix="demoe-write") as pool:
         at_work: set[Future[Any]] = set()
-        try:
-            while True:
-                for job in itertools.islice(waiting, threads() - len(at_work)):
-                    at_work.add(pool.submit(function, *job))
-                if not at_work:
-                    return
-                done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        finally:
-            for future in at_work:
-                future.cancel()
+        while True:
+            for job in itertools.islice(waiting, threads() - len(at_work)):
+                at_work.add(pool.submit(function, *job))
+            if not at_work:
+                return
+            done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+                after()
 
 
 def in_order(function: Callable[..., Any], jobs: Iterable[Job]) -> Iterator[Any]:
-    """Call a function for each job in a few threads, and give what it returns in their order."""
+    """Call a function for each job in a few threads, and give what it returns in their order.
+
+    To be closed, if it is not exhausted.
+    """
     with ThreadPoolExecutor(threads(), thread_name_prefix="demoe-read") as pool:
         ahead: deque[Future[Any]] = deque()
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +79,10 @@ def write_tiff(
         for level, (reader, shape) in enumerate(zip(levels, shapes, strict=True)):
             # A tile larger than the plane would only store padding.
             side = tuple(min(TILE, 16 * math.ceil(length / 16)) for length in shape)
-            tiles = _tiles(image, reader, shape, side)
-            told = _telling(tiles, lambda: tell(next(count), total))
-            _write_level(writer, image, shape, side, told, level, len(shapes) - 1)
+            # Closed, because tifffile asks for no more than the last tile.
+            with closing(_tiles(image, reader, shape, side)) as tiles:
+                told = _telling(tiles, lambda: tell(next(count), total))
+                _write_level(writer, image, shape, side, told, level, len(shapes) - 1)
 
 
 def _write_level(
@@ -118,7 +119,7 @@ def _write_level(
 
 def _tiles(
     image: LazyImage, reader: Reader, shape: tuple[int, int], side: tuple[int, ...]
-) -> Iterator[NDArray[Any]]:
+) -> Generator[NDArray[Any]]:
     """Read all tiles of a level, in the order in which TIFF has them, a few ahead."""
     planes = np.ndindex(*image.plane_lengths)
     tops, lefts = (range(0, n, length) for n, length in zip(shape, side, strict=True))

@@ -269,8 +269,7 @@ def _store(root: Path, image: LazyImage, tell: Tell) -> None:
     root.mkdir()
     with nothing_runs_on():
         shards = create(root / "0", order_of(image.axes), pixels.shape, image.dtype)
-        for _ in over_threads(shards.write, ((at, pixels[shards.box(at)]) for at in shards)):
-            pass
+        over_threads(shards.write, ((at, pixels[shards.box(at)]) for at in shards))
 
 
 def _write_tiff(
