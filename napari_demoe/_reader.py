@@ -39,7 +39,7 @@ def read(path: str) -> list[LayerTuple]:
     Parameters
     ----------
     path : str
-        A TIFF, photo, OME-Zarr or folder of photos, see `demoe.open_image`.
+        A TIFF, photo, OME-Zarr (or its address) or folder of photos, see `demoe.open_image`.
 
     Returns
     -------
@@ -53,20 +53,20 @@ def read(path: str) -> list[LayerTuple]:
         If the path cannot be read; one sentence that says why.
     """
     import demoe
-    from demoe.io.names import is_zarr
+    from demoe.io.names import is_url, is_zarr
     from napari_demoe._layers import image_kwargs
 
     image = demoe.open_image(path)
     kwargs = image_kwargs(image)
     levels = [image.data]
-    if max(image.plane_shape) > LARGE and is_zarr(Path(path)):
+    if max(image.plane_shape) > LARGE and (is_url(path) or is_zarr(Path(path))):
         from demoe.io.zarr import coarser_levels
 
         levels += coarser_levels(path, image.axes)
     layers: list[LayerTuple] = [(image.data, kwargs, "image")]
     if len(levels) > 1:
         layers = [(levels, {**kwargs, "multiscale": True}, "image")]
-    return layers + _map_layers(Path(path), image, kwargs)
+    return layers if is_url(path) else layers + _map_layers(Path(path), image, kwargs)
 
 
 def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:

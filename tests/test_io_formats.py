@@ -141,10 +141,10 @@ def test_scenes_are_listed_and_chosen(tmp_path, bioio, capsys):
     assert json.loads(capsys.readouterr().out)["shape"] == [3, 40, 20]
 
 
-def test_a_run_on_such_a_file(tmp_path, bioio, weights):
+def test_a_run_on_such_a_file(tmp_path, bioio, shallow):
     pixels = noise(2, 40, 50, dtype="uint8")
     path = save(tmp_path / "a.nd2", "ZYX", pixels, scale={"Y": 0.2, "X": 0.2})
-    options = ["--model", str(weights), "--routing", "defocus", "--psf", "none", "--quiet"]
+    options = ["--model", str(shallow), "--psf", "sigma=1.2", "--quiet"]
     assert main(["run", str(path), str(tmp_path / "out.ome.tif"), *options]) == 0
     made = open_image(tmp_path / "out.ome.tif")
     assert (made.axes, made.shape, made.scale["X"]) == ("ZYX", pixels.shape, 0.2)

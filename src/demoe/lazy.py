@@ -375,7 +375,7 @@ def _blocks(
 def restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     """Compute a block of `Deblurred.image`, by its index."""
     index = dict(zip(work.image.axes, block_id, strict=True))
-    block = work.restorer.tile(plane_of(index), index["Y"], index["X"])
+    block = work.tile(plane_of(index), index["Y"], index["X"])
     return from_canonical(block[None, None, None], work.image.axes)
 
 

@@ -84,8 +84,9 @@ class Recipe:
         Pass by what is flat background below its own noise (and noise of less than half a level
         of 255), where there is nothing to restore.
     photometry : str
-        ``"preserve"`` restores the input's local mean after models that change it,
-        ``"model"`` keeps what the network gives.
+        ``"preserve"`` restores the input's local mean after models that change it, and keeps
+        saturated pixels saturated and values within the camera's range
+        (`demoe.image.saturation`); ``"model"`` keeps what the network or the physics gives.
     precision : str
         ``"auto"``: 8-bit images in half precision where the device is faster at it and 99 % of
         values change by less than half a level (measured on the weights), ``"full"``: float32.

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from demoe.cli.options import add_recipe_arguments, recipe_from
+from demoe.cli.options import add_recipe_arguments, image_place, recipe_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``demoe info``."""
     parser.add_argument(
-        "input", type=Path, nargs="?", help="an image; without one, the devices are listed"
+        "input",
+        type=image_place,
+        nargs="?",
+        help="an image, as for run; without one, the devices are listed",
     )
     parser.add_argument("--axes", help="letters of TCZYXS; else from the file")
     parser.add_argument(

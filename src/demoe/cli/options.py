@@ -10,6 +10,7 @@ from typing import Any
 from demoe.asked import Question, questions
 from demoe.choices import more, number_of
 from demoe.errors import RecipeError
+from demoe.io.names import is_url
 from demoe.limits import read_text
 from demoe.model.zoo import choices_of
 from demoe.recipe import DECIDED, Recipe
@@ -80,6 +81,11 @@ def read_recipe(path: Path | None) -> Recipe:
 
 def _auto_or_int(text: str) -> str | int:
     return text if text == "auto" else int(text)
+
+
+def image_place(text: str) -> Path | str:
+    """Read a path, or an address, from the command line."""
+    return text if is_url(text) else Path(text)
 
 
 def count(text: str) -> int:

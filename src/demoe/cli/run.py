@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demoe.choices import TASKS
-from demoe.cli.options import add_recipe_arguments, recipe_from
+from demoe.cli.options import add_recipe_arguments, image_place, recipe_from
 from demoe.cli.progress import bar, complain
 from demoe.errors import RecipeError
 from demoe.recipe import Recipe
@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``demoe run``."""
-    parser.add_argument("input", type=Path, help="image file, zarr folder or folder of photos")
+    parser.add_argument(
+        "input",
+        type=image_place,
+        help="image file, zarr folder or its address (https://..., s3://...), or folder of photos",
+    )
     parser.add_argument(
         "output", type=Path, help=".ome.zarr, .ome.tif, .tif, .png or .jpg; or a folder for many"
     )
@@ -77,11 +81,13 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.series is not None and many:
         raise RecipeError("--series is for a single image; give the output a suffix.")
     settings = None if arguments.earlier and recipe == Recipe() else recipe
-    source: Path = arguments.input
+    source: Path | str = arguments.input
+    if many and isinstance(source, str):
+        raise RecipeError(f"{source} is a single image; give the output a suffix.")
     image: Any = source
-    if arguments.series is not None:
-        image = open_image(source, arguments.axes, series=arguments.series)
-    jobs = folder_jobs(source, output) if many else [(image, output)]
+    if arguments.series is not None or isinstance(source, str):
+        image = open_image(source, arguments.axes, series=arguments.series or 0)
+    jobs = folder_jobs(Path(source), output) if many else [(image, output)]
     reports, code = [], 0
     with _client(arguments.scheduler, arguments.workers) as client:
         ended = run_each(

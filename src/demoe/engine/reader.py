@@ -13,6 +13,7 @@ from demoe.engine.memory import Memory
 from demoe.errors import ImageError
 from demoe.image.intensity import IntensityScale, resolve_intensity
 from demoe.image.lazy_image import LazyImage
+from demoe.image.saturation import Ceiling, find_ceiling
 from demoe.plan.tiling import Box, Plane
 from demoe.routing.router import Pixels
 
@@ -74,6 +75,12 @@ class PlaneReader:
                 memory.scale = resolve_intensity(self.image, self._intensity)
                 self._note((0, 0, 0), SCALE, _digest_of(memory.scale))
             return memory.scale
+
+    @property
+    def ceiling(self) -> Ceiling | None:
+        """The largest value of its camera; decided once an image, from the same sample."""
+        found: Ceiling | None = self._memory.once("ceiling", (), lambda: find_ceiling(self.image))
+        return found
 
     def values(self, plane: Plane, box: Box) -> NDArray[Any]:
         """Read a rectangle of a plane: (rows, cols, S), dtype of the image."""

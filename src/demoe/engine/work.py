@@ -27,6 +27,7 @@ from demoe.engine.kernels import (
     PhotoKernels,
 )
 from demoe.engine.memory import Memory, memory_of
+from demoe.engine.photometry import Photometry
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer
 from demoe.engine.runner import TileRunner, make_runner, model_for
@@ -218,6 +219,26 @@ class PlaneWork:
         """Return the engine on this process's device."""
         model = model_for(self.recipe, self.memory.device)
         return make_runner(model, self.recipe, self.image.dtype)
+
+    def tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
+        """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
+        if self.recipe.photometry != "preserve":
+            return self.restorer.tile(plane, row, col)
+        core = self.plan.tile_at(row, col).core
+        photometry = Photometry(self.reader, self.plan)
+        if self.deconvolver is not None and self._by_physics(plane, core):
+            return photometry.of_physics(plane, core, self.deconvolver)
+        return photometry.of_network(plane, core, self.restorer.tile(plane, row, col))
+
+    def _by_physics(self, plane: Plane, core: Box) -> bool:
+        """Say whether no network has a say in a core, and all of it is restored."""
+        if self.kernels_from == "psf":
+            return True
+        return (
+            self.fuser is not None
+            and not self.recipe.skip_flat
+            and not self.fuser.asks_network(plane, core)
+        )
 
     def failed_cells(self, plane: Plane, row: int, col: int) -> list[tuple[int, int]]:
         """Return cells (row, column) in a computed tile whose restoration was not plausible."""

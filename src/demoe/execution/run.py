@@ -340,7 +340,8 @@ def _finished_before(
     if then is not None:
         _check_same_job(target, then, described)
         origin = result.source.source
-        in_place = origin is not None and target.exists() and target.samefile(origin)
+        here = origin is not None and Path(origin).exists()  # it may be at an address
+        in_place = here and target.exists() and target.samefile(str(origin))
         if not is_written or not (in_place or same_files(then, described)):
             return None
         described = then

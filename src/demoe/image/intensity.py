@@ -164,7 +164,7 @@ def resolve_intensity(image: LazyImage, rule: str | tuple[float, float]) -> Inte
     full = _full_range(dtype)
     if not needs_sample(image, rule):
         return full
-    values = _sample(image)
+    values = sample(image)
     if not values.size:
         return full
     low, high = (float(value) for value in np.percentile(values, PERCENTILES))
@@ -197,7 +197,8 @@ def _constant(value: float, full: IntensityScale, dtype: np.dtype[Any]) -> Inten
     return IntensityScale(min(value, 0.0), max(value, 0.0)) if value else full
 
 
-def _sample(image: LazyImage) -> NDArray[np.float64]:
+def sample(image: LazyImage) -> NDArray[np.float64]:
+    """Read the pixels that stand for an image, see `resolve_intensity`: one row of them."""
     planes = image.canonical
     counts = planes.shape[:3]
     blocks = []

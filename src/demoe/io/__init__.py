@@ -14,6 +14,7 @@ from demoe.io.names import (
     SUFFIXES_OUT,
     ZARR,
     is_of_bioio,
+    is_url,
     is_zarr,
     kind_of,
     stem_of,
@@ -39,7 +40,8 @@ def open_image(
         XL), an OME-Zarr 0.4 or 0.5 image, a plain zarr array, or a folder of photos or single-plane
         TIFFs of one size and kind, which becomes a stack along Z in natural order, or along T, C
         and Z as names such as ``cells_t01_c2.tif`` say. Where the packages for them are installed:
-        HEIC, camera raw, and what the plugins of bioio read (CZI, ND2, LIF, DV and others).
+        HEIC, camera raw, what the plugins of bioio read (CZI, ND2, LIF, DV and others), and an
+        OME-Zarr or plain zarr by its address (``https://...``, ``s3://...``).
     axes : str, optional
         One letter of TCZYXS for each dimension; from the file, or guessed from the shape, if left
         out.
@@ -60,6 +62,8 @@ def open_image(
         If the axes do not fit or cannot be told.
     """
     place = Path(path)
+    if is_url(path):
+        return _open_at(str(path), axes, series)
     text = str(place)
     kind = _check_place(place)
     from demoe.io._source import pass_errors_on
@@ -113,6 +117,10 @@ def series_of(path: str | os.PathLike[str]) -> list[str]:
         As `open_image`.
     """
     place = Path(path)
+    if is_url(path):
+        from demoe.io.zarr import zarr_series
+
+        return zarr_series(str(path))
     text = str(place)
     kind = _check_place(place)
     from demoe.io._source import pass_errors_on
@@ -148,6 +156,8 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
         installed, zarr folders, and folders that hold pictures.
     """
     place = Path(path)
+    if is_url(path):
+        return suffix_of(place) in ZARR
     if not place.is_dir():
         return bool(kind_of(place))
     if is_zarr(place) or suffix_of(place) in ZARR:
@@ -159,6 +169,20 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
         )
     except OSError:
         return False
+
+
+def _open_at(url: str, axes: str | None, series: int | str) -> LazyImage:
+    """Open a zarr at an address."""
+    from demoe.io._source import pass_errors_on
+    from demoe.io.zarr import open_zarr
+
+    place = Path(url)
+    if kind_of(place):
+        raise ImageError(
+            f"{url} is the address of a file, but only zarr is read from addresses; download it."
+        )
+    image: LazyImage = pass_errors_on(url, lambda: open_zarr(url, axes, series, stem_of(place)))
+    return image
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,6 +104,11 @@ def why_not(path: Path) -> str:
         f"is not opened here, but by the package {package}: read it with that and give the array "
         "to demoe.deblur, or save it as .ome.tif or .ome.zarr."
     )
+
+
+def is_url(place: object) -> bool:
+    """Whether a text is an address ("https://..."), rather than a path."""
+    return isinstance(place, str) and re.match(r"[a-z][a-z0-9+.-]+://", place) is not None
 
 
 def suffix_of(path: Path) -> str:

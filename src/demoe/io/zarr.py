@@ -22,8 +22,8 @@ from demoe.image.axes import CANONICAL, guess_axes, to_canonical
 from demoe.image.lazy_image import SCALED_AXES, LazyImage, block_shape, is_scale
 from demoe.io._series import series_number
 from demoe.io._source import FileSource, FileState, file_state, pass_errors_on
-from demoe.io._zarr_store import open_array, open_node
-from demoe.io.names import ZARR_MARKERS
+from demoe.io._zarr_store import below, open_array, open_node
+from demoe.io.names import ZARR_MARKERS, is_url
 from demoe.limits import quoted
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Before version 0.3 every image had these five.
 _OLD_AXES = ("t", "c", "z", "y", "x")
 _LAYOUT = "bioformats2raw.layout"  # of a group whose images are called 0, 1, 2 ...
+_LISTED = 4096
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class ZarrSource(FileSource):
 
     def files(self) -> Iterator[str]:
         """List all files of the array: metadata and chunks."""
-        for folder, below, names in os.walk(self.path):
-            below.sort()
+        for folder, folders, names in os.walk(self.path):
+            folders.sort()
             yield from (os.path.join(folder, name) for name in sorted(names))
 
     def absent(self) -> int:
@@ -78,13 +79,13 @@ class ZarrSource(FileSource):
             if len(key := tuple(map(int, numbers))) == len(grid)
             and all(at < n for at, n in zip(key, grid, strict=True))
         }
-        count = math.prod(grid) - len(present)
-        if count and array.metadata.fill_value is None:
+        lacked = math.prod(grid) - len(present)
+        if lacked and array.metadata.fill_value is None:
             raise ImageError(
-                f"{self.path} lacks {count} of {math.prod(grid)} chunks and does not say what "
+                f"{self.path} lacks {lacked} of {math.prod(grid)} chunks and does not say what "
                 "value they have (no fill_value), so complete it first."
             )
-        return count
+        return lacked
 
     def read(self, box: tuple[slice, ...]) -> NDArray[Any]:
         """Read a box of the array."""
@@ -100,7 +101,8 @@ def open_zarr(path: str, axes: str | None, series: int | str, name: str) -> Lazy
     Parameters
     ----------
     path : str
-        An existing folder: an image, a label image, a group of images (bioformats2raw), an array.
+        An existing folder, or an address: an image, a label image, a group of images
+        (bioformats2raw), an array.
     axes : str, optional
         One letter of TCZYXS for each dimension; from the metadata or the shape if left out.
     series : int or str
@@ -131,7 +133,8 @@ def zarr_series(path: str) -> list[str]:
         return [Path(path).stem]
     ome = dict(node.attrs).get("ome", node.attrs)
     if isinstance(ome, Mapping) and "multiscales" not in ome and _LAYOUT in ome:
-        return [""] * sum(key.isdecimal() for key in node.group_keys())
+        numbers = range(_LISTED)
+        return [""] * next((n for n in numbers if str(n) not in node), _LISTED)
     found = ome.get("multiscales") if isinstance(ome, Mapping) else None
     if not isinstance(found, list) or not found:
         raise ImageError(f"{path} is a zarr group without an OME-Zarr image (no 'multiscales').")
@@ -173,7 +176,7 @@ def coarser_levels(path: str, axes: str) -> list[da.Array]:
     order = [stored.index(letter) for letter in wanted]
     levels = []
     for name in names:
-        place = str(Path(path) / name)
+        place = below(path, name)
         level = pass_errors_on(place, partial(_open_in, path, place, stored, 0, name))
         data = level.data.transpose(order)
         levels.append(data.rechunk({data.ndim - 1: -1}) if "S" in axes else data)
@@ -191,7 +194,7 @@ def _open_in(root: str, path: str, axes: str | None, series: int | str, name: st
         raise ImageError(f"{path} has damaged OME-Zarr metadata: 'ome' is not an object.")
     if "multiscales" not in ome:
         if _LAYOUT in ome and str(series) in node:
-            return _open_in(root, str(Path(path) / str(series)), axes, 0, name)
+            return _open_in(root, below(path, str(series)), axes, 0, name)
         raise ImageError(
             f"{path} is a zarr group without an OME-Zarr image (no 'multiscales'), so name an "
             "image or an array within it."
@@ -217,7 +220,7 @@ def _open_node(root: str, path: str) -> zarr.Group | zarr.Array[Any]:
         raise ImageError(f"{path} has damaged zarr metadata ({error}).") from error
     except FileNotFoundError as error:
         raise ImageError(
-            f"{path} is not a zarr folder: it has no zarr.json, .zarray or .zgroup."
+            f"{path} is no zarr: there is no zarr.json, .zarray or .zgroup in it."
         ) from error
 
 
@@ -231,8 +234,8 @@ def _multiscale(
     name: str,
 ) -> LazyImage:
     dataset = multiscale["datasets"][0]
-    place = Path(path) / str(dataset["path"])
-    array = _open_node(root, str(place))
+    place = below(path, str(dataset["path"]))
+    array = _open_node(root, place)
     if not isinstance(array, zarr.Array):
         raise ImageError(f"{place} is not a zarr array, as {path} says it is.")
     entries = _axis_entries(multiscale.get("axes", _OLD_AXES))
@@ -316,7 +319,7 @@ def _plain(root: str, path: str, array: zarr.Array[Any], axes: str | None, name:
         letters = "".join(str(dimension).upper() for dimension in named)
         if len(letters) == len(shape) and set(letters) <= set(CANONICAL):
             axes = letters
-    source, data = _lazy(root, Path(path), array)
+    source, data = _lazy(root, path, array)
     letters = axes or guess_axes(shape)
     return LazyImage(data, letters, name=name, source=path, origins=(source,))
 
@@ -325,12 +328,12 @@ def of_array(array: zarr.Array[Any], axes: str | None) -> LazyImage | None:
     """Take an array that is open already as one in a folder; None where it lies elsewhere."""
     if not isinstance(array.store, LocalStore):
         return None
-    place = Path(array.store.root, array.path)
-    source, data = _lazy(str(place), place, array)
+    place = str(Path(array.store.root, array.path))
+    source, data = _lazy(place, place, array)
     return LazyImage(data, axes or guess_axes(data.shape), origins=(source,))
 
 
-def _lazy(root: str, place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, da.Array]:
+def _lazy(root: str, place: str, array: zarr.Array[Any]) -> tuple[FileSource, da.Array]:
     dtype = np.dtype(array.dtype)
     shape = tuple(int(length) for length in array.shape)
     if dtype.kind not in "uif" or dtype.itemsize > 8 or 0 in shape or len(shape) < 2:
@@ -338,5 +341,10 @@ def _lazy(root: str, place: Path, array: zarr.Array[Any]) -> tuple[ZarrSource, d
             f"{place} is a {dtype} array of shape {shape}, but an image has integers or floats "
             "and at least one row and column."
         )
-    source = ZarrSource(str(place), shape, dtype.newbyteorder("="), root)
+    native = dtype.newbyteorder("=")
+    source: FileSource = ZarrSource(place, shape, native, root)
+    if is_url(root):
+        from demoe.io._zarr_remote import RemoteSource
+
+        source = RemoteSource(place, shape, native, root)
     return source, source.lazy(block_shape(shape, array.chunks), "zarr")

@@ -129,9 +129,11 @@ class Deconvolver:
         for strength in STRENGTHS[1:]:
             bolder = Setting(linear, strength)
             found = self._error(samples, bolder)
-            if found < EXPLAINED[self.photo] or found > PROGRESS * error:
+            if found < EXPLAINED[self.photo]:
                 break
-            best, error = bolder, found
+            # Where much noise makes all but the boldest flat, the first steps explain no more.
+            if found <= PROGRESS * error:
+                best, error = bolder, found
         return best
 
     def _error(self, samples: Sequence[Pixels], setting: Setting) -> float:
