@@ -601,6 +601,7 @@ class Session:
         self.cancel()
         if self.busy or self._paused is not None:
             self._drop_working()
+        self._close_unseen()
 
     @property
     def seconds_left(self) -> float | None:
@@ -780,8 +781,7 @@ class Session:
             self._drop_working()
             if self.state == "cancelling":
                 self.state, self._note = "idle", "Cancelled before a tile was done."
-        for layer in [layer for layer in self._runs if layer not in self._viewer.layers]:
-            self._runs.pop(layer).close()
+        self._close_unseen()
         self.changed.emit()
 
     def _show_working(self, plan: Planned) -> None:
@@ -810,6 +810,11 @@ class Session:
         """Let a run live as long as the layer that shows it."""
         self._runs[layer] = run
         weakref.finalize(layer, run.close)
+
+    def _close_unseen(self) -> None:
+        """Close the runs whose layers are gone."""
+        for layer in [layer for layer in self._runs if layer not in self._viewer.layers]:
+            self._runs.pop(layer).close()
 
     def _plain_name(self) -> str:
         return self._working.name.partition(" (")[0]

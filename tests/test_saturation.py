@@ -49,7 +49,7 @@ def recorded(top: float) -> np.ndarray:
     light = (light - light.min()) / np.ptp(light) + 0.05
     seen = ndimage.convolve(light, make_psf({"sigma": 1.8}), mode="reflect")
     seen = seen / seen.max() * top
-    counted = rng.poisson(seen * 400) / 400 * 3900 + 100
+    counted = rng.poisson(seen * 4000) / 4000 * 3900 + 100
     return np.rint(counted).clip(0, 4095).astype(np.uint16)
 
 
