@@ -1,4 +1,4 @@
-"""Sample data: the pictures that come with demoe, the blurred one above the sharp one."""
+"""Sample data: the pictures that come with demoe, the damaged one above the sharp one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def layers(name: str) -> list[LayerTuple]:
     Returns
     -------
     list of layer data tuple
-        The sharp picture, hidden, where one is known; then the blurred one.
+        The sharp picture, hidden, where one is known; then the damaged one.
     """
     from demoe.samples.images import load_sample
     from napari_demoe._layers import image_kwargs
@@ -44,3 +44,7 @@ pollen = _opener("pollen")
 pollen_stack = _opener("pollen_stack")
 street = _opener("street")
 page = _opener("page")
+pagoda_noise = _opener("pagoda_noise")
+pagoda_haze = _opener("pagoda_haze")
+pagoda_rain = _opener("pagoda_rain")
+pagoda_dark = _opener("pagoda_dark")

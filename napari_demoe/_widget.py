@@ -46,7 +46,13 @@ if TYPE_CHECKING:
     from demoe.model.zoo import ModelInfo
 
 FROM_FILE = "file"
-MODEL_WORDS = {"default": "Bundled network", "demoe": "Released DeMoE network"}
+MODEL_WORDS = {
+    "default": "Bundled network",
+    "instructir-small": "Bundled InstructIR network",
+    "moceir-small": "Bundled MoCE-IR network",
+    "demoe": "Released DeMoE network",
+    "instructir": "Released InstructIR network",
+}
 DECISIONS = {
     "auto": "Automatic",
     "local": "Decide place by place",

@@ -20,7 +20,7 @@ from demoe.cli import main
 from demoe.errors import Cancelled
 from demoe.execution.store import TileStore
 from demoe.training.data import images
-from demoe.training.fit import whole
+from demoe.training.fit import finish
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -363,15 +363,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == demoe.__version__
 
 
-def test_demo_shows_every_sample(
+def test_demo_shows_every_blurred_sample(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from demoe.samples.images import sample_names
+    from demoe.samples.images import sample_damages
 
+    blurred = [name for name, kind in sample_damages().items() if kind == "blur"]
     out = tmp_path / "demo"
     assert call("demo", "--out", out, "--model", weights, "--quiet", "--device", "cpu") == DONE
     printed = capsys.readouterr().out
-    for name in sample_names():
+    assert printed.count("  -> ") == len(blurred)
+    for name in blurred:
         (line,) = [line for line in printed.splitlines() if line.startswith(name + " ")]
         assert " dB" in line or "not known" in line
         assert (out / f"{name}.ome.tif").is_file()
@@ -437,7 +439,7 @@ def test_models_are_listed_imported_and_found(
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "PROCEDURAL", 12)
     monkeypatch.setattr(images, "PROCEDURAL_HELD_OUT", 10)
-    monkeypatch.setattr(whole, "ROUTER_SAMPLES", (24, 24))
+    monkeypatch.setattr(finish, "ROUTER_SAMPLES", (24, 24))
 
 
 @pytest.mark.usefixtures("_few_images")
@@ -486,7 +488,7 @@ def test_train_then_resume_then_evaluate(
 def test_an_interrupted_training_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from demoe.training.fit import loop
+    from demoe.training.fit.blurs import Blurs
 
     out = tmp_path / "training"
     steps = 0
@@ -498,10 +500,10 @@ def test_an_interrupted_training_is_kept(
             raise KeyboardInterrupt
         return losses(*arguments)
 
-    losses = loop._losses
+    losses = Blurs.losses
     train = ["train", "--out", out, "--minutes", 0.02, "--width", 4, "--batch", 2, "--crop", 32]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_losses", interrupted)
+        patch.setattr(Blurs, "losses", staticmethod(interrupted))
         assert call(*train) == INTERRUPTED
     assert "--resume" in complaint(capsys)
     assert call(*train, "--resume", "--stop", 0.9) == DONE

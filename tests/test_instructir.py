@@ -405,9 +405,8 @@ def test_the_command_line_takes_names(weights, tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        (["evaluate", "--model"], "`demoe evaluate` measures networks that decide"),
+        (["evaluate", "--mixed", "--model"], "--mixed and --reference are for networks for blur"),
         (["bench", "--model"], "`demoe bench` measures networks that decide"),
-        (["train", "--minutes", "0.1", "--init"], "`demoe train` makes DeMoE networks only"),
     ],
 )
 def test_commands_for_networks_that_decide_say_so(

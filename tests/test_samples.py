@@ -17,7 +17,8 @@ from demoe.samples.blur import (
     gaussian_kernel,
     line_kernel,
 )
-from demoe.samples.images import load_sample, sample_names, sample_titles
+from demoe.samples.damage import apply_damage
+from demoe.samples.images import load_sample, sample_damages, sample_names, sample_titles
 
 FOLDER = resources.files("demoe.samples") / "data"
 
@@ -138,3 +139,43 @@ def test_noise_follows_the_photon_count_and_unknown_kernels_are_refused() -> Non
     assert noisy.std() == pytest.approx(np.sqrt(0.5 / 1000), rel=0.05)
     with pytest.raises(ImageError, match="'box' is not known"):
         apply_recipe(flat, "YX", {**recipe, "parts": [{"kernel": "box"}]})
+
+
+# -- damage beside blur ---------------------------------------------------------------------------
+
+DAMAGED = {name: kind for name, kind in sample_damages().items() if kind != "blur"}
+
+
+def test_there_is_a_sample_of_each_kind_of_damage() -> None:
+    assert sorted(DAMAGED.values()) == ["haze", "low_light", "noise", "rain"]
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_the_same_at_each_loading_and_of_its_kind(name: str) -> None:
+    sample = load_sample(name)
+    assert sample.damage == DAMAGED[name]
+    assert sample.sharp is not None
+    assert sample.kernels == ()
+    seen, sharp = (np.asarray(one.data).astype(float) for one in (sample.blurred, sample.sharp))
+    np.testing.assert_array_equal(seen, np.asarray(load_sample(name).blurred.data))
+    error, top, bottom = seen - sharp, slice(None, 100), slice(-100, None)
+    match sample.damage:
+        case "noise":
+            inside = (sharp > 80) & (sharp < 175)  # nothing is cut off at black or white
+            assert error[inside].std() == pytest.approx(25, rel=0.03)
+            assert abs(error[inside].mean()) < 0.5
+        case "haze":
+            assert seen[top].std() < 0.6 * sharp[top].std()
+            assert seen.min() > sharp.min() + 20
+            assert np.abs(error[top]).mean() > np.abs(error[bottom]).mean()
+        case "rain":
+            assert error.mean() > 1
+            assert 0.01 < (error.mean(axis=2) > 20).mean() < 0.3
+        case "low_light":
+            light = (seen / 255) ** 2.2, (sharp / 255) ** 2.2
+            assert light[0].mean() / light[1].mean() == pytest.approx(0.1, rel=0.05)
+
+
+def test_damage_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ImageError, match="damage 'snow' is not known; use noise, haze"):
+        apply_damage(np.zeros((4, 4, 3), np.uint8), {"kind": "snow", "seed": 0})

@@ -33,9 +33,11 @@ from demoe.training.data.pack import PackSource, SourceFile, make_pack
 from demoe.training.data.procedural import procedural_images
 from demoe.training.evaluate.evaluation import evaluate
 from demoe.training.evaluate.scores import Scores
-from demoe.training.fit import loop, plot
+from demoe.training.fit import blurs, loop, plot
 from demoe.training.fit.card import model_card
-from demoe.training.fit.loop import TrainingPlan, learning_rate, restoration_loss, train
+from demoe.training.fit.loop import train
+from demoe.training.fit.loss import restoration_loss
+from demoe.training.fit.plan import TrainingPlan, learning_rate
 from demoe.training.fit.plot import plot_metrics
 from demoe.training.fit.router import fit_router
 from demoe.training.random import Draw
@@ -78,7 +80,7 @@ def test_training_learns_a_fixed_set(
     one_second_a_step(monkeypatch)
     tasks = [*range(len(TASKS))] * 2
     fixed = degrade(images.batch(len(tasks), 32, Draw(0), augment=False), tasks, Draw(0))
-    monkeypatch.setattr(loop, "degrade", lambda *arguments: fixed)
+    monkeypatch.setattr(blurs, "degrade", lambda *arguments: fixed)
 
     @torch.no_grad()
     def loss_of(trained: DeMoENet) -> float:
@@ -253,13 +255,13 @@ def test_resume_refuses_what_does_not_fit(
 
 def test_tasks_get_equal_shares_and_a_few_images_are_sharp() -> None:
     plan = TrainingPlan(batch=7, sharp_share=0.0)
-    drawn = [task for step in range(10) for task in loop._tasks(plan, step, 7, Draw(step))]
+    drawn = [task for step in range(10) for task in blurs.tasks(plan, step, 7, Draw(step))]
     assert [drawn.count((task,)) for task in range(5)] == [14] * 5
     plan = TrainingPlan(batch=10, sharp_share=0.2)
-    drawn = [task for step in range(60) for task in loop._tasks(plan, step, 10, Draw(step))]
+    drawn = [task for step in range(60) for task in blurs.tasks(plan, step, 10, Draw(step))]
     assert 0.12 < drawn.count(()) / len(drawn) < 0.28
     plan = TrainingPlan(batch=10, sharp_share=0.0, mixed_share=0.3)
-    drawn = [task for step in range(60) for task in loop._tasks(plan, step, 10, Draw(step))]
+    drawn = [task for step in range(60) for task in blurs.tasks(plan, step, 10, Draw(step))]
     several = [kinds for kinds in drawn if len(kinds) == 2]
     assert all(len(set(kinds)) == 2 and set(kinds) <= set(range(5)) for kinds in several)
     assert 0.22 < len(several) / len(drawn) < 0.38
@@ -275,9 +277,9 @@ def test_regions_of_an_image_reach_the_expert_of_their_blur(
         return torch.zeros(len(weights), 3, *size)
 
     monkeypatch.setattr(network, "decode", noted)
-    examples = loop._examples(images, [(0, 3), (2,), ()], 32, Draw(0))
+    examples = blurs.examples(images, [(0, 3), (2,), ()], 32, Draw(0))
     assert examples.image.shape == examples.target.shape == (3, 3, 32, 32)
-    loop._losses(network, examples, 0.0, TrainingPlan(), Draw(0))
+    blurs.losses(network, examples, 0.0, TrainingPlan(), Draw(0))
     local, sharp, mixed = given[0]
     assert torch.equal(local.flatten(1).amax(1), torch.tensor([0.0, 0, 1, 0, 0]))
     assert sharp.flatten(1).amax(1).sum() == 1  # any expert, but one
@@ -288,8 +290,8 @@ def test_regions_of_an_image_reach_the_expert_of_their_blur(
 
 def test_sharp_images_teach_the_router_nothing(network: DeMoENet, images: SharpImages) -> None:
     draw, plan = Draw(0), TrainingPlan(batch=4, crop=32)
-    data = loop._examples(images, [()] * 4, 32, draw)
-    loss, _ = loop._losses(network, data, 0.0, plan, draw)
+    data = blurs.examples(images, [()] * 4, 32, draw)
+    loss, _ = blurs.losses(network, data, 0.0, plan, draw)
     loss.backward()
     assert all(
         parameter.grad is None or not parameter.grad.any()
@@ -363,12 +365,12 @@ def test_threads_share_a_batch_without_changing_it(
     blurred: list[tuple[Draw, object]] = []
 
     def noted(images: SharpImages, tasks: list, crop: int, draw: Draw) -> object:
-        blurred.append((draw, examples(images, tasks, crop, draw)))
+        blurred.append((draw, blurs.examples(images, tasks, crop, draw)))
         return blurred[-1][1]
 
-    examples = loop._examples
-    monkeypatch.setattr(loop, "_examples", noted)
-    workers = loop._Workers(network, images, plan, 2, 0)
+    lessons = blurs.Blurs()
+    monkeypatch.setattr(lessons, "examples", noted)
+    workers = loop._Workers(network, images, plan, lessons, 2, 0)
     threads = torch.get_num_threads()
     with workers:
         loss, right = workers.gradients(0, 0.0)
@@ -378,9 +380,9 @@ def test_threads_share_a_batch_without_changing_it(
     network.zero_grad(set_to_none=True)
     blurred.sort(key=lambda pair: workers.draws.index(pair[0]))
     fields = ("image", "target", "shares")
-    whole = loop._Examples(*(torch.cat([getattr(d, f) for _, d in blurred]) for f in fields))
+    whole = blurs.Examples(*(torch.cat([getattr(d, f) for _, d in blurred]) for f in fields))
     assert sorted(whole.shares.argmax(dim=1).flatten().tolist()) == [0, 1, 2, 3]
-    expected, _ = loop._losses(network, whole, 0.0, plan, Draw(0))
+    expected, _ = blurs.losses(network, whole, 0.0, plan, Draw(0))
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), abs=1e-4)
     for name, parameter in network.named_parameters():
@@ -398,7 +400,7 @@ def test_products_in_half_the_bits_give_nearly_the_same_gradients(
     found = {}
     for low in (False, True):
         monkeypatch.setattr(loop, "multiplies_bfloat16", lambda low=low: low)
-        with loop._Workers(network, images, plan, 1, 0) as workers:
+        with loop._Workers(network, images, plan, blurs.Blurs(), 1, 0) as workers:
             loss, _ = workers.gradients(0, 0.0)
         gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
         found[low] = (loss, torch.cat(gradients))

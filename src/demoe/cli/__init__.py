@@ -15,7 +15,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 COMMANDS = {
     "run": "deblur a file or a folder",
-    "demo": "deblur the bundled samples and draw a picture",
+    "demo": "restore the bundled samples and draw a picture",
     "info": "describe an image without reading its pixels",
     "models": "list, download or import weights",
     "train": "train a network on your own sharp images",

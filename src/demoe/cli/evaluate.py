@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from demoe.choices import DAMAGES, names_of
 from demoe.cli.options import DEVICE_HELP, count
 from demoe.errors import RecipeError, WeightsError
 
@@ -27,6 +28,13 @@ MIXED_SIDE, SMALLEST_MIXED = 768, 128
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``demoe evaluate``."""
     parser.add_argument("--model", default="default", help="name or path of weights")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=names_of(DAMAGES),
+        metavar="KIND",
+        help=f"kinds of damage ({', '.join(names_of(DAMAGES))}); default: what a network is for",
+    )
     parser.add_argument("--pack", type=Path, help="data pack; its held-out images are used")
     parser.add_argument("--per-task", type=count, default=40, help="images a task")
     parser.add_argument(
@@ -71,13 +79,20 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_picture(arguments.sheet)
     model = load_model(arguments.model, arguments.device)
-    if not model.tenant.decides:
+    kinds = tuple(arguments.kinds or model.offers)
+    if kinds and (arguments.mixed or arguments.reference):
         raise RecipeError(
-            f"`demoe evaluate` measures networks that decide by themselves; {model.name} is told "
-            "what to do."
+            "--mixed and --reference are for networks for blur, and for blur alone; this is about "
+            f"{', '.join(kinds)}."
         )
+    known = names_of(model.choices)
+    if not model.tenant.decides and (unknown := [kind for kind in kinds if kind not in known]):
+        raise RecipeError(f"{model.name} cannot be told about {', '.join(unknown)}.")
     held_out = load_held_out(arguments.pack, model.device)
-    found = (_mixed if arguments.mixed else _plain)(arguments, model, held_out, crop)
+    if kinds:
+        found = _damages(arguments, model, held_out, crop, kinds)
+    else:
+        found = (_mixed if arguments.mixed else _plain)(arguments, model, held_out, crop)
     if arguments.json:
         write_text(arguments.json, json.dumps(_facts(model) | found, indent=2))
     return 0
@@ -135,6 +150,45 @@ def _plain(
         )
         write_picture(sheet, arguments.sheet)
     return found
+
+
+def _damages(
+    arguments: argparse.Namespace,
+    model: Model,
+    held_out: SharpImages,
+    crop: int,
+    kinds: tuple[str, ...],
+) -> dict[str, Any]:
+    """Measure on pictures with one kind of damage each."""
+    from demoe.training.evaluate.damage_sheet import damage_sheet
+    from demoe.training.evaluate.damages import evaluate_damages
+    from demoe.training.evaluate.grid import write_picture
+    from demoe.training.evaluate.metrics import find_measures
+
+    measures, missing = find_measures(model.device)
+    scores = evaluate_damages(
+        model.tenant,
+        held_out,
+        kinds,
+        per_kind=arguments.per_task,
+        crop=crop,
+        seed=arguments.seed,
+        measures=measures,
+    )
+    print(f"{_title(model)}\n\n{scores.table()}\n\n{scores.details()}\n")
+    print(
+        f"{scores.seconds:.2f} s a megapixel in the bare network (median, on {model.device}); a "
+        f"tile takes {model.tenant.bytes_per_pixel(False) / 1000:.1f} kB a pixel.\n"
+    )
+    for sentence in missing:
+        print(sentence)
+    if arguments.sheet:
+        title = f"{_title(model)}, images held out of training"
+        sheet = damage_sheet(
+            model.tenant, held_out, kinds, title=title, crop=crop, seed=arguments.seed
+        )
+        write_picture(sheet, arguments.sheet)
+    return scores.to_dict()
 
 
 def _mixed(

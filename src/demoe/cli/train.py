@@ -7,6 +7,7 @@ from pathlib import Path
 
 from demoe.cli.options import DEVICE_HELP, count
 from demoe.errors import ImageError, RecipeError
+from demoe.model.architectures import ARCHITECTURES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pack-size", type=count, default=48, metavar="MB", help="most that a pack made may take"
     )
+    parser.add_argument(
+        "--network", default="demoe", choices=tuple(ARCHITECTURES), help="what to train"
+    )
     parser.add_argument("--pack", type=Path, help="data pack to train on (else: drawn images only)")
     parser.add_argument("--out", type=Path, default=Path("training"), help="folder for the results")
     parser.add_argument("--minutes", type=float, default=60, help="length of the whole schedule")
@@ -25,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop", type=float, default=1.0, help="where in the schedule to end")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--init", type=Path, help="weights to start from")
-    parser.add_argument("--width", type=count, default=16, help="channels at full resolution")
+    parser.add_argument(
+        "--width", type=count, help="channels at full resolution (default: as each network has it)"
+    )
     parser.add_argument("--batch", type=count, default=12)
     parser.add_argument("--crop", type=count, default=96, help="side of training crops in pixels")
     parser.add_argument(
@@ -33,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument(
-        "--mixed-share", type=float, default=0.3, help="share of images with two blurs"
+        "--mixed-share", type=float, default=0.3, help="share of images with two kinds of damage"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
@@ -51,7 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
             "Training takes a pack: make one with `demoe train --make-pack PACK IMAGES ...`, then "
             "train with `demoe train --pack PACK`."
         )
-    from demoe.training.fit.loop import TrainingPlan
+    from demoe.training.fit.plan import TrainingPlan
     from demoe.training.fit.whole import train_weights
 
     plan = TrainingPlan(
@@ -68,6 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     table = train_weights(
         plan,
         arguments.out,
+        network=arguments.network,
         pack=arguments.pack,
         init=arguments.init,
         width=arguments.width,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from demoe.choices import Choice, names_of
 from demoe.errors import RecipeError, WeightsError
+from demoe.limits import parse_json
 from demoe.model.architectures import build
 from demoe.model.backends.allocator import share_one_heap
 from demoe.model.calibration.measuring import Calibration, calibration_of
@@ -99,6 +100,24 @@ class Model:
     def halo(self) -> int:
         """Pixels around a core that its result depends on, apart from pooling."""
         return self.tenant.halo
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Kinds of damage that it is for, as in `demoe.choices.DAMAGES`; empty: blur alone.
+
+        A file says so in its metadata under ``offers`` (JSON); otherwise they are all that such
+        networks are trained on here, as far as they have choices for them where they are told.
+        """
+        kinds = self.architecture.learns
+        try:
+            stated = parse_json(self.metadata.get("offers", "null"))
+        except ValueError:
+            stated = None
+        if isinstance(stated, list):
+            kinds = tuple(kind for kind in kinds if kind in stated)
+        if self.tenant.decides:
+            return kinds
+        return tuple(kind for kind in kinds if kind in names_of(self.choices))
 
     @property
     def card(self) -> str:

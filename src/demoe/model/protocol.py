@@ -173,8 +173,36 @@ class Listener(Tenant, Protocol):
         """Return the same network with sentences as further choices, named by themselves."""
 
 
-class Pupil(Protocol):
-    """A network that can be trained: a torch module with a little more.
+class Trainable(Protocol):
+    """What a training needs of a torch module."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of a torch module, and so are the others."""
+
+    def buffers(self) -> Iterator[Tensor]:
+        """As of a torch module."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As of a torch module."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
+        """As of a torch module."""
+
+    def train(self) -> Self:
+        """As of a torch module."""
+
+    def eval(self) -> Self:
+        """As of a torch module."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """As of a torch module."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As of a torch module."""
+
+
+class Pupil(Trainable, Protocol):
+    """A network that can be trained to undo blur: a torch module with a little more.
 
     Attributes
     ----------
@@ -199,29 +227,48 @@ class Pupil(Protocol):
     def temper(self, temperature: float) -> None:
         """Divide the router's scores by a temperature, for good."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """As of a torch module, and so are the others that follow."""
 
-    def buffers(self) -> Iterator[Tensor]:
-        """As of a torch module."""
+class Apprentice(Trainable, Protocol):
+    """A network that can be trained to undo damage of several kinds.
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """As of a torch module."""
+    Attributes
+    ----------
+    is_told : bool
+        Whether it is told which damage to undo, and leaves other damage alone.
+    """
 
-    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object:
-        """As of a torch module."""
+    is_told: bool
 
-    def train(self) -> Self:
-        """As of a torch module."""
+    def practise(
+        self, x: Tensor, told: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Restore pictures (N, 3, H, W) as in training.
 
-    def eval(self) -> Self:
-        """As of a torch module."""
+        ``told`` (N, kinds) is 1 for each kind of damage that is to be undone. Returns the restored
+        pictures, and what the network adds to the loss, such as for experts that do not share the
+        work.
+        """
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """As of a torch module."""
+    def offer(self, names: Sequence[str]) -> None:
+        """Be for damage of these kinds alone, once training has shown what it can do."""
 
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As of a torch module."""
+
+class Hearer(Trainable, Protocol):
+    """A network that can learn to be told in words.
+
+    Attributes
+    ----------
+    choices : tuple of Choice
+        What it can be told by name.
+    """
+
+    choices: tuple[Choice, ...]
+
+    def new_ears(self) -> list[nn.Parameter]:
+        """Give it an untrained sentence encoder, and return what of it is to be learnt."""
+
+    def understand(self, sentences: Sequence[str]) -> Tensor:
+        """Return the log-odds (N, E) that sentences ask for each choice."""
 
 
 class Room(Protocol):
@@ -239,11 +286,14 @@ class Room(Protocol):
     def plain(self, network: Any) -> Tenant:
         """Return it as PyTorch runs it, operation by operation in full precision."""
 
-    def fresh(self, width: int) -> Any:
-        """Return an untrained network that leaves pictures alone, a `Pupil`."""
+    def fresh(self, width: int = ...) -> Any:
+        """Return an untrained network that leaves pictures alone, a `Pupil` or `Apprentice`."""
 
     def pupil(self, network: Any) -> Any:
-        """Return a network as it is to be trained further, a `Pupil`."""
+        """Return a network as it is to be trained further, a `Pupil` or `Apprentice`."""
+
+    def adopt(self, tensors: Mapping[str, Tensor], name: str) -> Any:
+        """Return one that begins as a network of another architecture, if there is such a way."""
 
     def slim(self, network: Any) -> Any:
         """Return a random network that is as deep and hardly computes, to measure the rest by."""
@@ -267,6 +317,8 @@ class Architecture:
         Where its `Room` is.
     takes_words : bool
         Whether its tenants are told what to do in a person's own words: `Listener`.
+    learns : tuple of str
+        The kinds of damage that it is trained to undo; empty for a `Pupil`, which learns blur.
     """
 
     name: str
@@ -275,6 +327,7 @@ class Architecture:
     choices: Callable[[Shapes, Mapping[str, str]], tuple[Choice, ...]]
     module: str
     takes_words: bool = False
+    learns: tuple[str, ...] = ()
 
     @property
     def room(self) -> Room:

@@ -83,10 +83,26 @@ class ModelInfo:
     url: str | None = None
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """Weights that come with the package.
+
+    Attributes
+    ----------
+    network : str
+        Name of the architecture.
+    summary, license : str
+        What they are good for, and their licence (SPDX).
+    """
+
+    network: str
+    summary: str
+    license: str = "BSD-3-Clause"
+
+
 BUNDLED = {
-    "default": (
-        "Small DeMoE network trained for this package; comes with it.",
-        "BSD-3-Clause",
+    "default": Bundled(
+        "demoe", "Small DeMoE network trained for this package; comes with it. For blur."
     ),
 }
 
@@ -179,6 +195,11 @@ def weights_path(name_or_path: str | Path) -> Path:
         f"There are no weights at {str(name_or_path)!r}; give the path of a file or one of these "
         f"names: {', '.join(models)}."
     )
+
+
+def bundled_networks() -> dict[str, str]:
+    """Return the names of bundled weights by those of their architectures."""
+    return {bundled.network: name for name, bundled in BUNDLED.items()}
 
 
 def choices_of(name_or_path: str | Path) -> tuple[Choice, ...] | None:
@@ -322,10 +343,10 @@ def _file_at(path: str | Path) -> Path | None:
 
 
 def _bundled(name: str) -> ModelInfo:
-    summary, license_ = BUNDLED[name]
+    own = BUNDLED[name]
     path = _PACKAGE / "weights" / f"{name}.safetensors"
     here = path.is_file()
-    return ModelInfo(name, summary, license_, path, path.stat().st_size if here else 0, here)
+    return ModelInfo(name, own.summary, own.license, path, path.stat().st_size if here else 0, here)
 
 
 def _released(name: str) -> ModelInfo:

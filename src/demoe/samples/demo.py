@@ -13,8 +13,9 @@ from demoe.errors import OutputError
 from demoe.execution.run import Progress, save
 from demoe.io import open_image
 from demoe.lazy import Deblurred, deblur
-from demoe.recipe import Recipe
-from demoe.samples.images import load_sample, sample_names
+from demoe.model.loading import load_model
+from demoe.recipe import DECIDED, Recipe
+from demoe.samples.images import load_sample, sample_damages
 from demoe.samples.picture import SheetRow, contact_sheet, psnr
 
 MOST_KERNELS = 4
@@ -22,7 +23,11 @@ MOST_KERNELS = 4
 
 
 def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) -> str:
-    """Deblur every sample, write the results and ``demo.png``, and return a table.
+    """Restore samples, write the results and ``demo.png``, and return a table.
+
+    A network for blur gets the blurred ones. One for more kinds of damage gets one of each kind
+    that it offers; if it has to be told what to do, it is told what is wrong with each, unless the
+    recipe says something.
 
     Parameters
     ----------
@@ -43,13 +48,13 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder {folder} cannot be made ({error.strerror}).") from None
-    samples = sample_names()
-    rows, lines = [], [f"{'sample':<16}{'blurred':>10}{'deblurred':>11}{'gain':>10}  routed to"]
+    samples = _samples_for(recipe)
+    rows, lines = [], [f"{'sample':<16}{'damaged':>10}{'restored':>11}{'gain':>10}  routed to"]
     for number, name in enumerate(samples):
         if progress is not None:
             progress(number, len(samples), name)
         sample = load_sample(name)
-        result = deblur(sample.blurred, recipe=recipe)
+        result = deblur(sample.blurred, recipe=_told(recipe, sample.damage))
         path = save(result, folder / f"{name}.ome.tif", overwrite=True)
         restored = np.asarray(open_image(path).data)  # what is in the file, and computed once
         experts = np.asarray(result.expert_map)
@@ -86,6 +91,24 @@ def run_demo(folder: Path, recipe: Recipe, *, progress: Progress | None = None) 
     if progress is not None:
         progress(len(samples), len(samples), "")
     return "\n".join([*lines, "", f"Picture: {picture}"])
+
+
+def _samples_for(recipe: Recipe) -> tuple[str, ...]:
+    """Return the samples that show what a network is for."""
+    model, damages = load_model(recipe.model, recipe.device), sample_damages()
+    if not model.offers:
+        return tuple(name for name, kind in damages.items() if kind == "blur")
+    own = {kind: name for name, kind in reversed(damages.items()) if kind in model.offers}
+    return tuple(name for name in damages if name in own.values())
+
+
+def _told(recipe: Recipe, kind: str) -> Recipe:
+    """Return the recipe with what is wrong with a sample, for a network that has to be told."""
+    tenant = load_model(recipe.model, recipe.device).tenant
+    silent = recipe.routing in DECIDED and not recipe.instructions
+    if tenant.decides or not silent or kind not in names_of(tenant.choices):
+        return recipe
+    return recipe.replace(routing=kind)
 
 
 def _found(result: Deblurred, plane: tuple[int, ...]) -> list[NDArray[Any]]:

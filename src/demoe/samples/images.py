@@ -1,4 +1,4 @@
-"""The bundled sample pictures, blurred really or by a known amount.
+"""The bundled sample pictures, blurred really or damaged by a known amount.
 
 Where they come from and on which licences is in ``data/LICENSES.md``; what is done to them is in
 ``data/samples.json``.
@@ -21,6 +21,7 @@ from PIL import Image
 from demoe.errors import ImageError
 from demoe.image.lazy_image import LazyImage
 from demoe.samples.blur import apply_recipe, kernels_of
+from demoe.samples.damage import apply_damage
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class Sample:
         One or two sentences: what it shows and how it was blurred.
     kernels : tuple of ndarray
         What blurred it, from left to right; empty where that is not known.
+    damage : str
+        The kind of damage that it has, as in `demoe.choices.DAMAGES`.
     """
 
     name: str
@@ -50,11 +53,17 @@ class Sample:
     sharp: LazyImage | None
     note: str
     kernels: tuple[NDArray[np.float64], ...] = ()
+    damage: str = "blur"
 
 
 def sample_names() -> tuple[str, ...]:
     """Names of the bundled samples, in the order in which they are best shown."""
     return tuple(_table())
+
+
+def sample_damages() -> dict[str, str]:
+    """Names of the bundled samples with the kind of damage that each has."""
+    return {name: _damage(entry) for name, entry in _table().items()}
 
 
 def sample_titles() -> dict[str, str]:
@@ -65,7 +74,7 @@ def sample_titles() -> dict[str, str]:
 def load_sample(name: str) -> Sample:
     """Read a bundled sample.
 
-    Samples with a known sharp picture are blurred while loading, by a fixed recipe with a fixed
+    Samples with a known sharp picture are damaged while loading, by a fixed recipe with a fixed
     seed, so that every load gives the same pixels.
 
     Parameters
@@ -89,14 +98,22 @@ def load_sample(name: str) -> Sample:
     entry = table[name]
     axes = entry["axes"]
     pixels = _read(_folder() / entry["file"])
-    if "blur" in entry:
+    sharp, kernels = None, []
+    if "blur" in entry or "damage" in entry:
         sharp = LazyImage.from_array(pixels, axes, name=f"{name} sharp")
+    if "blur" in entry:
         pixels = apply_recipe(pixels, axes, entry["blur"])
         kernels = kernels_of(entry["blur"])
-    else:
-        sharp, kernels = None, []
+    elif "damage" in entry:
+        pixels = apply_damage(pixels, entry["damage"])
     blurred = LazyImage.from_array(pixels, axes, name=name)
-    return Sample(name, entry["title"], blurred, sharp, entry["note"], tuple(kernels))
+    return Sample(
+        name, entry["title"], blurred, sharp, entry["note"], tuple(kernels), _damage(entry)
+    )
+
+
+def _damage(entry: dict[str, Any]) -> str:
+    return str(entry["damage"]["kind"]) if "damage" in entry else "blur"
 
 
 def _folder() -> Traversable:

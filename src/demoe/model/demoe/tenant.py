@@ -6,12 +6,13 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from demoe.choices import Choice
+from demoe.errors import WeightsError
 from demoe.model.backends.base import Backend
 from demoe.model.backends.choosing import choose_coarse, choose_exact
 from demoe.model.backends.half import InHalf, half_error
@@ -210,7 +211,7 @@ def plain(network: DeMoENet) -> DeMoE:
     return DeMoE(network, lambda coarse: eager)
 
 
-def fresh(width: int) -> DeMoENet:
+def fresh(width: int = 16) -> DeMoENet:
     """Return an untrained network that begins as the identity and keeps levels.
 
     It has few blocks where pixels are many, more where they are few: the best use of a short time.
@@ -235,6 +236,11 @@ def pupil(network: DeMoENet) -> DeMoENet:
     begun.load_state_dict(network.state_dict(), strict=False)
     begun.choices = network.choices
     return begun
+
+
+def adopt(tensors: Mapping[str, Tensor], name: str) -> NoReturn:
+    """Refuse: experts for blur are learnt from nothing, or from those of another such network."""
+    raise WeightsError(f"{name} is no DeMoE network; one can begin as no other.")
 
 
 def slim(network: DeMoENet) -> DeMoENet:

@@ -1,5 +1,6 @@
 """The InstructIR network (arXiv 2401.16468). This file loads no torch; ``tenant`` does."""
 
+from demoe.choices import DAMAGES, names_of
 from demoe.model.instructir.config import choices_of, is_instructir
 from demoe.model.protocol import Architecture
 
@@ -10,4 +11,5 @@ INSTRUCTIR = Architecture(
     choices=choices_of,
     module="demoe.model.instructir.tenant",
     takes_words=True,
+    learns=names_of(DAMAGES),
 )

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from demoe.choices import Choice
 from demoe.errors import RecipeError
 from demoe.model.instructir.blocks import InstructionBlock
 from demoe.model.instructir.config import STORED, NetworkConfig
 from demoe.model.instructir.head import TextHead
+from demoe.model.instructir.words import WordEncoder
 from demoe.model.nafnet import NAFBlock, RunBlock, as_it_is, pad_to, run_chain
+
+OFF = 0.2
+"""Length of what is added to embeddings in training, at random; they have the length 1."""
+
+ROWS = 16384
+"""Rows of the table of a new sentence encoder."""
+
+CLEAR = 8.0
+"""What the score of a class is for its own instruction."""
 
 GateOf = Callable[[InstructionBlock, Tensor], Tensor]
 """Takes an instruction block and its input (N, C, H, W); returns the gate that it is to use,
@@ -30,7 +43,9 @@ class InstructIRNet(nn.Module):
     config : NetworkConfig
         Architecture.
     text : TextHead, optional
-        What makes embeddings of sentences, where it comes in the same file.
+        What makes embeddings of the features of sentences, where it comes in the same file.
+    words : WordEncoder, optional
+        What makes features of sentences, likewise.
 
     Attributes
     ----------
@@ -40,7 +55,12 @@ class InstructIRNet(nn.Module):
 
     choices: tuple[Choice, ...] = ()
 
-    def __init__(self, config: NetworkConfig, text: TextHead | None = None) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig,
+        text: TextHead | None = None,
+        words: WordEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -63,7 +83,7 @@ class InstructIRNet(nn.Module):
         self.ending = nn.Conv2d(width, 3, 3, padding=1)
         if config.instructions:
             self.register_buffer(STORED, torch.zeros(config.instructions, config.text))
-        self.text = text
+        self.text, self.words = text, words
 
     @property
     def stored(self) -> Tensor:
@@ -135,6 +155,57 @@ class InstructIRNet(nn.Module):
 
         restored = self.correction(padded, gate) + padded
         return restored[:, :, : x.shape[2], : x.shape[3]]
+
+    # -- what a training asks for, see `demoe.model.protocol.Apprentice` --------------------------
+
+    is_told = True
+
+    def practise(
+        self, x: Tensor, told: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Restore pictures by instructions (N, kinds) that are a little off, as sentences are.
+
+        Several kinds at once are told by the mean of their embeddings.
+        """
+        chosen = told / told.sum(dim=1, keepdim=True).clamp_min(1)
+        off = torch.randn(len(x), self.config.text, generator=generator).to(x.device)
+        off = off * (OFF / math.sqrt(self.config.text))
+        embedding = F.normalize(F.normalize(chosen @ self.stored, dim=1) + off, dim=1)
+        return self(x, embedding).float(), x.new_zeros(())
+
+    def offer(self, names: Sequence[str]) -> None:
+        """Forget the instructions of all other names; see `demoe.model.protocol.Apprentice`."""
+        kept = [n for n, choice in enumerate(self.choices) if choice.name in names]
+        self.choices = tuple(self.choices[n] for n in kept)
+        self.config = replace(self.config, instructions=len(kept))
+        self.register_buffer(STORED, self.stored[kept])
+
+    def new_ears(self) -> list[nn.Parameter]:
+        """Give it an untrained encoder, and a head; see `demoe.model.protocol.Hearer`.
+
+        The head is not learnt: it puts together what is asked for.
+        """
+        kinds = len(self.choices)
+        self.words, self.text = WordEncoder(ROWS, kinds), TextHead(kinds, self.config.text, kinds)
+        with torch.no_grad():
+            self.text.fc1.weight.copy_(self.stored.T)
+            self.text.fc2.weight.copy_(CLEAR * self.stored)
+            self.text.fc1.bias.zero_()
+            self.text.fc2.bias.zero_()
+        self.to(self.intro.weight.device)
+        return list(self.words.parameters())
+
+    def understand(self, sentences: Sequence[str]) -> Tensor:
+        """Return the log-odds (N, E) that sentences ask for each choice."""
+        assert self.words is not None
+        return self.words.scores(sentences)
+
+    def hear(self, sentences: Sequence[str]) -> Tensor:
+        """Return the embeddings (N, T) of sentences, read by its own encoder."""
+        assert self.words is not None
+        assert self.text is not None
+        embedding: Tensor = self.text(self.words(sentences))[0]
+        return embedding
 
 
 def _chain(channels: int, count: int) -> nn.ModuleList:

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from demoe.choices import MOST, Choice, more, names_of
+from demoe.choices import DAMAGES, MOST, Choice, more, names_of
 from demoe.errors import RecipeError, WeightsError
 from demoe.model.checkpoint import fill, read_state_dict
+from demoe.model.instructir.beginning import adopted, compact
 from demoe.model.instructir.blocks import InstructionBlock
 from demoe.model.instructir.config import (
     PUBLISHED,
@@ -26,6 +27,7 @@ from demoe.model.instructir.config import (
 from demoe.model.instructir.head import HeadAlone, TextHead, build_head, make_head
 from demoe.model.instructir.network import InstructIRNet
 from demoe.model.instructir.receptive_field import exact_halo, flops_per_pixel
+from demoe.model.instructir.words import WORDS, make_words
 from demoe.model.mixing import Blend, spatial
 from demoe.model.nafnet import held_at, pooled_together
 from demoe.model.protocol import Companion, Statistics
@@ -194,7 +196,11 @@ class InstructIR:
 
         head = self.head(companion)
         with torch.inference_mode():
-            features = features_of(own, companion).to(self._embeddings.device)
+            if self.network.words is not None:
+                # One by one, as the published encoder reads.
+                features = torch.cat([self.network.words([one]) for one in own])
+            else:
+                features = features_of(own, companion).to(self._embeddings.device)
             if features.shape[1] != head.fc1.in_features:
                 raise WeightsError(
                     f"The text head of this network reads {head.fc1.in_features} features of a "
@@ -284,9 +290,17 @@ def build(
     if config == PUBLISHED:
         tensors = {**tensors, STORED: read_state_dict(DIRECTIONS)[0][STORED]}
         config = replace(config, instructions=len(choices))
-    own = {key.removeprefix(TEXT): v for key, v in tensors.items() if key.startswith(TEXT)}
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    head, words = part(TEXT), part(WORDS)
     network = fill(
-        lambda: InstructIRNet(config, make_head(own, name) if own else None),
+        lambda: InstructIRNet(
+            config,
+            make_head(head, name) if head else None,
+            make_words(words, name) if words else None,
+        ),
         tensors,
         name,
         f"an InstructIR network of width {config.width}",
@@ -312,14 +326,30 @@ def plain(network: InstructIRNet) -> InstructIR:
     return InstructIR(network, network.choices, network.stored)
 
 
-def fresh(width: int) -> NoReturn:
-    """Refuse: how to train with instructions is not known here."""
-    raise RecipeError("`demoe train` makes DeMoE networks only, and no InstructIR networks.")
+def fresh(width: int = 16) -> InstructIRNet:
+    """Return an untrained network that leaves pictures alone, whatever it is told."""
+    return compact(width)
 
 
-def pupil(network: InstructIRNet) -> NoReturn:
-    """Refuse, as `fresh`."""
-    fresh(network.config.width)
+def pupil(network: InstructIRNet | TextHead) -> InstructIRNet:
+    """Return a network to be trained further.
+
+    Raises
+    ------
+    WeightsError
+        If it does not know all that is trained by name.
+    """
+    if isinstance(network, TextHead) or network.choices != DAMAGES:
+        raise WeightsError(
+            "`demoe train` goes on with InstructIR networks that know these instructions by name: "
+            f"{', '.join(names_of(DAMAGES))}."
+        )
+    return network
+
+
+def adopt(tensors: Mapping[str, Tensor], name: str) -> InstructIRNet:
+    """Return a network that begins as the DeMoE network of a state dict; see `adopted`."""
+    return adopted(tensors, name)
 
 
 def slim(network: InstructIRNet) -> NoReturn:

@@ -9,4 +9,5 @@ MIMDIT = Architecture(
     recognises=is_mimdit,
     choices=choices_of,
     module="demoe.model.mimdit.tenant",
+    learns=("rain", "haze", "low_light"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -304,6 +304,9 @@ class MiMDiTNet(nn.Module):
         """
         restored, uneven = self.learn(x, generator=generator)
         return restored, BALANCE * uneven
+
+    def offer(self, names: Sequence[str]) -> None:
+        """Change nothing: it is not told what to undo."""
 
     def learn(
         self,

@@ -9,4 +9,5 @@ MOCEIR = Architecture(
     recognises=is_moceir,
     choices=choices_of,
     module="demoe.model.moceir.tenant",
+    learns=("noise", "rain", "haze", "low_light"),
 )

@@ -106,9 +106,12 @@ class Router(nn.Module):
         scores: Tensor = self.gate[2](mean(asked, together)) + self.freq_gate(frequencies)
         return scores
 
-    def forward(self, asked: Tensor, frequencies: Tensor, together: bool) -> Tensor:
+    def forward(
+        self, asked: Tensor, frequencies: Tensor, together: bool, noise: Tensor | None = None
+    ) -> Tensor:
         """Return the probability of each expert (N, E)."""
-        return torch.softmax(self.logits(asked, frequencies, together).float(), dim=1)
+        scores = self.logits(asked, frequencies, together).float()
+        return torch.softmax(scores if noise is None else scores + noise, dim=1)
 
 
 def likeliest(probabilities: Tensor, top_k: int) -> Tensor:
@@ -184,6 +187,7 @@ class DecoderBlock(nn.Module):
         gates: Tensor | None,
         matrices: Matrices,
         extent: tuple[float, float],
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return features of the same shape, and what the router decided, or the given gates.
 
@@ -202,6 +206,8 @@ class DecoderBlock(nn.Module):
             Where matrices come from; held ones are those of experts, and need gates for places.
         extent : (float, float)
             Height and width that the cells of the gates cover, in features.
+        noise : Tensor, optional
+            (N, E): what is added to the router's scores, in training.
         """
         y = self.norms[0](x)
         shared = self.shared(self.proj[0](y), matrices)
@@ -219,7 +225,7 @@ class DecoderBlock(nn.Module):
 
             if gates is None:
                 assert frequencies is not None
-                gates = self.adapter.routing(asked, frequencies, matrices.together)
+                gates = self.adapter.routing(asked, frequencies, matrices.together, noise)
                 query = self.adapter(asked, shared, likeliest(gates, self.top_k))
                 mixed = self.mixer.mix(values, matrix(query))
             elif gates.ndim == 2:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from demoe.model.moceir.balance import imbalance
 from demoe.model.moceir.blocks import (
     Blocks,
     Down,
@@ -19,6 +21,9 @@ from demoe.model.moceir.blocks import (
 from demoe.model.moceir.config import NetworkConfig
 from demoe.model.moceir.experts import DecoderBlock, likeliest
 from demoe.model.moceir.matrices import Matrices
+
+BALANCE = 0.05
+"""Weight of the balance among experts in the loss of a training."""
 
 
 class _Patches(nn.Module):
@@ -130,6 +135,7 @@ class MoCEIRNet(nn.Module):
         gates: Tensor | None,
         size: tuple[int, int],
         matrices: Matrices,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return features at full resolution, and what all layers decided, (N, layers, E).
 
@@ -145,7 +151,10 @@ class MoCEIRNet(nn.Module):
             Height and width of the picture that gates divide.
         matrices : Matrices
             Where matrices come from.
+        noise : Tensor, optional
+            (N, layers, E): what is added to the routers' scores, in training.
         """
+        jitter = iter(noise.unbind(dim=1)) if noise is not None else None
         given = iter(gates.unbind(dim=1)) if gates is not None else None
         # With matrices held, no router decides.
         frequencies = None if given else self.freq_embed(features, matrices.together)
@@ -157,7 +166,8 @@ class MoCEIRNet(nn.Module):
             extent = (size[0] / stride, size[1] / stride)
             for block in blocks.layers:
                 weights = next(given) if given else None
-                features, own = block(features, frequencies, weights, matrices, extent)
+                off = next(jitter) if jitter else None
+                features, own = block(features, frequencies, weights, matrices, extent, off)
                 used.append(own)
         return features, torch.stack(used, dim=1)
 
@@ -201,3 +211,28 @@ class MoCEIRNet(nn.Module):
             shape = (-1, self.config.layers, *[-1] * (gates.ndim - 1))
             gates = gates[:, None].expand(shape)
         return gates
+
+    # -- what a training asks for, see `demoe.model.protocol.Apprentice` --------------------------
+
+    is_told = False
+
+    def practise(
+        self, x: Tensor, told: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Restore pictures with noise in the routers, whatever is wrong with them.
+
+        Experts get no share of the work by themselves: with one at work, the restored picture does
+        not depend on how probable it was. So their balance is a part of the loss.
+        """
+        padded, matrices = self.pad(x), Matrices()
+        shape = (len(x), self.config.layers, self.config.experts)
+        noise = torch.randn(shape, generator=generator).to(x.device) / self.config.experts
+        features, skips = self.encode(padded, matrices)
+        size = (padded.shape[2], padded.shape[3])
+        features, decided = self.decode(features, skips, None, size, matrices, noise)
+        restored = self.finish(features, padded, matrices).float()
+        balance = imbalance(decided, noise, self.complexity, self.config.top_k)
+        return restored[:, :, : x.shape[2], : x.shape[3]], BALANCE * balance
+
+    def offer(self, names: Sequence[str]) -> None:
+        """Change nothing: it is not told what to undo."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,18 @@ SLIM = NetworkConfig(
     expansion=1.0,
 )
 """A network that costs little more than its reads and writes."""
+
+
+COMPACT = NetworkConfig(
+    width=12,
+    encoder_blocks=(1, 1),
+    latent_blocks=2,
+    decoder_blocks=(1, 1),
+    refinement_blocks=0,
+    heads=(1, 2, 4),
+    ranks=((8, 12, 16, 20), (4, 6, 8, 10)),
+)
+"""A network that a CPU trains in an hour; its experts do not differ as much as published ones."""
 
 
 class MoCEIR:
@@ -256,14 +269,25 @@ def plain(network: MoCEIRNet) -> MoCEIR:
     return MoCEIR(copy.deepcopy(network).cpu().float().eval())
 
 
-def fresh(width: int) -> MoCEIRNet:
-    """Refuse: networks of this family are not trained here."""
-    raise WeightsError("MoCE-IR networks are not trained here; train a DeMoE network.")
+def fresh(width: int = COMPACT.width) -> MoCEIRNet:
+    """Return an untrained network that leaves pictures alone."""
+    network = MoCEIRNet(replace(COMPACT, width=width))
+    nn.init.zeros_(network.output.weight)
+    for layer in network.layers():
+        counts = [sum(p.numel() for p in one.parameters()) for one in layer.adapter.experts]
+        shares = torch.tensor(counts, dtype=torch.float32) / max(counts)
+        layer.adapter.routing.complexity.copy_(shares)
+    return network
 
 
 def pupil(network: MoCEIRNet) -> MoCEIRNet:
-    """Refuse: networks of this family are not trained here."""
-    return fresh(network.config.width)
+    """Return a network to be trained further."""
+    return network
+
+
+def adopt(tensors: Mapping[str, Tensor], name: str) -> NoReturn:
+    """Refuse: its blocks are its own."""
+    raise WeightsError(f"{name} is no MoCE-IR network; one can begin as no other.")
 
 
 def slim(network: MoCEIRNet) -> MoCEIRNet:

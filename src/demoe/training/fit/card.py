@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from demoe.model.protocol import Tenant
+from demoe.training.evaluate.damages import DamageScores
 from demoe.training.evaluate.scores import Scores
-from demoe.training.fit.loop import TrainingPlan
+from demoe.training.fit.plan import Training, TrainingPlan
 
 
 def model_card(
@@ -81,6 +83,98 @@ def model_card(
         "## Data",
         "",
         *_sources(pack),
+        "Drawn images: dead leaves, text, cells, filaments, beads (`demoe.training.data`).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def damage_card(
+    tenant: Tenant,
+    training: Training,
+    steps: int,
+    scores: DamageScores,
+    offers: Sequence[str],
+    understood: float | None,
+) -> str:
+    """Return the model card of a network for several kinds of damage, in Markdown.
+
+    Parameters
+    ----------
+    tenant, training, steps, scores
+        The network, what it was trained with, number of steps and figures.
+    offers : sequence of str
+        Kinds of damage that it is for.
+    understood : float or None
+        Share of held-out sentences that it understands; None for networks without words.
+    """
+    architecture, plan = training.architecture, training.plan
+    kinds = ", ".join(kind.replace("_", " ") for kind in offers)
+    left = [kind.replace("_", " ") for kind in architecture.learns if kind not in offers]
+    named = architecture.title.partition(" (")[0]
+    lines = [
+        f"# {named} network, compact",
+        "",
+        f"A network of the family {architecture.title} for {kinds}, trained with "
+        f"`demoe train --network {architecture.name}`. It is not the published one, and far "
+        "smaller.",
+        "",
+        "## Design",
+        "",
+        f"{tenant.design()} Stored as 16-bit floats, run in 32 bits.",
+        "",
+        "## Training",
+        "",
+        f"{steps:,} steps in a schedule of {plan.minutes:g} minutes on one core, batches of "
+        f"{plan.batch} crops of {plan.crop} px"
+        + (f", {plan.last_crop} px at last" if plan.last_crop else "")
+        + f", {plan.mixed_share:.0%} of them with two kinds of damage, AdamW with a cosine from "
+        f"{plan.rate:g}, smoothed weights.",
+        *(
+            [
+                f"Training began from the weights {training.init.name}; the pictures that those "
+                "were trained on are listed in their own card."
+            ]
+            if training.init
+            else []
+        ),
+        "Damage is synthesised as it is needed (`demoe.training.damage`): normal noise of sigma 5 "
+        "to 55 of 255, photons and read-out; haze of optical thickness 0.5 to 2.2 over a smooth "
+        "depth; streaks of rain in three distances with a slight veil; exposures 3 to 20 times too "
+        "short with their noise; pictures out of focus as for DeMoE networks. Some of each is "
+        "computed on display values, and some images are compressed as JPEG.",
+        "",
+        "## Figures",
+        "",
+        "On images held out of training, damaged by the same generators with another seed "
+        "(`demoe evaluate`):",
+        "",
+        scores.table(),
+        "",
+        scores.details(),
+        "",
+        *(
+            [f"Trained too, but not good enough to be offered: {', '.join(left)}.", ""]
+            if left
+            else []
+        ),
+    ]
+    if understood is not None:
+        lines += [
+            f"Of sentences of a kind that it did not learn from, {understood:.0%} are understood "
+            "(`demoe.training.words.instructing`).",
+            "",
+        ]
+    lines += [
+        "## Limits",
+        "",
+        "Compact and trained on synthetic damage alone. Damage by other causes, such as snow, "
+        "reflections, moved cameras, strong compression or drops on the lens, was not in training. "
+        "Do not measure intensities in restored images without checking them against the original.",
+        "",
+        "## Data",
+        "",
+        *_sources(training.pack),
         "Drawn images: dead leaves, text, cells, filaments, beads (`demoe.training.data`).",
         "",
     ]

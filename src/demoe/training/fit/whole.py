@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,26 @@ from typing import Any
 import torch
 
 from demoe.errors import OutputError
-from demoe.io.atomic import write_text
 from demoe.model.architectures import ARCHITECTURES, build
-from demoe.model.calibration.measuring import calibration_metadata
-from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.checkpoint import read_state_dict
 from demoe.model.devices import choose_device
 from demoe.model.protocol import Architecture
 from demoe.training.data.images import load_images
-from demoe.training.evaluate.evaluation import evaluate
-from demoe.training.fit.card import model_card
-from demoe.training.fit.loop import STATE, TrainingPlan, steps_done, train
-from demoe.training.fit.router import fit_router
-
-ROUTER_SAMPLES_A_MINUTE, ROUTER_SAMPLES = 2000, (120, 2400)
-"""Blurred images that the router is fitted on: by the length of the schedule, within limits."""
+from demoe.training.fit.blurs import Blurs
+from demoe.training.fit.damages import Damages
+from demoe.training.fit.finish import finish_blurs, finish_damages
+from demoe.training.fit.loop import STATE, train
+from demoe.training.fit.plan import Training, TrainingPlan
 
 
 def train_weights(
     plan: TrainingPlan,
     folder: Path,
     *,
+    network: str = "demoe",
     pack: Path | None = None,
     init: Path | None = None,
-    width: int = 16,
+    width: int | None = None,
     device: str = "auto",
     resume: bool = False,
     per_task: int = 40,
@@ -46,12 +42,15 @@ def train_weights(
         The schedule, or a part of it.
     folder : Path
         Gets the state, and at the end ``model.safetensors``, ``model.md`` and ``scores.json``.
+    network : str
+        Name of the architecture, one of `ARCHITECTURES`.
     pack : Path, optional
         Data pack; without one, drawn images alone.
     init : Path, optional
         Weights to start from.
-    width : int
-        Channels at full resolution of a network that starts from nothing.
+    width : int, optional
+        Channels at full resolution of a network that starts from nothing; by default as it usually
+        has them.
     device : str
         As for `demoe.load_model`.
     resume : bool
@@ -82,30 +81,26 @@ def train_weights(
         )
     images, held_out = load_images(pack, place)
     torch.manual_seed(plan.seed)
-    architecture, begun = starting_network(init, width)
-    network = train(begun.to(place), images, plan, folder, resume=resume, report=report)
+    architecture, begun = starting_network(network, init, width)
+    kinds = architecture.learns
+    lessons = Damages(kinds, told=begun.is_told) if kinds else Blurs()
+    trained = train(
+        begun.to(place), images, plan, folder, lessons=lessons, resume=resume, report=report
+    )
     if plan.stop < 1:
         report(f"schedule done up to {plan.stop:.0%}; weights are in {folder}")
         return None
-    low, high = ROUTER_SAMPLES
-    samples = int(min(high, max(low, plan.minutes * ROUTER_SAMPLES_A_MINUTE)))
-    fit_router(network, images, samples=samples, steps=samples // 3, seed=plan.seed, report=report)
-    crop = min(128, held_out.largest_crop)
-    scores = evaluate(network, held_out, per_task=per_task, crop=crop)
-    tenant = architecture.room.plain(network)
-    card = model_card(tenant, architecture.title, plan, steps_done(folder), scores, pack, init)
-    metadata = {"config": json.dumps(tenant.facts()), "card": card}
-    metadata |= calibration_metadata(tenant)
-    write_weights(folder / "model.safetensors", network.state_dict(), metadata, half=True)
-    write_text(folder / "model.md", card)
-    write_text(folder / "scores.json", json.dumps(scores.to_dict(), indent=2))
-    return scores.table()
+    training = Training(architecture, plan, images, held_out, folder, pack, init, per_task, report)
+    return (finish_damages if kinds else finish_blurs)(trained, training)
 
 
-def starting_network(init: Path | None, width: int) -> tuple[Architecture, Any]:
-    """Return the architecture, and the network to train: from weights, or from nothing."""
+def starting_network(name: str, init: Path | None, width: int | None) -> tuple[Architecture, Any]:
+    """Return an architecture, and the network to train: from weights, or from nothing."""
+    wanted = ARCHITECTURES[name]
     if init is None:
-        architecture = ARCHITECTURES["demoe"]
-        return architecture, architecture.room.fresh(width)
-    architecture, network = build(*read_state_dict(init), str(init))
-    return architecture, architecture.room.pupil(network)
+        return wanted, wanted.room.fresh(width) if width else wanted.room.fresh()
+    tensors, metadata = read_state_dict(init)
+    found, network = build(tensors, metadata, str(init))
+    if found is not wanted:
+        return wanted, wanted.room.adopt(tensors, str(init))
+    return wanted, wanted.room.pupil(network)

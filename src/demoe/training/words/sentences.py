@@ -139,9 +139,10 @@ class Writer:
             sentence = f"{self.one_of(BEFORE)} {sentence}"
         if self.random.random() < 0.15:
             sentence += self.random.choice([" ", ", "]) + self.one_of(AFTER)
-        return self._slip(sentence) if self.random.random() < 0.15 else sentence
+        return self.slip(sentence) if self.random.random() < 0.15 else sentence
 
-    def _slip(self, sentence: str) -> str:
+    def slip(self, sentence: str) -> str:
+        """Misspell a word of a sentence, as fingers do."""
         words = sentence.split(" ")
         long = [at for at, word in enumerate(words) if len(word) > 4 and word.isalpha()]
         if not long:
