@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,17 @@ import pytest
 import torch
 from small_mimdit import SMALL, small_network, small_weights
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from demoe.choices import names_of
 from demoe.errors import WeightsError
 from demoe.model import load_model
 from demoe.model.architectures import build, choices_in
 from demoe.model.mimdit.config import NetworkConfig, detect_config
+from demoe.model.mimdit.flops import flops_per_pixel
 from demoe.model.mimdit.network import MiMDiTNet
 from demoe.model.mimdit.receptive_field import reach
-from demoe.model.mimdit.tenant import MiMDiT, fresh
+from demoe.model.mimdit.tenant import MiMDiT, adopt, fresh, plain, pupil, slim
 
 NAMES = ("spatial", "channel", "window", "se")
 
@@ -313,9 +316,22 @@ def test_files_that_do_not_fit_are_refused_in_a_sentence(network) -> None:
     ):
         with pytest.raises(WeightsError, match=words):
             detect_config(shapes | {key: shape}, {})
-    more = {f"blocks.{n}.mixture.groups.0.experts.999.x": (1,) for n in range(1)}
-    with pytest.raises(WeightsError, match="missing"):
-        build(state | {key: torch.zeros(shape) for key, shape in more.items()}, {})
+    for key in ("blocks.0.mixture.groups.0.experts.998.x", "blocks.400.x"):
+        with pytest.raises(WeightsError, match="1 to 512 sub-experts of a kind"):
+            detect_config(shapes | {key: (1,)}, {})
+
+
+def test_damaged_files_end_in_a_sentence(network) -> None:
+    state, draw = network.state_dict(), random.Random(0)
+    for _ in range(60):
+        damaged = dict(state)
+        for key in draw.sample(sorted(damaged), 3):
+            sides = list(damaged.pop(key).shape)
+            if draw.random() < 0.7:
+                sides[draw.randrange(len(sides))] = draw.choice([0, 1, 2, 3, 5, 7, 15, 64, 5000])
+                damaged[key] = torch.zeros(1).expand(sides)
+        with pytest.raises(WeightsError):
+            build(damaged, {})
 
 
 # -- the tenant -----------------------------------------------------------------------------------
@@ -370,3 +386,111 @@ def test_tiles_equal_the_whole_at_the_exact_halo(
     short = halo - grid  # no less will do
     less = part[:, :, short:, short:] - whole[:, :, core + short :, core + short :]
     assert less.abs().max() > 1e-6
+
+
+def test_nothing_is_pooled_once_it_is_held(network, monkeypatch) -> None:
+    tenant = MiMDiT(network)
+    x = torch.rand(1, 3, 48, 64)
+    weights = tenant.decide(x)[None]
+    wanted = tenant.restore(x, weights)
+    statistics = tenant.survey(x, weights)
+    # In each block: which sub-experts of four groups work, a matrix, and factors.
+    assert len(statistics) == 2 * (4 + 1 + 1)
+
+    def fail(*_):
+        raise AssertionError("something was pooled")
+
+    monkeypatch.setattr("demoe.model.mimdit.pooled.Pooled.mean", fail)
+    monkeypatch.setattr("demoe.model.mimdit.pooled.Pooled.sum", fail)
+    held = tenant.restore(x, weights, statistics)
+    torch.testing.assert_close(held, wanted, atol=5e-6, rtol=0)
+
+
+def test_parts_of_a_picture_are_surveyed_as_one(network) -> None:
+    tenant = MiMDiT(network)
+    x = torch.rand(1, 3, 32, 32)
+    weights = tenant.decide(x)[None]
+    torch.testing.assert_close(tenant.decide(torch.cat([x, x])), tenant.decide(x))
+    once = tenant.survey(x, weights)
+    twice = tenant.survey(torch.cat([x, x]), weights.expand(2, -1))
+    assert once.keys() == twice.keys()
+    for name, value in once.items():
+        torch.testing.assert_close(twice[name], value, atol=1e-5, rtol=1e-4)
+    both = torch.cat([x, 0.2 * x])
+    other = tenant.survey(both, weights.expand(2, -1))
+    assert any((other[name] - one).abs().max() > 1e-4 for name, one in once.items())
+    each = tenant.survey(both, None, every=True)  # each decides for itself
+    assert tenant.restore(x, weights, each).isfinite().all()
+
+
+def test_each_place_has_its_own_group(network) -> None:
+    tenant = MiMDiT(network)
+    x = torch.rand(1, 3, 64, 160)
+    one_hot = torch.eye(4)
+    statistics = tenant.survey(x, tenant.decide(x)[None], every=True)
+    alone = [tenant.restore(x, one_hot[n : n + 1], statistics) for n in (1, 3)]
+    assert (alone[0] - alone[1]).abs().max() > 1e-3
+    field = torch.zeros(1, 4, 4, 10)
+    field[:, 1, :, :5], field[:, 3, :, 5:] = 1, 1
+    mixed = tenant.restore(x, field, statistics)
+    distance = 16 + tenant.halo  # weights go over within a cell
+    left, right = slice(0, 80 - distance), slice(80 + distance, None)
+    torch.testing.assert_close(mixed[..., left], alone[0][..., left], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed[..., right], alone[1][..., right], atol=1e-6, rtol=0)
+
+
+def test_a_calibration_sees_the_mixture_and_each_group(network) -> None:
+    tenant = plain(network)
+    x = torch.rand(1, 3, 40, 36)
+    found, statistics = tenant.restore_each(x)
+    held, same = tenant.restore_each(torch.cat([x, x]), statistics)
+    assert same is statistics
+    torch.testing.assert_close(held[:, 1:], found, atol=5e-6, rtol=0)
+    wanted, _ = network(x)
+    torch.testing.assert_close(found[0], wanted, atol=5e-6, rtol=0)
+    for number, gates in enumerate(torch.eye(4), start=1):
+        wanted, _ = network(x, gates[None])
+        torch.testing.assert_close(found[number], wanted, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, top_k=2), replace(SMALL, dense=9)])
+def test_arithmetic_is_what_is_done(config: NetworkConfig) -> None:
+    tenant = MiMDiT(small_network(config))
+    network = tenant.network
+
+    def operations(work, side: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work(torch.rand(1, 3, side, side))
+        return counter.get_total_flops()
+
+    def per_pixel(work) -> float:
+        """Without what a picture costs at its borders, where shifted windows go beyond it."""
+        small, middle, large = (operations(work, side) for side in (32, 64, 96))
+        return (large - 2 * middle + small) / (96**2 - 2 * 64**2 + 32**2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.functional.scaled_dot_product_attention", step_by_step)
+        assert per_pixel(network) == pytest.approx(flops_per_pixel(config), rel=1e-9)
+        x = torch.rand(1, 3, 32, 32)
+        weights = tenant.decide(x)[None]
+        statistics = tenant.survey(x, weights)
+        counted = per_pixel(lambda x: tenant.restore(x, weights, statistics))
+        assert counted == pytest.approx(flops_per_pixel(config, held=True), rel=1e-9)
+
+
+def step_by_step(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """Attend in products that PyTorch counts; its own attention on a CPU it does not."""
+    scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+    return (scores if attn_mask is None else scores + attn_mask).softmax(dim=-1) @ v
+
+
+def test_pupils_and_slim_ones_are_of_the_same_kind(network) -> None:
+    begun = pupil(network)
+    assert all(parameter.requires_grad for parameter in begun.parameters())
+    x = torch.rand(1, 3, 20, 20)
+    torch.testing.assert_close(begun.eval()(x)[0], network(x)[0], atol=1e-5, rtol=0)
+    small = slim(network)
+    assert small(x)[0].shape == x.shape
+    assert names_of(MiMDiT(small).choices) == NAMES
+    with pytest.raises(WeightsError, match="can begin as no other"):
+        adopt({}, "other.safetensors")

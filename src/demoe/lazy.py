@@ -36,6 +36,7 @@ from demoe.plan.tiling import Plane, TilePlan
 from demoe.plan.windows import STEP, WINDOW, window_at, window_counts
 from demoe.recipe import Recipe
 from demoe.routing.correction import stale_tiles
+from demoe.routing.gates import Gates
 from demoe.routing.painted import PaintedMap, paint
 
 KERNEL_PITCH = STEP
@@ -129,6 +130,23 @@ class Deblurred:
             return []  # nothing was looked for
         index = dict(zip(plane_axes(self.source.axes), plane, strict=True))
         return self.work.blurs(plane_of(index))
+
+    def sub_gates(self, plane: tuple[int, ...] = ()) -> Gates | None:
+        """Return which experts work within each choice on a plane, in networks of two levels.
+
+        Parameters
+        ----------
+        plane : tuple of int
+            Indices along the source's plane axes.
+
+        Returns
+        -------
+        ndarray of float32 or None
+            (layers, choices, K): the weights of those at work, 0 for others. None for networks
+            without a second level, and where tiles pool by themselves.
+        """
+        index = dict(zip(plane_axes(self.source.axes), plane, strict=True))
+        return self.work.sub_gates(plane_of(index))
 
     def kernel_picture(self) -> LazyImage | None:
         """Return the kernels side by side, as a picture that covers the source.

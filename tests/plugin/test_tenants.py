@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_mimdit import small_weights as mimdit_weights
 from small_moceir import COSTS, small_weights
 from told import CHOICES, a_picture, bring_reader, told_weights
 from toy import THREE, settled
@@ -143,3 +144,31 @@ def test_what_experts_cost_is_a_map_of_the_result(session, viewer, worker, tmp_p
     assert session.error == ""
     assert session.complexity is complexity
     assert complexity.data[0, 0] == pytest.approx(np.mean([row[other - 1] for row in COSTS]))
+
+
+def test_kinds_of_processing_are_offered_shown_and_painted(session, viewer, worker, tmp_path):
+    session.choose_network(str(mimdit_weights(tmp_path / "small.safetensors")))
+    assert [choice.words for choice in session.experts] == [
+        "attention between places",
+        "attention between channels",
+        "attention in shifted windows",
+        "squeeze and excitation",
+    ]
+    shade = np.linspace(0, 1, 192, dtype=np.float32)
+    noise = 0.5 + np.random.default_rng(0).random((96, 192), np.float32)
+    viewer.add_image(shade * noise, name="shade", units=("um", "um"))
+    session.choices.routing = "local"
+    session.start()
+    worker.finish()
+    assert session.error == ""
+    assert sum(session.shares) == pytest.approx(1)
+    assert list(session.overlay.features["blur"])[1:] == [one.words for one in session.experts]
+    assert session.complexity is None  # all of them work everywhere
+    before = session.result.data.copy()
+    other = 5 - int(session.overlay.data[0, 0])
+    session.overlay.paint((0, 0), other)
+    session.correct()
+    worker.finish()
+    assert session.error == ""
+    assert session.describe_cell((1.0, 1.0)).startswith(session.experts[other - 1].words)
+    assert np.abs(session.result.data[:32, :32] - before[:32, :32]).max() > 1e-4

@@ -19,6 +19,7 @@ from demoe.engine.guard import implausible_cells
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.engine.runner import TileRunner, TooLarge
+from demoe.model.protocol import Nested
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.recipe import Recipe
 from demoe.routing.gates import Gates, cells_around, one_hot, spread
@@ -191,11 +192,25 @@ class Restorer:
             return None
         if not self._runner().model.tenant.decides:
             return self._statistics_of_choices(plane, weights)
+        return self._surveyed(plane)
+
+    def _surveyed(self, plane: Plane) -> Statistics:
+        """Return what is pooled over a plane where the network decides."""
         every = self._router.is_local or self._maps.is_painted(plane)
         found: Statistics = self._memory.once(
             "statistics", (plane, every), lambda: self._survey(plane, every)
         )
         return found
+
+    def sub_gates(self, plane: Plane) -> Gates | None:
+        """Return what works within each choice on a plane: (layers, E, K).
+
+        None for networks without a second level, and where each tile pools by itself.
+        """
+        runner = self._runner()
+        if not isinstance(runner.model.tenant, Nested) or self._recipe.pooling == "tile":
+            return None
+        return runner.sub_gates(self._surveyed(plane))
 
     def _statistics_of_choices(self, plane: Plane, weights: Gates) -> Statistics:
         """Return those of the choices that have weight in a tile, each found by itself."""

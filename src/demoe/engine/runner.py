@@ -21,6 +21,7 @@ from demoe.model.devices import give_back
 from demoe.model.level import REACH, keep_level
 from demoe.model.loading import Model, load_model
 from demoe.model.mixing import keep_top
+from demoe.model.protocol import Nested
 from demoe.recipe import Recipe
 from demoe.routing.gates import Gates, by_layer
 from demoe.routing.router import Pixels
@@ -123,6 +124,11 @@ class TileRunner:
             return found, x[:0]
 
         return self._run(work, *samples)[0]
+
+    def sub_gates(self, statistics: Statistics) -> Gates | None:
+        """Return weights (layers, E, K) within each choice, of a network that has such."""
+        tenant = self.model.tenant
+        return tenant.sub_gates(statistics).numpy() if isinstance(tenant, Nested) else None
 
     def route_windows(
         self, pixels: Pixels, window: tuple[int, int], corners: Sequence[tuple[int, int]]

@@ -38,6 +38,7 @@ from demoe.model.kernels.tools import KernelTools
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.plan.windows import windows_in
 from demoe.recipe import Recipe
+from demoe.routing.gates import Gates
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter
 
@@ -208,6 +209,10 @@ class PlaneWork:
         windows = windows_in(self.plan, part)
         found = ((window, self.kernels.window(plane, window)) for window in windows)
         return [Blur(window, solution.kernel if solution else None) for window, solution in found]
+
+    def sub_gates(self, plane: Plane) -> Gates | None:
+        """Return what works within each choice on a plane; see `Restorer.sub_gates`."""
+        return self.restorer.sub_gates(plane) if isinstance(self.restorer, Restorer) else None
 
     @property
     def _tools(self) -> KernelTools:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast, runtime_checkable
 
 from demoe.choices import Choice
 
@@ -171,6 +171,17 @@ class Listener(Tenant, Protocol):
 
     def told(self, sentences: Sequence[str], companion: Companion) -> Tenant:
         """Return the same network with sentences as further choices, named by themselves."""
+
+
+@runtime_checkable
+class Nested(Protocol):
+    """What a tenant offers, too, whose choices choose among further ones within each."""
+
+    def sub_gates(self, statistics: Statistics) -> Tensor:
+        """Return the weights of those that work on a plane, by what was surveyed of it.
+
+        (layers, E, K), 0 for those that do not work.
+        """
 
 
 class Trainable(Protocol):

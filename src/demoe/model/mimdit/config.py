@@ -18,6 +18,9 @@ _WIDEST = 4096
 
 _LARGEST_WINDOW, _LARGEST_PATCH, _MOST_STEPS = 32, 16, 32
 
+_MOST_EXPERTS = 512
+"""Sub-experts of one kind in all blocks, so that a file cannot make anybody build millions."""
+
 GROUPS = {
     "spatial": "attention between places",
     "channel": "attention between channels",
@@ -84,8 +87,11 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Reject what no network can be built from."""
-        if self.blocks < 1:
-            raise WeightsError("A network needs at least one block.")
+        if min(self.blocks, self.experts) < 1 or self.blocks * self.experts > _MOST_EXPERTS:
+            raise WeightsError(
+                f"A network has 1 to {_MOST_EXPERTS} sub-experts of a kind, not {self.experts} in "
+                f"each of {self.blocks} blocks."
+            )
         for what, side, most in (
             ("window", self.window, _LARGEST_WINDOW),
             ("patch", self.patch, _LARGEST_PATCH),

@@ -24,10 +24,11 @@ from demoe.model.protocol import Arithmetic, Shapes, Statistics
 ROUTED_AT_ONCE = 4
 """Windows that are decided on together; it changes no decision."""
 
-BYTES = 20
-"""Bytes a pixel and a number of a token that a tile was seen to take, of 512 pixels a side."""
+BYTES = 12
+"""Bytes a pixel and a number of a token that a tile was seen to take, of 512 pixels a side, with
+what is pooled held or not."""
 
-BARE_BYTES = 20
+BARE_BYTES = 12
 """The same for a whole picture, at most."""
 
 WIDTH = 96
@@ -157,6 +158,20 @@ class MiMDiT:
             restored.append(self._run(x, self._gates(weights.expand(len(x), -1)), pooled))
             used.append({**pooled.found, _DECIDED: weights})
         return torch.stack(restored), used if statistics is None else statistics
+
+    def sub_gates(self, statistics: Statistics) -> Tensor:
+        """Return the probabilities of the sub-experts at work, (layers, G, K); see `Nested`."""
+        config = self.network.config
+        if config.dense:
+            return torch.zeros(config.layers, 1, 0)
+        groups = [name for part, name in self._names.items() if isinstance(part, Group)]
+        nothing = torch.zeros(1, config.experts)
+        found = [
+            statistics.get(f"{step}.{name}", nothing)[0].cpu()
+            for step in range(config.steps)
+            for name in groups
+        ]
+        return torch.stack(found).reshape(config.layers, config.groups, config.experts)
 
     def half_error(self) -> float:
         """Return 0: nothing is run in half precision."""
