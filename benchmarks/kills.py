@@ -8,7 +8,8 @@ written, while names are given and tiles deleted. How long each takes is found b
 watched. Every kill is followed by a resume, which may be killed too. In the end each output is
 compared with one that was never interrupted, its folder has to hold nothing else, and tiles are
 counted that were kept and computed again all the same. Two thirds of the runs replace an older
-output.
+output. A stand-in that makes pictures a little flatter takes the network's place, and the picture
+is of 2 x 2 shards, across whose borders tiles lie.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ import demoe.io._zarr_metadata
 import demoe.io.photos
 import demoe.io.tiff
 import demoe.io.zarr
+from demoe.engine.runner import TileRunner
 from demoe.execution import run as running
 from demoe.execution.store import TileStore
 
-SIDE, TILE = 1280, 256
+SIDE, TILE = 2300, 192
 SUFFIXES = (".ome.zarr", ".ome.tif", ".png")
 PHASES = ("computing", "writing", "naming", "done")
 MOST_A_RUN = 4
@@ -145,6 +147,7 @@ def main() -> None:
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 60
     rng = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     torch.set_num_threads(1)
+    TileRunner.restore = lambda self, pixels, *rest, **options: 0.9 * pixels + np.float32(0.05)
     recipe = demoe.Recipe(
         tile=TILE, halo=16, psf=None, routing="defocus", precision="full", device="cpu"
     )

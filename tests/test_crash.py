@@ -189,8 +189,9 @@ def test_tiles_that_are_lost_each_time_are_an_error(
 
 
 def a_tiff(place: Path, values: np.ndarray) -> Path:
-    tifffile.imwrite(place / "s.tif", values, metadata={"axes": "ZYX"})
-    return place / "s.tif"
+    # In one step, because somebody may be reading it.
+    tifffile.imwrite(place / "new.tif", values, metadata={"axes": "ZYX"})
+    return (place / "new.tif").replace(place / "s.tif")
 
 
 def a_zarr(place: Path, values: np.ndarray) -> Path:
