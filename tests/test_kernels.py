@@ -17,10 +17,11 @@ from demoe.errors import WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.kernels.deconvolution import Deconvolver
 from demoe.model.kernels.estimator import Place, both_ways, careful, round_kernels, round_scores
-from demoe.model.kernels.families import SIDE, Kernel, arcs_of, straight_kernels
+from demoe.model.kernels.families import SIDE, Course, Kernel, arcs_of, course_of, straight_kernels
 from demoe.model.kernels.fusion import REACH, Fusion
 from demoe.model.kernels.judge import MEASURES
 from demoe.model.kernels.noise import noise_model
+from demoe.model.kernels.paths import courses
 from demoe.model.kernels.psf import centroid
 from demoe.model.kernels.spectrum import pooled, window_scores
 from demoe.model.kernels.tools import KernelTools, tools_of
@@ -77,6 +78,19 @@ def test_a_turned_path_is_the_same_path_upside_down():
     assert arc.turned != arc
 
 
+def test_a_course_keeps_its_place_and_follows_the_kernel_it_was_made_of():
+    arc = arcs_of(Kernel("motion", 20.0, 30.0))[0]
+    course = course_of(arc).kernel
+    np.testing.assert_allclose(course.values, arc.values, atol=2e-3)
+    assert course.size == pytest.approx(arc.size, rel=0.02)
+    assert course.bend == pytest.approx(arc.bend, rel=0.1)
+    uneven = Course((6.0, 5.0, -2.0, 0.0), (8.0, -3.0, 1.0, 0.0), (1.0, 0.5)).kernel
+    assert np.abs(centroid(uneven.values)).max() < 0.05
+    np.testing.assert_allclose(uneven.turned.values, uneven.values[::-1, ::-1], atol=2e-3)
+    assert not uneven.is_near(uneven.turned)
+    assert "on a path" in uneven.words
+
+
 def test_directions_count_from_the_row_towards_the_top():
     up = Kernel("motion", 21.0, 45.0).values
     middle = SIDE // 2
@@ -131,11 +145,25 @@ def test_guesses_hold_each_family_and_both_ways_of_a_bend(sharp):
     guesses = place.guesses()
     kernels = [kernel for kernel, _ in guesses]
     assert {kernel.family for kernel in kernels} == {"disc", "gaussian", "motion"}
-    bent = [kernel for kernel in kernels if kernel.bend]
-    assert {kernel.turned.angle % 360 for kernel in bent} == {k.angle % 360 for k in bent}
+    winding = [kernel for kernel in kernels if kernel.course]
+    assert {kernel.turned.course for kernel in winding} == {kernel.course for kernel in winding}
     measured = place.trials.measured(both_ways(guesses))
     assert measured.shape == (2 * len(guesses), len(MEASURES))
     assert np.isfinite(measured).all()
+
+
+def test_a_winding_way_is_found_that_is_neither_straight_nor_an_arc(sharp):
+    true = Course((6.0, 5.0, -2.0, 0.0), (8.0, -3.0, 1.0, 0.0), (0.3, 0.0)).kernel
+    gray = _blurred(sharp, true).mean(axis=2).astype(np.float32) / 255
+    straight = [kernel for kernel in straight_kernels() if kernel.family == "motion"]
+    best = max(max(kernel.cosine(true), kernel.cosine(true.turned)) for kernel in straight)
+    found = courses(gray, [Kernel("motion", 20.0, true.angle + 15)], 2)
+    assert 1 <= len(found) <= 2
+    assert max(found[0].cosine(true), found[0].cosine(true.turned)) > best + 0.1
+
+
+def test_no_way_is_found_without_a_beginning(sharp):
+    assert courses(sharp.mean(axis=2).astype(np.float32) / 255, [], 2) == []
 
 
 def test_the_judge_prefers_what_blurred(moved):

@@ -104,6 +104,18 @@ BUNDLED = {
     "default": Bundled(
         "demoe", "Small DeMoE network trained for this package; comes with it. For blur."
     ),
+    "instructir-small": Bundled(
+        "instructir",
+        "Small network after InstructIR, told what to do: noise, rain, haze, low light; "
+        "understands sentences without a download.",
+    ),
+    "moceir-small": Bundled(
+        "moceir", "Small network after MoCE-IR, experts of growing cost: haze and low light."
+    ),
+    "mimdit-small": Bundled(
+        "mimdit",
+        "Small network after the idea of MiM-DiT, experts within experts: haze and low light.",
+    ),
 }
 
 RELEASES = {

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
 from demoe.model.kernels.judge import Judge, Trials, Try
-from demoe.model.kernels.spectrum import pooled, window_scores
+from demoe.model.kernels.paths import courses
+from demoe.model.kernels.spectrum import CLIP, pooled, window_scores
 
 TRIED = 256
 """Side in pixels of the middle of a place on which guesses are tried."""
@@ -20,8 +21,9 @@ CAREFUL = 0.9
 """A Gaussian of a measurement counts as so much of what was found: objects that are smooth
 themselves make it look larger, and too large a kernel invents rings."""
 
-_SHORTLIST = 12  # straight motions that are bent, too
-_PATHS = 2  # guesses among the straight ones, and among the bent ones
+_PATHS = 2  # guesses among straight motions, and among winding ones
+_STRAIGHT, _BENT = 3, 2  # where the search for winding ones begins: as they are, and bent
+_ODD = 0.5  # a window counts this much against a straight motion, at most
 
 Gray = NDArray[np.float32]
 
@@ -83,15 +85,22 @@ class Place:
 
     def guesses(self) -> list[tuple[Kernel, float]]:
         """Return kernels that may have blurred it, one or two of each kind, with scores."""
-        straight = straight_kernels()
-        ranked = [straight[i] for i in pooled(self._straight).argsort()]
-        motions = [kernel for kernel in ranked if kernel.family == "motion"]
-        bent = dict(self.scored([a for k in motions[:_SHORTLIST] for a in arcs_of(k)]))
-        arcs = _apart(sorted(bent, key=bent.__getitem__))
+        motions = [k for k in self._ranked(_ODD) if k.family == "motion"]
+        begin = _apart(motions, _STRAIGHT)
+        bent = [arc for kernel in begin[:_BENT] for arc in arcs_of(kernel)]
+        winding = courses(self.gray, [*begin, *bent], _PATHS)
+        ranked = self._ranked(CLIP)
         round_ones = [
             next(k for k in ranked if k.family == family) for family in ("disc", "gaussian")
         ]
-        return self.scored([*round_ones, *_apart(motions), *arcs, *(arc.turned for arc in arcs)])
+        straight = _apart(motions, _PATHS)
+        return self.scored(
+            [*round_ones, *straight, *winding, *(kernel.turned for kernel in winding)]
+        )
+
+    def _ranked(self, odd: float) -> list[Kernel]:
+        """Return straight kernels, what explains the place best first."""
+        return [straight_kernels()[i] for i in pooled(self._straight, odd).argsort()]
 
     def scored(self, kernels: Sequence[Kernel]) -> list[tuple[Kernel, float]]:
         """Return kernels with scores among each other and all straight ones."""
@@ -115,11 +124,11 @@ def both_ways(guesses: Sequence[tuple[Kernel, float]]) -> list[Try]:
     return [(kernel, score, linear) for kernel, score in guesses for linear in (False, True)]
 
 
-def _apart(kernels: Sequence[Kernel]) -> list[Kernel]:
+def _apart(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
     """Return the first kernels that are no neighbours of each other."""
     found: list[Kernel] = []
     for kernel in kernels:
-        if len(found) < _PATHS and not any(kernel.is_like(other) for other in found):
+        if len(found) < count and not any(kernel.is_like(other) for other in found):
             found.append(kernel)
     return found
 

@@ -34,6 +34,68 @@ _LENGTHS = (3, 4, 5, 6, 7, 8.5, 10, 12, 14, 17, 20, 24, 28)
 _BENDS = (-1.6, -0.8, 0.8, 1.6)  # radians from the one end of a path to the other
 _LEAST_BENT = 7.0  # below this length, nobody could tell
 _POINTS = 241
+_SAME = 0.9  # cosine of kernels that undo nearly the same
+
+ORDERS, DWELLS = 4, 2
+"""How many polynomials describe a way, and how long a point stays where."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """A smooth way at uneven speed, by Legendre polynomials in time, which runs from -1 to 1.
+
+    Attributes
+    ----------
+    down, right : tuple of float
+        `ORDERS` coefficients each, from the first order on: where the point is, in pixels.
+    dwell : tuple of float
+        `DWELLS` coefficients of the logarithm of how long it stays.
+    """
+
+    down: tuple[float, ...]
+    right: tuple[float, ...]
+    dwell: tuple[float, ...]
+
+    @property
+    def turned(self) -> Course:
+        """The same turned by half a circle."""
+        down, right = (tuple(-value for value in values) for values in (self.down, self.right))
+        return replace(self, down=down, right=right)
+
+    @property
+    def way(self) -> NDArray[np.float64]:
+        """Positions (2, points) of y and x, their mean over time in the middle."""
+        orders = legendre(_POINTS, ORDERS)
+        way = np.array([self.down, self.right]) @ orders
+        return np.asarray(way - (way * self.times).sum(axis=1, keepdims=True))
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Share of time (points,) at each position."""
+        stay = np.exp(np.array(self.dwell) @ legendre(_POINTS, DWELLS))
+        return np.asarray(stay / stay.sum())
+
+    @property
+    def kernel(self) -> Kernel:
+        """The motion that goes this way; both are one way round if time runs backwards."""
+        way = self.way
+        steps = np.diff(way, axis=1)
+        down, right = way[:, -1] - way[:, 0]
+        heading = np.unwrap(np.arctan2(-steps[0], steps[1]))
+        return Kernel(
+            "motion",
+            float(np.hypot(*steps).sum()),
+            math.degrees(math.atan2(-down, right)) % 360,
+            float(heading[-1] - heading[0]),
+            self,
+        )
+
+
+def legendre(points: int, orders: int) -> NDArray[np.float64]:
+    """Return the Legendre polynomials (orders, points) from the first on, at even times."""
+    time = np.linspace(-1, 1, points + 1)
+    middle = (time[1:] + time[:-1]) / 2
+    return np.asarray(np.polynomial.legendre.legvander(middle, orders)[:, 1:].T, np.float64)
 
 
 @dataclass(frozen=True)
@@ -48,12 +110,16 @@ class Kernel:
         Radius, sigma or length, in pixels.
     angle, bend : float
         Of motion: the direction in degrees, and by how many radians it turns from end to end.
+    course : Course or None
+        Of motion whose way is neither straight nor an arc; size, angle and bend then say roughly
+        what it is like.
     """
 
     family: str
     size: float
     angle: float = 0.0
     bend: float = 0.0
+    course: Course | None = None
 
     @property
     def values(self) -> Psf:
@@ -68,6 +134,7 @@ class Kernel:
         if self.family == "gaussian":
             return f"defocus, sigma {self.size:.1f} px"
         how = "motion on an arc," if self.bend else "motion"
+        how = "motion on a path," if self.course else how
         return f"{how} {self.size:.0f} px at {self.angle % 180:.0f}°"
 
     @property
@@ -81,7 +148,8 @@ class Kernel:
     @property
     def turned(self) -> Kernel:
         """The same turned by half a circle: the spectrum of a blurred image cannot tell them."""
-        return replace(self, angle=self.angle + 180)
+        turned = self.course.turned if self.course else None
+        return replace(self, angle=self.angle + 180, course=turned)
 
     def is_like(self, other: Kernel) -> bool:
         """Tell whether another is so near that it is no other guess."""
@@ -94,9 +162,16 @@ class Kernel:
 
     def is_near(self, other: Kernel) -> bool:
         """Tell whether another is so near that it makes no difference which of them is undone."""
+        if self.course or other.course:
+            return self.cosine(other) > _SAME
         alike = self.is_like(other) and self.bend == other.bend
         turned = (self.angle - other.angle + 180) % 360 - 180
         return alike and 0.8 < self.size / other.size < 1.25 and (not self.bend or abs(turned) < 90)
+
+    def cosine(self, other: Kernel) -> float:
+        """Return how like the values of two kernels are, at most 1."""
+        one, two = self.values, other.values
+        return float((one * two).sum() / np.sqrt((one**2).sum() * (two**2).sum()))
 
 
 @functools.cache
@@ -133,11 +208,13 @@ def _drawn(kernel: Kernel) -> Psf:
 
 def _path(kernel: Kernel) -> Psf:
     """Draw the way of a point at even speed, each position shared by the four pixels around it."""
-    return splat(_way(kernel))
+    return splat(_way(kernel), kernel.course.times if kernel.course else None)
 
 
 def _way(kernel: Kernel) -> NDArray[np.float64]:
     """Return positions (2, points) of y and x on a path, their mean in the middle."""
+    if kernel.course:
+        return kernel.course.way
     along = np.linspace(-0.5, 0.5, _POINTS)
     heading = math.radians(kernel.angle) + kernel.bend * along
     steps = np.stack([-np.sin(heading), np.cos(heading)]) * (kernel.size / _POINTS)
@@ -145,8 +222,23 @@ def _way(kernel: Kernel) -> NDArray[np.float64]:
     return np.asarray(way - way.mean(axis=1, keepdims=True))
 
 
-def splat(way: NDArray[np.float64]) -> Psf:
-    """Return the PSF of a point that spends equal time at positions (2, points) of y and x."""
+def course_of(kernel: Kernel) -> Course:
+    """Return a motion as a course, as nearly as polynomials can follow it."""
+    orders = legendre(_POINTS, ORDERS).T
+    down, right = np.linalg.lstsq(orders, _way(kernel).T, rcond=None)[0].T.tolist()
+    return Course(tuple(down), tuple(right), (0.0,) * DWELLS)
+
+
+def splat(way: NDArray[np.float64], times: NDArray[np.float64] | None = None) -> Psf:
+    """Return the PSF of a point that is at positions (2, points) of y and x.
+
+    Parameters
+    ----------
+    way : ndarray
+        The positions.
+    times : ndarray, optional
+        How long (points,) it is at each; equally long by default.
+    """
     values = np.zeros((SIDE, SIDE))
     low = np.floor(way).astype(int)
     part = way - low
@@ -154,5 +246,5 @@ def splat(way: NDArray[np.float64]) -> Psf:
         for right in (0, 1):
             weight = (part[0] if down else 1 - part[0]) * (part[1] if right else 1 - part[1])
             rows, cols = (np.clip(low + [[down], [right]] + SIDE // 2, 0, SIDE - 1)).tolist()
-            np.add.at(values, (rows, cols), weight)
+            np.add.at(values, (rows, cols), weight if times is None else weight * times)
     return np.asarray(values / values.sum())

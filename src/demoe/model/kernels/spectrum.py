@@ -56,10 +56,18 @@ def window_scores(gray: NDArray[np.float32], kernels: Sequence[Kernel]) -> Score
     return np.stack([_score(window, models).double().numpy() for window in _windows(gray)])
 
 
-def pooled(scores: Scores) -> NDArray[np.float64]:
-    """Return one score a kernel: how far above the best of each window it is, in the mean."""
+def pooled(scores: Scores, odd: float = CLIP) -> NDArray[np.float64]:
+    """Return one score a kernel: how far above the best of each window it is, in the mean.
+
+    Parameters
+    ----------
+    scores : ndarray of float64
+        (windows, kernels).
+    odd : float
+        A window counts this much against a kernel, at most.
+    """
     above = scores - scores.min(axis=1, keepdims=True)
-    return np.asarray(np.minimum(above, CLIP).mean(axis=0))
+    return np.asarray(np.minimum(above, odd).mean(axis=0))
 
 
 def _windows(gray: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -71,9 +79,7 @@ def _windows(gray: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 @torch.inference_mode()
 def _score(window: NDArray[np.float32], models: Sequence[Tensor]) -> Tensor:
-    centred = torch.from_numpy(np.ascontiguousarray(window - window.mean())) * _taper()
-    seen = _binned(torch.fft.rfft2(centred).abs().square() / SIDE**2)[_used()]
-    noise = seen[_high()].median().clamp_min(1e-10) * 0.9
+    seen, noise = _power(window)
     above = seen - noise
     total = above.clamp_min(0).sum()
     scores = [
@@ -81,6 +87,39 @@ def _score(window: NDArray[np.float32], models: Sequence[Tensor]) -> Tensor:
         for model in models
     ]
     return torch.stack(scores).amin(dim=0)
+
+
+def _power(window: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Return the power spectrum of a window at the frequencies used, and that of its noise."""
+    centred = torch.from_numpy(np.ascontiguousarray(window - window.mean())) * _taper()
+    seen = _binned(torch.fft.rfft2(centred).abs().square() / SIDE**2)[_used()]
+    return seen, seen[_high()].median().clamp_min(1e-10) * 0.9
+
+
+def power_of_windows(gray: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Return the power spectra of a picture's windows.
+
+    Parameters
+    ----------
+    gray : ndarray of float32
+        (H, W); a side below `SIDE` is mirrored on.
+
+    Returns
+    -------
+    seen : Tensor
+        (windows, frequencies), at `used_frequencies`.
+    noise : Tensor
+        (windows, 1): what noise adds to each.
+    """
+    seen, noise = zip(*map(_power, _windows(gray)), strict=True)
+    return torch.stack(seen), torch.stack(noise)[:, None]
+
+
+def used_frequencies() -> Tensor:
+    """Return the frequencies that are compared: (2, frequencies), cycles a pixel down and right."""
+    down = torch.fft.fftfreq(SIDE)[:, None].expand(SIDE, SIDE // 2 + 1)
+    right = torch.fft.rfftfreq(SIDE).expand(SIDE, SIDE // 2 + 1)
+    return torch.stack([_binned(down)[_used()], _binned(right)[_used()]])
 
 
 def _of_some(model: Tensor, seen: Tensor, above: Tensor, total: Tensor, noise: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ WORST, BEST = -4.0, 6.0
 SIDES = (384, 320, 256)
 """Sides in pixels of the places that are learnt from, in turn."""
 
-STEPS, RATE, DECAY = 2000, 3e-3, 1e-3
+STEPS, BATCH, RATE, DECAY = 2000, 4096, 3e-3, 1e-3
 _BORDER = 16
 _LEAST = 1e-7  # error of a sharp place, so that its gains are finite
 
@@ -95,7 +95,8 @@ def learn_judge(tried: Tried, seed: int) -> Judge:
         optimizer = torch.optim.AdamW(member.parameters(), RATE, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         for _ in range(STEPS):
-            loss = F.huber_loss(member(at)[:, 0], gains)
+            some = torch.randint(len(at), (BATCH,))
+            loss = F.huber_loss(member(at[some])[:, 0], gains[some])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
