@@ -140,8 +140,8 @@ def test_an_object_leaves_cells_flat_that_are_further_away_than_the_margin() -> 
 def test_photos_and_cells_are_never_flat(name: str) -> None:
     sample = load_sample(name)
     for image in (sample.blurred, sample.sharp):
-        if image is None:
-            continue
+        if image is None or (image is sample.blurred and sample.damage == "noise"):
+            continue  # a clear sky behind white noise is flat
         pixels = np.asarray(image.data)
         axes = image.axes.removeprefix("Z")
         for plane in pixels if image.axes.startswith("Z") else [pixels]:

@@ -80,14 +80,14 @@ def test_training_makes_networks_that_keep_levels(tmp_path: Path) -> None:
     before = tiny_network()
     path = tmp_path / "free.safetensors"
     write_weights(path, before.state_dict(), {})
-    begun = starting_network(path, 4)[1]
+    begun = starting_network("demoe", path, 4)[1]
     assert begun.config.keeps_level
     assert not before.config.keeps_level
     assert all(
         torch.equal(begun.state_dict()[name], tensor)
         for name, tensor in before.state_dict().items()
     )
-    fresh = starting_network(None, 4)[1].eval()
+    fresh = starting_network("demoe", None, 4)[1].eval()
     picture = torch.rand(1, 3, 32, 48)
     torch.testing.assert_close(fresh(picture)[0], picture)
     assert fresh.config.keeps_level

@@ -195,4 +195,4 @@ def test_the_command_line_knows_it(weights, picture, tmp_path, capsys):
     assert main(["models", "import", str(weights), "mine"]) == 0
     assert names_of(demoe.load_model("mine").choices) == ("expert_1", "expert_2")
     assert main(["train", "--init", str(weights), "--out", str(tmp_path / "t")]) == 1
-    assert "MoCE-IR networks are not trained here" in capsys.readouterr().err
+    assert "is no DeMoE network; one can begin as no other" in capsys.readouterr().err

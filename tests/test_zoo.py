@@ -461,7 +461,8 @@ def test_the_parts_of_instructir_are_those_that_were_released():
 
 def test_the_list(hub, hub_cache):
     before = {model.name: model for model in zoo.list_models()}
-    assert list(before) == ["default", *zoo.RELEASES]
+    assert list(before) == [*zoo.BUNDLED, *zoo.RELEASES]
+    assert all(before[name].available and before[name].license for name in zoo.BUNDLED)
     assert not before["demoe"].available
     assert before["demoe"].path.is_relative_to(hub_cache)
     assert before["demoe"].url == huggingface_hub.hf_hub_url(
@@ -496,10 +497,10 @@ def test_paths_and_unknown_names(tmp_path):
     assert zoo.weights_path(file) == file
     assert zoo.weights_path(str(file)) == file
     for unknown in ("demo", str(tmp_path), tmp_path / "absent.pt"):
-        with pytest.raises(WeightsError, match="default, demoe") as caught:
+        with pytest.raises(WeightsError, match="default, .*demoe, instructir") as caught:
             zoo.weights_path(unknown)
         assert one_sentence(str(caught.value))
-    with pytest.raises(WeightsError, match="default, demoe"):
+    with pytest.raises(WeightsError, match="default, .*demoe, instructir"):
         zoo.download("demo")
 
 

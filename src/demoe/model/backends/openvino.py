@@ -60,6 +60,8 @@ class Graphs:
             "PERFORMANCE_HINT": "LATENCY",
             # As many as PyTorch, whose number people and clusters set; else it takes every core.
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # Else each process on a machine would bind its threads to the same first cores.
+            "ENABLE_CPU_PINNING": False,
         }
         return self._core.compile_model(model, "CPU", settings), kept
 
