@@ -198,7 +198,7 @@ def test_without_stored_instructions_only_words_are_left(model) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda t: t.pop("ending.weight"), "ending.weight are missing"),
+        (lambda t: t.pop("ending.weight"), "ending.weight is missing"),
         (lambda t: t.pop("decoders.0.0.beta"), "missing: decoders.0.0.beta"),
         (lambda t: t.update(more=torch.zeros(1)), "unexpected: more"),
         (lambda t: t.update({"enc_cond.0.fc.weight": torch.zeros(4)}), "axis 1"),

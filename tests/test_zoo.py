@@ -497,10 +497,10 @@ def test_paths_and_unknown_names(tmp_path):
     assert zoo.weights_path(file) == file
     assert zoo.weights_path(str(file)) == file
     for unknown in ("demo", str(tmp_path), tmp_path / "absent.pt"):
-        with pytest.raises(WeightsError, match="default, .*demoe, instructir") as caught:
+        with pytest.raises(WeightsError, match=r"default, .*demoe, instructir") as caught:
             zoo.weights_path(unknown)
         assert one_sentence(str(caught.value))
-    with pytest.raises(WeightsError, match="default, .*demoe, instructir"):
+    with pytest.raises(WeightsError, match=r"default, .*demoe, instructir"):
         zoo.download("demo")
 
 

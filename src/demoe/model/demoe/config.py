@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from demoe.choices import BLURS, MOST, Choice, from_record, named
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
-from demoe.model.keys import count_in
+from demoe.model.keys import Keys
 from demoe.model.unet import check_levels
-
-_WIDEST = 4096
-"""Channels that no network of this family comes near."""
 
 
 @dataclass(frozen=True)
@@ -125,33 +121,16 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
     WeightsError
         If the keys are not those of this family of networks.
     """
-    count = partial(count_in, shapes)
-
-    def channels(key: str) -> int:
-        if not shapes[key] or not 1 <= shapes[key][0] <= _WIDEST:
-            raise WeightsError(
-                f"These weights are not of the DeMoE family: {key} has the shape {shapes[key]} "
-                f"where (channels, ...) with 1 to {_WIDEST} channels is expected."
-            )
-        return shapes[key][0]
-
-    needed = (
-        "intro.weight",
-        "ending.weight",
-        "mlp_branch.conv_bottleneck.0.weight",
-        "mlp_branch.classifier.2.weight",
-    )
-    absent = [key for key in needed if key not in shapes]
+    keys = Keys(shapes, "DeMoE", "weights trained with `demoe train` or the released DeMoE.pt")
+    count = keys.count
     levels = count(r"downs\.(\d)\.")
     experts = count(r"experts\.\d\.experts\.(\d{1,2})\.")
-    if absent or not levels or not experts:
-        what = ", ".join(absent) if absent else "downs.* and experts.*"
-        raise WeightsError(
-            f"These weights are not of the DeMoE family: the tensors {what} are missing; "
-            "use weights trained with `demoe train` or the released DeMoE.pt."
-        )
+    for found, what in ((levels, "downs.*"), (experts, "experts.*")):
+        if not found:
+            raise keys.missing(what)
+    keys.size("ending.weight")
     return NetworkConfig(
-        width=channels("intro.weight"),
+        width=keys.size("intro.weight"),
         encoder_blocks=tuple(
             count(rf"encoders\.{level}\.modules_list\.(\d{{1,3}})\.") for level in range(levels)
         ),
@@ -160,7 +139,7 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
             count(rf"decoders\.{level}\.modules_list\.(\d{{1,3}})\.") for level in range(levels)
         ),
         experts=experts,
-        router_width=channels("mlp_branch.conv_bottleneck.0.weight"),
-        router_hidden=channels("mlp_branch.classifier.2.weight"),
+        router_width=keys.size("mlp_branch.conv_bottleneck.0.weight"),
+        router_hidden=keys.size("mlp_branch.classifier.2.weight"),
         keeps_level="keeps_level" in shapes,
     )

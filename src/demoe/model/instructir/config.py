@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from demoe.choices import INSTRUCTIONS, Choice, from_record
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
-from demoe.model.keys import count_in
+from demoe.model.keys import Keys
 from demoe.model.unet import check_levels
 
 STORED = "instructions"
@@ -18,9 +17,6 @@ STORED = "instructions"
 
 TEXT = "text."
 """Begins the keys of a text head that comes in the same file."""
-
-_WIDEST = 4096
-"""Channels that no network of this family comes near."""
 
 
 @dataclass(frozen=True)
@@ -131,35 +127,20 @@ def detect_config(shapes: Mapping[str, tuple[int, ...]]) -> NetworkConfig:
     WeightsError
         If the keys are not those of this family of networks.
     """
-    count = partial(count_in, shapes)
-
-    def length(key: str, axis: int) -> int:
-        shape = shapes[key]
-        if len(shape) <= axis or not 1 <= shape[axis] <= _WIDEST:
-            raise WeightsError(
-                f"These weights are not of the InstructIR family: {key} has the shape {shape}, "
-                f"whose axis {axis} should be 1 to {_WIDEST} long."
-            )
-        return shape[axis]
-
-    needed = ("intro.weight", "ending.weight", "enc_cond.0.fc.weight")
-    absent = [key for key in needed if key not in shapes]
-    levels = count(r"downs\.(\d)\.")
-    if absent or not levels:
-        what = ", ".join(absent) if absent else "downs.*"
-        raise WeightsError(
-            f"These weights are not of the InstructIR family: the tensors {what} are missing; "
-            "use the released im_instructir-7d.pt."
-        )
+    keys = Keys(shapes, "InstructIR", "the released im_instructir-7d.pt")
+    levels = keys.count(r"downs\.(\d)\.")
+    if not levels:
+        raise keys.missing("downs.*")
+    keys.size("ending.weight")
     return NetworkConfig(
-        width=length("intro.weight", 0),
+        width=keys.size("intro.weight"),
         encoder_blocks=tuple(
-            count(rf"encoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
+            keys.count(rf"encoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
         ),
-        middle_blocks=count(r"middle_blks\.(\d{1,3})\."),
+        middle_blocks=keys.count(r"middle_blks\.(\d{1,3})\."),
         decoder_blocks=tuple(
-            count(rf"decoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
+            keys.count(rf"decoders\.{level}\.(\d{{1,3}})\.") for level in range(levels)
         ),
-        text=length("enc_cond.0.fc.weight", 1),
-        instructions=length(STORED, 0) if STORED in shapes else 0,
+        text=keys.size("enc_cond.0.fc.weight", 1),
+        instructions=keys.size(STORED) if STORED in keys else 0,
     )

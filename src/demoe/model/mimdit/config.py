@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 from demoe.choices import Choice, named
 from demoe.errors import WeightsError
 from demoe.limits import parse_json, quoted
-from demoe.model.keys import count_in
-
-_WIDEST = 4096
-"""Channels that no network of this family comes near."""
+from demoe.model.keys import Keys
 
 _LARGEST_WINDOW, _LARGEST_PATCH, _MOST_STEPS = 32, 16, 32
 
@@ -197,21 +193,8 @@ def detect_config(
     WeightsError
         If the keys are not those of this family of networks.
     """
-    count = partial(count_in, shapes)
-
-    def size(key: str, axis: int = 0) -> int:
-        if key not in shapes:
-            raise WeightsError(
-                f"These weights are not of the MiM-DiT-like family: the tensor {key} is missing; "
-                "use weights trained with `demoe train --network mimdit`."
-            )
-        shape = shapes[key]
-        if len(shape) <= axis or not 1 <= shape[axis] <= _WIDEST:
-            raise WeightsError(
-                f"These weights are not of the MiM-DiT-like family: {key} has the shape {shape} "
-                f"where 1 to {_WIDEST} numbers are expected on axis {axis}."
-            )
-        return shape[axis]
+    keys = Keys(shapes, "MiM-DiT-like", "weights trained with `demoe train --network mimdit`")
+    count, size = keys.count, keys.size
 
     stated = _stated(metadata)
     block = "blocks.0"

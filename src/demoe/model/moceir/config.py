@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from demoe.choices import MOST, Choice, named
 from demoe.errors import WeightsError
 from demoe.limits import parse_json
-from demoe.model.keys import count_in
-
-_WIDEST = 4096
-"""Channels that no network of this family comes near."""
+from demoe.model.keys import WIDEST, Keys
 
 _SMALLEST_PATCH = 4
 """Side, in features, of the patches of the cheapest expert; it doubles with every other one."""
@@ -76,10 +72,8 @@ class NetworkConfig:
                 raise WeightsError(f"{channels} channels cannot be shared among {heads} heads.")
         if any(len(ranks) != self.experts for ranks in self.ranks):
             raise WeightsError("Every level of the decoder needs the same number of experts.")
-        if any(not isinstance(patch, int) or not 1 <= patch <= _WIDEST for patch in self.patches):
-            raise WeightsError(
-                f"Patches need sides of 1 to {_WIDEST} features, not {self.patches}."
-            )
+        if any(not isinstance(patch, int) or not 1 <= patch <= WIDEST for patch in self.patches):
+            raise WeightsError(f"Patches need sides of 1 to {WIDEST} features, not {self.patches}.")
         if not isinstance(self.top_k, int) or not 1 <= self.top_k <= self.experts:
             raise WeightsError(
                 f"Of {self.experts} experts, 1 to {self.experts} can work at once, not "
@@ -168,21 +162,8 @@ def detect_config(
     WeightsError
         If the keys are not those of this family of networks.
     """
-    count = partial(count_in, shapes)
-
-    def size(key: str, axis: int = 0) -> int:
-        if key not in shapes:
-            raise WeightsError(
-                f"These weights are not of the MoCE-IR family: the tensor {key} is missing; use "
-                "a published MoCE-IR checkpoint."
-            )
-        shape = shapes[key]
-        if len(shape) <= axis or not 1 <= shape[axis] <= _WIDEST:
-            raise WeightsError(
-                f"These weights are not of the MoCE-IR family: {key} has the shape {shape} where "
-                f"1 to {_WIDEST} channels are expected on axis {axis}."
-            )
-        return shape[axis]
+    keys = Keys(shapes, "MoCE-IR", "a published MoCE-IR checkpoint")
+    count, size = keys.count, keys.size
 
     downs = count(r"enc\.(\d)\.1\.")
     experts = count(r"dec\.0\.2\.layers\.0\.adapter\.experts\.(\d{1,3})\.")
