@@ -10,6 +10,7 @@ best.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,13 @@ _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
+_JOIN = 8  # pixels at least in which the last row turns into the first one, and so the columns
+_FACTORS = (2, 3, 5, 7)  # of sides whose Fourier transforms are quick
 
 Pixels = NDArray[np.float32]
+
+Beyond = tuple[int, int, int, int]
+"""Pixels to mirror on above, left of, below and right of a picture."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +81,17 @@ class Deconvolver:
 
     Attributes
     ----------
+    reach : int
+        Pixels around a place that its blur looks at.
     margin : int
         Pixels around a place that its solution looks at.
     """
 
     def __init__(self, psf: Psf, photo: bool) -> None:
         self.photo = photo
-        self.margin = int(max(psf.shape)) // 2 + _BORDER
-        self._psf = np.ascontiguousarray(psf, dtype=np.float64)
+        self._psf = _cut(np.asarray(psf, dtype=np.float64))
+        self.reach = max(self._psf.shape) // 2
+        self.margin = self.reach + _BORDER
 
     @torch.inference_mode()
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
@@ -90,9 +99,20 @@ class Deconvolver:
         return self.solve(pixels, setting)[0]
 
     @torch.inference_mode()
-    def solve(self, pixels: Pixels, setting: Setting) -> tuple[Pixels, Pixels]:
-        """Return a picture (H, W, S) without the blur, and that blurred again."""
-        restored, again = self._solve(pixels, setting)
+    def solve(
+        self, pixels: Pixels, setting: Setting, beyond: Beyond | None = None
+    ) -> tuple[Pixels, Pixels]:
+        """Return a picture (H, W, S) without the blur, and that blurred again.
+
+        Parameters
+        ----------
+        pixels, setting : ndarray of float32, Setting
+            The picture, and how.
+        beyond : (int, int, int, int), optional
+            Pixels that are mirrored on above, left, below and right: what the picture lacks of
+            `margin` around the part that is wanted. By default `margin` on each side.
+        """
+        restored, again = self._solve(pixels, setting, beyond)
         return _pixels(restored), _pixels(again)
 
     @torch.inference_mode()
@@ -100,11 +120,9 @@ class Deconvolver:
         """Return a picture (H, W, S) blurred, mirrored beyond its borders."""
         x = _tensor(pixels)
         x = _to_light(x) if linear else x
-        pad = min(self.margin, *(side - 1 for side in x.shape[1:]))
-        x = F.pad(x[None], (pad,) * 4, mode="reflect")[0]
+        x, inner = _grown(x, (self.reach,) * 4)
         size = x.shape[1:]
-        x = torch.fft.irfft2(self._transfer(size) * torch.fft.rfft2(x), size)
-        x = x[:, pad : size[0] - pad, pad : size[1] - pad]
+        x = torch.fft.irfft2(self._transfer(size) * torch.fft.rfft2(x), size)[inner]
         return _pixels(_to_display(x) if linear else x)
 
     @torch.inference_mode()
@@ -151,31 +169,35 @@ class Deconvolver:
         variance = torch.stack([noise_model(one).variance(one) for one in seen])
         return variance.clamp_min(LEAST_NOISE[False] ** 2)
 
-    def _solve(self, pixels: Pixels, setting: Setting) -> tuple[Tensor, Tensor]:
+    def _solve(
+        self, pixels: Pixels, setting: Setting, beyond: Beyond | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
         y = _tensor(pixels)
         y = _to_light(y) if setting.linear else y
-        pad = min(self.margin, *(side - 1 for side in y.shape[1:]))
         weight = setting.strength / self._power(y)[:, None, None]
-        y = F.pad(y[None], (pad,) * 4, mode="reflect")[0]
+        y, inner = _grown(y, beyond or (self.margin,) * 4)
         size = y.shape[1:]
         blur = self._transfer(size)
         data = weight * blur.conj() * torch.fft.rfft2(y)
         power = weight * (blur.real.square() + blur.imag.square()) + 1e-9
         rough = _roughness(size)
+        one, flat = torch.tensor(1.0), torch.tensor(_FLAT)
         x, floor = y, min(0.0, float(y.min()))  # no darker than black, or than what was seen
+        down, right, kept = (torch.empty_like(y) for _ in range(3))
         for penalty in _PENALTIES:
-            down, right = x.roll(-1, 1).sub_(x), x.roll(-1, 2).sub_(x)
-            kept = (down * down).addcmul_(right, right).clamp_min_(_FLAT).rsqrt_()
-            kept = kept.mul_(-1 / penalty).add_(1).clamp_min_(0)  # of each gradient, what is long
-            down, right = down.mul_(kept), right.mul_(kept)
-            edges = down.roll(1, 1).sub_(down).add_(right.roll(1, 2)).sub_(right)
-            total = torch.fft.rfft2(edges).mul_(penalty).add_(data)
+            _differences(x, down, right)
+            torch.addcmul(flat, down, down, out=kept).addcmul_(right, right).rsqrt_()
+            # Of each gradient, what is long.
+            torch.sub(one, kept, alpha=1 / penalty, out=kept).clamp_min_(0)
+            edges = _joined(down.mul_(kept), right.mul_(kept), out=kept)
+            total = torch.fft.rfft2(edges)
+            torch.add(data, total, alpha=penalty, out=total)
             # Times the inverse: dividing complex numbers takes seven times as long.
-            x = torch.fft.irfft2(total.mul_((power + penalty * rough).reciprocal_()), size)
-            x = x.clamp_min_(floor)
+            total.mul_(torch.add(power, rough, alpha=penalty).reciprocal_())
+            x = torch.fft.irfft2(total, size).clamp_min_(floor)
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
-        x, again = (t[:, pad : size[0] - pad, pad : size[1] - pad] for t in (x, again))
+        x, again = x[inner], again[inner]
         return (_to_display(x), _to_display(again)) if setting.linear else (x, again)
 
     def _power(self, y: Tensor) -> Tensor:
@@ -189,6 +211,78 @@ class Deconvolver:
         return _transfer(self._psf.tobytes(), self._psf.shape, size)
 
 
+def _differences(x: Tensor, down: Tensor, right: Tensor) -> None:
+    """Write the differences of samples (S, H, W) to the next row and column, around the borders."""
+    torch.sub(x[:, 1:], x[:, :-1], out=down[:, :-1])
+    torch.sub(x[:, :1], x[:, -1:], out=down[:, -1:])
+    torch.sub(x[:, :, 1:], x[:, :, :-1], out=right[:, :, :-1])
+    torch.sub(x[:, :, :1], x[:, :, -1:], out=right[:, :, -1:])
+
+
+def _joined(down: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Return the transpose of `_differences`."""
+    torch.add(down, right, out=out).neg_()
+    out[:, 1:] += down[:, :-1]
+    out[:, :1] += down[:, -1:]
+    out[:, :, 1:] += right[:, :, :-1]
+    out[:, :, :1] += right[:, :, -1:]
+    return out
+
+
+def _grown(x: Tensor, beyond: Beyond) -> tuple[Tensor, tuple[slice, slice, slice]]:
+    """Mirror samples (S, H, W) on, and let them turn into their beginning, as transforms see them.
+
+    Returns
+    -------
+    Tensor
+        (S, rows, cols), of sides whose transforms are quick.
+    tuple of slice
+        Where the samples lie in it.
+    """
+    height, width = x.shape[1:]
+    above, left, below, right = (
+        min(most, side - 1) for most, side in zip(beyond, (height, width) * 2, strict=True)
+    )
+    x = F.pad(x[None], (left, right, above, below), mode="reflect")[0]
+    inner = slice(None), slice(above, above + height), slice(left, left + width)
+    return _closed(_closed(x, 1), 2), inner
+
+
+def _closed(x: Tensor, along: int) -> Tensor:
+    """Add pixels along an axis in which its end, mirrored, turns into its beginning, mirrored."""
+    side = x.shape[along]
+    more = _quick(side + _JOIN) - side
+    if more >= side:  # smaller than the way is long
+        return x
+    end, start = x.narrow(along, side - 1 - more, more), x.narrow(along, 1, more)
+    share = torch.arange(1, more + 1) / (more + 1)
+    share = share.reshape(-1, *(1,) * (2 - along))
+    return torch.cat([x, torch.lerp(end.flip(along), start.flip(along), share)], dim=along)
+
+
+@functools.cache
+def _quick(least: int) -> int:
+    """Return the smallest even side from some pixels on whose transform is quick."""
+    return next(side for side in itertools.count(least + least % 2, 2) if _has_few_factors(side))
+
+
+def _has_few_factors(side: int) -> bool:
+    for factor in _FACTORS:
+        while side % factor == 0:
+            side //= factor
+    return side == 1
+
+
+def _cut(psf: Psf) -> Psf:
+    """Leave out rows and columns around a PSF in which there is no light, its middle kept."""
+    edges = []
+    for axis in (0, 1):
+        lit = np.flatnonzero(psf.any(axis=1 - axis))
+        edges.append(int(min(lit[0], psf.shape[axis] - 1 - lit[-1])))
+    rows, cols = (slice(edge, side - edge) for edge, side in zip(edges, psf.shape, strict=True))
+    return np.ascontiguousarray(psf[rows, cols])
+
+
 @functools.lru_cache(maxsize=32)
 def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
     """Return a PSF's Fourier transform, its centre of mass at the origin."""
@@ -199,8 +293,11 @@ def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tens
     at = np.ix_((np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1])
     np.add.at(plane, at, values)
     down, right = centroid(values)
-    turn = np.fft.fftfreq(size[0])[:, None] * down + np.fft.rfftfreq(size[1]) * right
-    transfer = np.fft.rfft2(plane) * np.exp(2j * np.pi * turn)
+    turned = (
+        np.exp(2j * np.pi * np.fft.fftfreq(size[0])[:, None] * down),
+        np.exp(2j * np.pi * np.fft.rfftfreq(size[1]) * right),
+    )
+    transfer = torch.fft.rfft2(torch.from_numpy(plane)).numpy() * turned[0] * turned[1]
     return torch.from_numpy(transfer.astype(np.complex64))
 
 
