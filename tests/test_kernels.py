@@ -329,6 +329,34 @@ def test_what_the_data_do_not_say_shows_in_the_consistency(pollen):
     np.testing.assert_allclose(np.asarray(out.consistency), honest)
 
 
+@pytest.mark.parametrize("psf", [{"sigma": 2.5}, {"radius": 4}])
+def test_where_a_wrong_psf_is_not_supported_the_source_stays(tmp_path, pollen, psf):
+    blurred, sharp = pollen
+    out = demoe.deblur(blurred, "YX", psf=psf)
+    restored = np.asarray(out.image)
+    assert psnr(restored, sharp) > psnr(blurred, sharp) - 1.2
+    tiled = demoe.run(blurred, tmp_path / "tiled.tif", axes="YX", psf=psf, tile=64)
+    np.testing.assert_array_equal(demoe.open_image(tiled.output).data, restored)
+    whole = demoe.run(blurred, tmp_path / "whole.tif", axes="YX", psf=psf)
+    assert whole.failed == tiled.failed > 8  # of 16
+    right = demoe.run(blurred, tmp_path / "right.tif", axes="YX", psf={"radius": 2.5})
+    assert right.failed == 0
+
+
+def test_parts_that_are_sharp_already_stay(pollen):
+    blurred, sharp = pollen
+    half = blurred.copy()
+    half[:, :128] = sharp[:, :128]
+    restored = np.asarray(demoe.deblur(half, "YX", psf={"radius": 2.5}).image)
+    np.testing.assert_array_equal(restored[:, :64], half[:, :64])
+    assert psnr(restored[:, 160:], sharp[:, 160:]) > psnr(half[:, 160:], sharp[:, 160:]) + 0.5
+
+
+def test_photos_do_not_fall_back(tmp_path, moved):
+    report = demoe.run(moved, tmp_path / "out.png", psf={"radius": 6})
+    assert report.failed == 0
+
+
 def test_a_known_psf_is_checked_too(pollen):
     right = demoe.deblur(pollen[0], "YX", psf={"radius": 2.5})
     assert right.kernels.shape[-2:] == (7, 7)

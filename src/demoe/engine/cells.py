@@ -80,9 +80,8 @@ class CellMaps:
         experts = expert_map(self.gates(plane, rows, cols))
         if self._recipe.skip_flat:
             experts[self.flat(plane, rows, cols)] = 0
-        for row, col in list(self._memory.failed_in(plane)):
-            if row in rows and col in cols:
-                experts[row - rows.start, col - cols.start] = 0
+        for row, col in self._memory.failed_among(plane, rows, cols):
+            experts[row - rows.start, col - cols.start] = 0
         return experts
 
     def confidence(self, plane: Plane, rows: range, cols: range) -> Gates:
@@ -97,9 +96,7 @@ class CellMaps:
 
     def failed(self, plane: Plane, core: Box) -> list[tuple[int, int]]:
         """Return cells (row, column) in a computed tile whose restoration was not plausible."""
-        rows, cols = touched(core, self._recipe.pitch)
-        failed = self._memory.failed_in(plane)
-        return sorted(cell for cell in failed if cell[0] in rows and cell[1] in cols)
+        return self._memory.failed_among(plane, *touched(core, self._recipe.pitch))
 
     def note_failed(self, plane: Plane, cell: tuple[int, int]) -> None:
         """Remember that the restoration of a cell was not plausible."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from demoe.engine.deconvolver import PlaneDeconvolver
-from demoe.engine.kernels import is_photo, sample_boxes
-from demoe.engine.memory import Memory
+from demoe.engine.noise import PlaneNoise
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.routing.router import Pixels
@@ -24,8 +22,8 @@ class Consistency:
 
     Parameters
     ----------
-    reader, plan, deconvolver, memory : PlaneReader, TilePlan, PlaneDeconvolver, Memory
-        Its pixels, how planes are cut, what knows each window's blur, and what was found out.
+    reader, plan, deconvolver, noise : PlaneReader, TilePlan, PlaneDeconvolver, PlaneNoise
+        Its pixels, how planes are cut, what knows each window's blur, and how noisy it is.
     pitch : int
         Pixels a side of a cell.
     """
@@ -35,11 +33,11 @@ class Consistency:
         reader: PlaneReader,
         plan: TilePlan,
         deconvolver: PlaneDeconvolver,
+        noise: PlaneNoise,
         pitch: int,
-        memory: Memory,
     ) -> None:
         self._reader, self._plan, self._deconvolver = reader, plan, deconvolver
-        self._pitch, self._memory = pitch, memory
+        self._noise, self._pitch = noise, pitch
 
     def cells(self, plane: Plane, rows: range, cols: range, result: Look) -> NDArray[np.float32]:
         """Return the root mean square of what is left unexplained, in units of the noise.
@@ -56,30 +54,9 @@ class Consistency:
         box = box.common(Box(0, 0, *size))
         seen = self._reader.pixels(plane, box)
         left = self._deconvolver.blurred(plane, box, result) - seen
-        square = (left**2 / self._variance(plane, seen)).mean(axis=2)
+        square = (left**2 / self._noise.variance(plane, seen)).mean(axis=2)
         tops, lefts = (np.arange(0, side, pitch) for side in square.shape)
         sums = np.add.reduceat(np.add.reduceat(square, tops, axis=0), lefts, axis=1)
         down, across = np.diff([*tops, len(square)]), np.diff([*lefts, square.shape[1]])
         found: NDArray[np.float32] = np.sqrt(sums / np.outer(down, across)).astype(np.float32)
         return found
-
-    def _variance(self, plane: Plane, seen: Pixels) -> NDArray[np.float32]:
-        """Return the variance of the noise, that broadcasts to pixels (rows, cols, S)."""
-        from demoe.model.kernels.deconvolution import LEAST_NOISE
-        from demoe.model.kernels.noise import mean_model, noise_model
-
-        def measured() -> list[object]:
-            samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-            channels = range(samples[0].shape[2])
-            return [
-                mean_model([noise_model(torch.from_numpy(one[..., n].copy())) for one in samples])
-                for n in channels
-            ]
-
-        models = self._memory.once("kernel", ("noise model", plane), measured)
-        least = LEAST_NOISE[is_photo(self._reader.image)] ** 2
-        per_sample = [
-            model.variance(torch.from_numpy(seen[..., n].copy())).clamp_min(least).numpy()
-            for n, model in enumerate(models)
-        ]
-        return np.stack(per_sample, axis=-1)

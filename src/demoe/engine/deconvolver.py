@@ -1,13 +1,15 @@
 """Planes whose blur is known or was found: windows at fixed places, each undone by itself, blended.
 
 Windows depend on the plane alone, so that tiles of any size give the same, to the last bit that
-blending leaves.
+blending leaves. Where a measurement does not support what came out of a window, its places fall
+back to the source: blurred again, it differs from the data by more than the noise explains. That is
+so where a given PSF is wrong, or where a window is blurred in parts only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +17,43 @@ from numpy.typing import NDArray
 from demoe.choices import Choice
 from demoe.engine.kernels import Kernels, Solution
 from demoe.engine.memory import Memory
+from demoe.engine.noise import PlaneNoise
 from demoe.engine.reader import PlaneReader
-from demoe.plan.tiling import Box, Plane, TilePlan
+from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.plan.windows import blended
-from demoe.routing.gates import Gates
+from demoe.routing.gates import Gates, spread
 from demoe.routing.router import Pixels
+
+PLACE = 64
+"""About the side in pixels of a place of a window that falls back by itself."""
+
+SUPPORTED, DENIED = 1.5, 2.0
+"""Up to which difference from the data, in units of the noise, a place is kept, and from which on
+it is the source; in between, some of both. The median counts, so that a few bright points do not
+deny what surrounds them."""
+
+_MEDIAN = 0.6745  # of the sizes of normal deviates
+
+
+class Undone(NamedTuple):
+    """A rectangle without its blur; ndarrays of float32.
+
+    Attributes
+    ----------
+    restored, again : ndarray
+        (rows, cols, S), and that blurred again, before anything fell back. Where no kernel was
+        found, the source.
+    gain : ndarray
+        (rows, cols, 1): what it is expected to gain, in dB.
+    fallen : ndarray
+        (rows, cols, 1): how much of what is restored is the source, since the data do not support
+        more, 0 to 1.
+    """
+
+    restored: Pixels
+    again: Pixels
+    gain: Pixels
+    fallen: Pixels
 
 
 class PlaneDeconvolver:
@@ -33,15 +67,26 @@ class PlaneDeconvolver:
         How planes are cut.
     kernels : Kernels
         Say how each window is undone.
+    pitch : int
+        Pixels a side of a routing cell.
     memory : Memory
-        Keeps a few windows that neighbouring tiles share.
+        Keeps a few windows that neighbouring tiles share, and which cells fell back.
+    noise : PlaneNoise, optional
+        Says what the data support; without it, nothing falls back.
     """
 
     def __init__(
-        self, reader: PlaneReader, plan: TilePlan, kernels: Kernels, memory: Memory
+        self,
+        reader: PlaneReader,
+        plan: TilePlan,
+        kernels: Kernels,
+        pitch: int,
+        memory: Memory,
+        noise: PlaneNoise | None = None,
     ) -> None:
         self._reader, self._plan = reader, plan
-        self._kernels, self._memory = kernels, memory
+        self._kernels, self._pitch = kernels, pitch
+        self._memory, self._noise = memory, noise
 
     def tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
         """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
@@ -51,22 +96,16 @@ class PlaneDeconvolver:
         """Return a restored rectangle: (rows, cols, S), dtype of the image."""
         kept = self._reader.values(plane, core)
         samples = min(kept.shape[2], 3)  # an alpha channel passes by
-        restored = self.undone(plane, core)[0]
+        undone = self.undone(plane, core)
+        self.note_fallen(plane, core, undone.fallen[..., 0])
+        restored = undone.restored
         done = self._reader.scale.restore(restored, self._reader.image.dtype)
         return np.concatenate([done, kept[..., samples:]], axis=2)
 
-    def undone(self, plane: Plane, box: Box) -> tuple[Pixels, Pixels, Pixels]:
-        """Return a rectangle without its blur.
-
-        Returns
-        -------
-        restored, again : ndarray of float32
-            (rows, cols, S), and that blurred again. Where no kernel was found, the source.
-        gain : ndarray of float32
-            (rows, cols, 1): what it is expected to gain, in dB.
-        """
+    def undone(self, plane: Plane, box: Box) -> Undone:
+        """Return a rectangle without its blur."""
         samples = 3 if self._reader.image.is_rgb else 1
-        totals = [np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1)]
+        totals = Undone(*(np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1, 1)))
         weights = np.zeros((*box.shape, 1), np.float32)
         for window, weight in blended(self._plan, box):
             shared = window.common(box)
@@ -75,8 +114,24 @@ class PlaneDeconvolver:
             for total, values in zip(totals, solved, strict=True):
                 total[shared.within(box)] += part * values[shared.within(window)]
             weights[shared.within(box)] += part
-        restored, again, gain = (total / weights for total in totals)
-        return restored, again, gain
+        return Undone(*(total / weights for total in totals))
+
+    def note_fallen(self, plane: Plane, core: Box, fallen: Pixels) -> None:
+        """Remember cells that are mostly the source in their middle, from shares (rows, cols).
+
+        The middle counts, because it lies in one tile, however planes are cut.
+        """
+        if not fallen.any():
+            return
+        whole = Box(0, 0, self._plan.height, self._plan.width)
+        rows, cols = touched(core, self._pitch)
+        for row, col in ((row, col) for row in rows for col in cols):
+            top, left = row * self._pitch, col * self._pitch
+            cell = Box(top, left, top + self._pitch, left + self._pitch).common(whole)
+            down, right = (cell.top + cell.bottom) // 2, (cell.left + cell.right) // 2
+            is_here = core.top <= down < core.bottom and core.left <= right < core.right
+            if is_here and fallen[down - core.top, right - core.left] > 0.5:
+                self._memory.failed_in(plane).add((row, col))
 
     def blurred(self, plane: Plane, box: Box, result: Callable[[Box], Pixels]) -> Pixels:
         """Return a rectangle of some result blurred by the kernels that were found there.
@@ -94,7 +149,7 @@ class PlaneDeconvolver:
             shared = window.common(box)
             part = weight[shared.within(window)][..., None]
             solution = self._kernels.window(plane, window)
-            reach = solution.deconvolver.margin if solution else 0
+            reach = solution.deconvolver.reach if solution else 0
             read = shared.grown(reach, self._plan.height, self._plan.width)
             sharp = result(read)
             if solution is not None:
@@ -106,32 +161,56 @@ class PlaneDeconvolver:
         blurred: Pixels = total / weights
         return blurred
 
-    def _solved(self, plane: Plane, window: Box) -> tuple[Pixels, Pixels, Pixels]:
+    def _solved(self, plane: Plane, window: Box) -> Undone:
         solution = self._kernels.window(plane, window)
-        found: tuple[Pixels, Pixels, Pixels] = self._memory.once(
+        found: Undone = self._memory.once(
             "window", (plane, window, solution), lambda: self._solve(plane, window, solution)
         )
         return found
 
-    def _solve(
-        self, plane: Plane, window: Box, solution: Solution | None
-    ) -> tuple[Pixels, Pixels, Pixels]:
+    def _solve(self, plane: Plane, window: Box, solution: Solution | None) -> Undone:
         gain = np.full((*window.shape, 1), solution.gain if solution else 0.0, np.float32)
         if solution is None:
             source = self._reader.pixels(plane, window)
-            return source, source, gain
-        read = window.grown(solution.deconvolver.margin, self._plan.height, self._plan.width)
+            return Undone(source, source, gain, np.zeros_like(gain))
+        margin = solution.deconvolver.margin
+        read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)
-        restored, again = solution.deconvolver.solve(pixels, solution.setting)
-        inner = window.within(read)
-        return restored[inner], again[inner], gain
+        beyond = (
+            margin - (window.top - read.top),
+            margin - (window.left - read.left),
+            margin - (read.bottom - window.bottom),
+            margin - (read.right - window.right),
+        )
+        solved = solution.deconvolver.solve(pixels, solution.setting, beyond)
+        restored, again = (one[window.within(read)] for one in solved)
+        if self._noise is None:
+            return Undone(restored, again, gain, np.zeros_like(gain))
+        seen = pixels[window.within(read)]
+        fallen = _fallen((again - seen) / np.sqrt(self._noise.variance(plane, seen)))
+        return Undone(restored + fallen * (seen - restored), again, gain, fallen)
+
+
+def _fallen(off: Pixels) -> Pixels:
+    """Return how far pixels (rows, cols, 1) fall back, by what is off (rows, cols, S) in noises."""
+    sides = off.shape[:2]
+    counts = [max(1, round(side / PLACE)) for side in sides]
+    rows, cols = (
+        [slice(n * side // count, (n + 1) * side // count) for n in range(count)]
+        for count, side in zip(counts, sides, strict=True)
+    )
+    size = np.abs(off)
+    typical = np.array([[np.median(size[row, col]) for col in cols] for row in rows]) / _MEDIAN
+    share = ((typical - SUPPORTED) / (DENIED - SUPPORTED)).clip(0, 1).astype(np.float32)
+    at = [(np.arange(side) + 0.5) * count / side for count, side in zip(counts, sides, strict=True)]
+    return spread(share[None], *at)[0][..., None]
 
 
 class NoMaps:
     """What becomes of cells where no network works; stands in for `CellMaps`."""
 
-    def __init__(self, choices: tuple[Choice, ...]) -> None:
-        self._count = len(choices)
+    def __init__(self, choices: tuple[Choice, ...], pitch: int, memory: Memory) -> None:
+        self._count, self._pitch, self._memory = len(choices), pitch, memory
 
     def gates(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return no weight for any choice."""
@@ -146,8 +225,9 @@ class NoMaps:
         return np.zeros((len(rows), len(cols)), np.float32)
 
     def failed(self, plane: Plane, core: Box) -> list[tuple[int, int]]:
-        """Return no cell."""
-        return []
+        """Return cells (row, column) in a computed tile that kept their source."""
+        return self._memory.failed_among(plane, *touched(core, self._pitch))
 
     def note_failed(self, plane: Plane, cell: tuple[int, int]) -> None:
-        """Nothing can fail here."""
+        """Remember a cell that kept its source."""
+        self._memory.failed_in(plane).add(cell)

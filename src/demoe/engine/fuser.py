@@ -73,15 +73,16 @@ class Fuser:
         from demoe.model.kernels.fusion import REACH
 
         if self._fusion is None:
-            candidate = self._deconvolver.undone(plane, core)[0]
+            undone = self._deconvolver.undone(plane, core)
             share = self._maps.painted_share(plane, core)
             assert share is not None  # or nobody would have asked the network
+            self._deconvolver.note_fallen(plane, core, (1 - share) * undone.fallen[..., 0])
             painted: Pixels = share[..., None] * network[core.within(read)]
-            return painted + (1 - share[..., None]) * candidate
+            return painted + (1 - share[..., None]) * undone.restored
         box = core.grown(REACH, self._plan.height, self._plan.width).common(read)
-        candidate, again, gain = self._deconvolver.undone(plane, box)
+        undone = self._deconvolver.undone(plane, box)
         inner = box.within(read)
-        pictures = [pixels[inner], network[inner], candidate, again, gain]
+        pictures = [pixels[inner], network[inner], undone.restored, undone.again, undone.gain]
         noise = self.noise(plane)
         with torch.inference_mode():
             fused = self._fusion(*(_batch(one) for one in pictures), torch.tensor([noise]))

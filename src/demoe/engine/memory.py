@@ -80,6 +80,11 @@ class Memory:
         with self.lock:
             return self.failed.setdefault(plane, set())
 
+    def failed_among(self, plane: Plane, rows: range, cols: range) -> list[tuple[int, int]]:
+        """Return those among some cells, in order."""
+        failed = list(self.failed_in(plane))
+        return sorted(cell for cell in failed if cell[0] in rows and cell[1] in cols)
+
     def take_from(self, other: Memory) -> None:
         """Know all that another knows, but for what failed."""
         with other.lock:

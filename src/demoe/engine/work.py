@@ -25,8 +25,10 @@ from demoe.engine.kernels import (
     KnownKernels,
     MeasurementKernels,
     PhotoKernels,
+    is_photo,
 )
 from demoe.engine.memory import Memory, memory_of
+from demoe.engine.noise import PlaneNoise
 from demoe.engine.photometry import Photometry
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer
@@ -128,7 +130,7 @@ class PlaneWork:
     def maps(self) -> CellMaps | NoMaps:
         """What becomes of each cell."""
         if self.kernels_from == "psf":
-            return NoMaps(self.choices)
+            return NoMaps(self.choices, self.recipe.pitch, self.memory)
         decides = self.routing not in names_of(self.choices)
         return CellMaps(self.reader, self.router, self.painted, decides, self.memory)
 
@@ -179,7 +181,9 @@ class PlaneWork:
         """What undoes the blur."""
         if self.kernels is None:
             return None
-        return PlaneDeconvolver(self.reader, self.plan, self.kernels, self.memory)
+        noise = None if is_photo(self.image) else self._noise
+        pitch = self.recipe.pitch
+        return PlaneDeconvolver(self.reader, self.plan, self.kernels, pitch, self.memory, noise)
 
     @cached_property
     def fuser(self) -> Fuser | None:
@@ -196,7 +200,11 @@ class PlaneWork:
         if self.deconvolver is None:
             return None
         pitch = self.recipe.pitch
-        return Consistency(self.reader, self.plan, self.deconvolver, pitch, self.memory)
+        return Consistency(self.reader, self.plan, self.deconvolver, self._noise, pitch)
+
+    @cached_property
+    def _noise(self) -> PlaneNoise:
+        return PlaneNoise(self.reader, self.plan, self.memory)
 
     def blurs(self, plane: Plane, part: Box | None = None) -> list[Blur]:
         """Return what was found of the blur in each window of a plane, row by row.
