@@ -83,7 +83,7 @@ class Fusion(nn.Module):
 
     def _weights(self, inputs: Tensor, size: torch.Size) -> Tensor:
         """Return the weights (N, 3, *size) of source, network and candidate, from the grid."""
-        # Channels last: wide steps between the pixels of a convolution cost three times as much else.
+        # Channels last: convolutions with wide steps take three times as long otherwise.
         x = F.gelu(self.first(inputs.contiguous(memory_format=torch.channels_last)))
         x = F.gelu(self.second(x)) + x
         x = F.gelu(self.third(x)) + x
