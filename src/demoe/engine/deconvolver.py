@@ -104,16 +104,30 @@ class PlaneDeconvolver:
 
     def undone(self, plane: Plane, box: Box) -> Undone:
         """Return a rectangle without its blur."""
+        windows = [
+            (window, weight, self._kernels.window(plane, window))
+            for window, weight in blended(self._plan, box)
+        ]
+        source = nothing = np.zeros((*box.shape, 1), np.float32)
+        if any(solution is None for *_, solution in windows):
+            source = self._reader.pixels(plane, box)
+        if all(solution is None for *_, solution in windows):
+            return Undone(source, source, nothing, nothing)
         samples = 3 if self._reader.image.is_rgb else 1
         totals = Undone(*(np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1, 1)))
         weights = np.zeros((*box.shape, 1), np.float32)
-        for window, weight in blended(self._plan, box):
+        for window, weight, solution in windows:
             shared = window.common(box)
-            part = weight[shared.within(window)][..., None]
-            solved = self._solved(plane, window)
-            for total, values in zip(totals, solved, strict=True):
-                total[shared.within(box)] += part * values[shared.within(window)]
-            weights[shared.within(box)] += part
+            here, there = shared.within(box), shared.within(window)
+            if solution is None:
+                parts = Undone(source[here], source[here], nothing[here], nothing[here])
+            else:
+                solved = self._solved(plane, window, solution)
+                parts = Undone(*(values[there] for values in solved))
+            part = weight[there][..., None]
+            for total, values in zip(totals, parts, strict=True):
+                total[here] += part * values
+            weights[here] += part
         return Undone(*(total / weights for total in totals))
 
     def note_fallen(self, plane: Plane, core: Box, fallen: Pixels) -> None:
@@ -161,18 +175,14 @@ class PlaneDeconvolver:
         blurred: Pixels = total / weights
         return blurred
 
-    def _solved(self, plane: Plane, window: Box) -> Undone:
-        solution = self._kernels.window(plane, window)
+    def _solved(self, plane: Plane, window: Box, solution: Solution) -> Undone:
         found: Undone = self._memory.once(
             "window", (plane, window, solution), lambda: self._solve(plane, window, solution)
         )
         return found
 
-    def _solve(self, plane: Plane, window: Box, solution: Solution | None) -> Undone:
-        gain = np.full((*window.shape, 1), solution.gain if solution else 0.0, np.float32)
-        if solution is None:
-            source = self._reader.pixels(plane, window)
-            return Undone(source, source, gain, np.zeros_like(gain))
+    def _solve(self, plane: Plane, window: Box, solution: Solution) -> Undone:
+        gain = np.full((*window.shape, 1), solution.gain, np.float32)
         margin = solution.deconvolver.margin
         read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)

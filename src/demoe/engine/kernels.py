@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.image.lazy_image import LazyImage
-from demoe.model.kernels.families import SIDE, Kernel
+from demoe.model.kernels.families import MOTION, SIDE, Kernel
 from demoe.plan.tiling import Box, Plane, TilePlan
-from demoe.plan.windows import WINDOW, spread_starts, window_counts, windows_in
+from demoe.plan.windows import (
+    STEP,
+    WINDOW,
+    spread_starts,
+    window_at,
+    window_counts,
+    windows_in,
+)
 
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Deconvolver, Setting
@@ -44,7 +51,16 @@ BETTER = 0.5
 MOST_KERNELS = 4
 """Kernels of a plane among which its windows choose."""
 
+MOST_WAYS = 2
+"""Of the ways to undo a plane, so many are tried on a window beside what serves all of it."""
+
+LIKELIEST = 4
+"""Straight kernels of each place beside which the spectrum of a window ranks those of its plane."""
+
 Families = frozenset[str]
+
+Promise = dict["Way", float]
+"""What each of some ways to undo a place is expected to gain, in dB."""
 
 _PROMISE = (-2.0, 4.0)  # what a place may say for or against a kernel of the whole plane
 
@@ -119,6 +135,33 @@ def sample_boxes(plan: TilePlan) -> list[Box]:
         for top in tops
         for left in lefts
     ]
+
+
+@dataclass(frozen=True)
+class _OfPlane:
+    """What was found on the places that stand for a plane.
+
+    Attributes
+    ----------
+    solutions : dict of Way to Solution
+        How its windows may be undone.
+    first : Way or None
+        What serves all of it.
+    tried : tuple of Way
+        What was tried on each place.
+    likeliest : tuple of Kernel
+        Straight kernels that a place's spectrum speaks for.
+    """
+
+    solutions: dict[Way, Solution]
+    first: Way | None
+    tried: tuple[Way, ...]
+    likeliest: tuple[Kernel, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all places are undone alike."""
+        return list(self.solutions) == [self.first]
 
 
 class KnownKernels:
@@ -209,14 +252,11 @@ class PhotoKernels:
     def _around(self, window: Box) -> Box:
         return window.grown(AROUND, self._plan.height, self._plan.width)
 
-    def _of_plane(self, plane: Plane) -> tuple[dict[Way, Solution], Way | None]:
-        """Return how a plane's windows may be undone, and what serves all of it."""
-        found: tuple[dict[Way, Solution], Way | None] = self._memory.once(
-            "kernel", plane, lambda: self._found(plane)
-        )
+    def _of_plane(self, plane: Plane) -> _OfPlane:
+        found: _OfPlane = self._memory.once("kernel", plane, lambda: self._found(plane))
         return found
 
-    def _found(self, plane: Plane) -> tuple[dict[Way, Solution], Way | None]:
+    def _found(self, plane: Plane) -> _OfPlane:
         from demoe.model.kernels.estimator import both_ways, middle_of
 
         boxes = self._boxes()
@@ -244,25 +284,37 @@ class PhotoKernels:
             first = None
         chosen = (_choice(promise, first, self._least) for promise in promises)
         used = {first, *chosen} - {None}
-        samples = [middle_of(place.gray)[..., None] for place in places]
+
+        def samples(way: Way) -> list[NDArray[np.float32]]:
+            best = sorted(range(len(places)), key=lambda n: -promises[n][way])[: SAMPLES**2]
+            return [middle_of(places[n].gray)[..., None] for n in sorted(best)]
+
         ordered = (way for way in promises[0] if way in used)
-        return {way: self._solution(*way, mean[way], samples) for way in ordered}, first
+        solutions = {way: self._solution(*way, mean[way], samples(way)) for way in ordered}
+        likeliest = dict.fromkeys(k for place in places for k in place.likeliest(LIKELIEST))
+        return _OfPlane(solutions, first, ways, tuple(likeliest))
 
     def _promise(
         self, plane: Plane, box: Box, ways: tuple[Way, ...], place: Place | None = None
-    ) -> dict[Way, float]:
+    ) -> Promise:
         """Return what each of some ways to undo a place is expected to gain."""
+
+        def judge() -> Promise:
+            looked = place or self._place(plane, box)
+            return self._tried(looked, looked.scored(_kernels_of(ways)), ways)
+
+        found: Promise = self._memory.once("kernel", (plane, box, ways), judge)
+        return found
+
+    def _tried(
+        self, place: Place, scored: list[tuple[Kernel, float]], ways: Sequence[Way]
+    ) -> Promise:
+        """Return what some ways to undo a place with kernels that were scored there promise."""
         from demoe.model.kernels.estimator import both_ways
 
-        def judge() -> dict[Way, float]:
-            looked = place or self._place(plane, box)
-            scored = looked.scored(tuple(dict.fromkeys(kernel for kernel, _ in ways)))
-            tries = [one for one in both_ways(scored) if (one[0], one[2]) in ways]
-            gains = {(e.kernel, e.linear): e.gain for e in looked.judged(tries, self._judge)}
-            return {way: gains[way] for way in ways}
-
-        found: dict[Way, float] = self._memory.once("kernel", (plane, box, ways), judge)
-        return found
+        tries = [one for one in both_ways(scored) if (one[0], one[2]) in ways]
+        gains = {(e.kernel, e.linear): e.gain for e in place.judged(tries, self._judge)}
+        return {way: gains[way] for way in ways}
 
     def _solution(
         self, kernel: Kernel, linear: bool, gain: float, samples: list[NDArray[np.float32]]
@@ -274,14 +326,50 @@ class PhotoKernels:
 
     def _best(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is best undone, of what was found for its plane."""
-        solutions, first = self._of_plane(plane)
-        if not solutions:
+        found = self._of_plane(plane)
+        if not found.solutions:
             return None
-        if first is not None and list(solutions) == [first] and not self._is_small:
-            return solutions[first]  # all places agree
-        promise = self._promise(plane, self._around(window), tuple(solutions))
-        way = _choice(promise, first, self._least)
-        return None if way is None else replace(solutions[way], gain=promise[way])
+        if found.first is not None and found.agrees and not self._is_small:
+            return found.solutions[found.first]
+        near = [self._judged(plane, one) for one in self._judged_beside(window)]
+        if len({way for way, _ in near}) > 1:
+            near = [self._judged(plane, window)]
+        way, gain = near[0][0], float(np.mean([gain for _, gain in near]))
+        return None if way is None else replace(found.solutions[way], gain=gain)
+
+    def _judged_beside(self, window: Box) -> list[Box]:
+        """Return the windows that decide for one if they agree: of a large plane, every second."""
+        if self._is_small:
+            return [window]
+        rows, cols = (
+            [at] if at % 2 == 0 or at == count - 1 else [at - 1, at + 1]
+            for at, count in zip(
+                (window.top // STEP, window.left // STEP), window_counts(self._plan), strict=True
+            )
+        )
+        return [window_at(self._plan, row, col) for row in rows for col in cols]
+
+    def _judged(self, plane: Plane, window: Box) -> tuple[Way | None, float]:
+        """Return how a window by itself is best undone, and what that is expected to gain."""
+        found: tuple[Way | None, float] = self._memory.once(
+            "kernel", (plane, window, "judged"), lambda: self._judge_window(plane, window)
+        )
+        return found
+
+    def _judge_window(self, plane: Plane, window: Box) -> tuple[Way | None, float]:
+        found, box = self._of_plane(plane), self._around(window)
+        if self._is_small:  # it was one of the places that stand for the plane
+            every = self._promise(plane, box, found.tried)
+            promise = {way: every[way] for way in found.solutions}
+        else:
+            place = self._place(plane, box, found.likeliest)
+            scored = place.scored(_kernels_of(found.solutions))
+            score = dict(scored)
+            ranked = sorted(found.solutions, key=lambda way: score[way[0]])[:MOST_WAYS]
+            ways = tuple(dict.fromkeys(way for way in (*ranked, found.first) if way))
+            promise = self._tried(place, scored, ways)
+        way = _choice(promise, found.first, self._least)
+        return way, 0.0 if way is None else promise[way]
 
     def _asked(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is undone by a kernel of some families, found there."""
@@ -299,10 +387,10 @@ class PhotoKernels:
         """Decibels that a kernel must promise to be used."""
         return LEAST_GAIN if self._families is None else ASKED_GAIN
 
-    def _place(self, plane: Plane, box: Box) -> Place:
+    def _place(self, plane: Plane, box: Box, among: tuple[Kernel, ...] | None = None) -> Place:
         from demoe.model.kernels.estimator import Place, gray_of
 
-        return Place(gray_of(self._reader.pixels(plane, box)))
+        return Place(gray_of(self._reader.pixels(plane, box)), among)
 
 
 class MeasurementKernels:
@@ -353,15 +441,22 @@ class MeasurementKernels:
         return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
 
 
+def _kernels_of(ways: Iterable[Way]) -> tuple[Kernel, ...]:
+    """Return the kernels of some ways to undo a place, each once."""
+    return tuple(dict.fromkeys(kernel for kernel, _ in ways))
+
+
 def _of(families: Families | None, place: Place) -> list[tuple[Kernel, float]]:
     """Return the guesses of a place that are of some families, with their scores."""
+    if families is not None and not families & MOTION:
+        return place.round_guesses()
     guesses = place.guesses()
     if families is None:
         return guesses
     return [(kernel, score) for kernel, score in guesses if kernel.family in families]
 
 
-def _choice(promise: Mapping[Way, float], first: Way | None, least: float) -> Way | None:
+def _choice(promise: Promise, first: Way | None, least: float) -> Way | None:
     """Choose how to undo a place: as its plane, unless another way promises clearly more there."""
     best = max(promise, key=promise.__getitem__)
     if first is not None and promise[best] < promise[first] + BETTER:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
 from demoe.model.kernels.judge import Judge, Trials, Try
 from demoe.model.kernels.paths import courses
-from demoe.model.kernels.spectrum import CLIP, pooled, window_scores
+from demoe.model.kernels.spectrum import CLIP, pooled, rough_scores, window_scores
 
 TRIED = 256
 """Side in pixels of the middle of a place on which guesses are tried."""
@@ -23,6 +23,8 @@ themselves make it look larger, and too large a kernel invents rings."""
 
 _PATHS = 2  # guesses among straight motions, and among winding ones
 _STRAIGHT, _BENT = 3, 2  # where the search for winding ones begins: as they are, and bent
+_OF_PLACE = {"disc": 8, "gaussian": 8, "motion": 24}  # the likeliest of each family, and
+_OF_WINDOW = 3  # of each window, are scored by all frequencies
 _ODD = 0.5  # a window counts this much against a straight motion, at most
 
 Gray = NDArray[np.float32]
@@ -71,6 +73,9 @@ class Place:
     ----------
     gray : ndarray of float32
         (H, W), luma of display values in [0, 1].
+    among : sequence of Kernel, optional
+        Straight kernels beside which others are scored, where no guesses are asked for; by default
+        those that may have blurred it.
 
     Attributes
     ----------
@@ -78,9 +83,10 @@ class Place:
         Kernels tried on its middle.
     """
 
-    def __init__(self, gray: Gray) -> None:
+    def __init__(self, gray: Gray, among: Sequence[Kernel] | None = None) -> None:
         self.gray = gray
-        self._straight = window_scores(gray, straight_kernels())
+        self._among = among or _likely(gray)
+        self._straight = window_scores(gray, self._among)
         self.trials = Trials(middle_of(gray), min(gray.shape))
 
     def guesses(self) -> list[tuple[Kernel, float]]:
@@ -89,18 +95,28 @@ class Place:
         begin = _apart(motions, _STRAIGHT)
         bent = [arc for kernel in begin[:_BENT] for arc in arcs_of(kernel)]
         winding = courses(self.gray, [*begin, *bent], _PATHS)
-        ranked = self._ranked(CLIP)
-        round_ones = [
-            next(k for k in ranked if k.family == family) for family in ("disc", "gaussian")
-        ]
         straight = _apart(motions, _PATHS)
         return self.scored(
-            [*round_ones, *straight, *winding, *(kernel.turned for kernel in winding)]
+            [*self._round_ones(), *straight, *winding, *(kernel.turned for kernel in winding)]
         )
+
+    def round_guesses(self) -> list[tuple[Kernel, float]]:
+        """Return those of them that are no motion, without looking for any."""
+        return self.scored(self._round_ones())
+
+    def _round_ones(self) -> list[Kernel]:
+        """Return the likeliest kernel of each kind that is no motion."""
+        ranked = self._ranked(CLIP)
+        return [next(k for k in ranked if k.family == family) for family in ("disc", "gaussian")]
 
     def _ranked(self, odd: float) -> list[Kernel]:
         """Return straight kernels, what explains the place best first."""
-        return [straight_kernels()[i] for i in pooled(self._straight, odd).argsort()]
+        return [self._among[i] for i in pooled(self._straight, odd).argsort()]
+
+    def likeliest(self, count: int) -> list[Kernel]:
+        """Return the straight kernels that explain it best, and the best one of each window."""
+        order = [*pooled(self._straight).argsort()[:count], *self._straight.argmin(axis=1)]
+        return [self._among[i] for i in dict.fromkeys(order)]
 
     def scored(self, kernels: Sequence[Kernel]) -> list[tuple[Kernel, float]]:
         """Return kernels with scores among each other and all straight ones."""
@@ -117,6 +133,18 @@ class Place:
             for (kernel, _, linear), gain in zip(tries, gains, strict=True)
         ]
         return sorted(estimates, key=lambda one: -one.gain)
+
+
+def _likely(gray: Gray) -> list[Kernel]:
+    """Return straight kernels of each family, among which is what explains a place best."""
+    straight, rough = straight_kernels(), rough_scores(gray)
+    found = [straight[i] for i in np.unique(np.argsort(rough, axis=1)[:, :_OF_WINDOW])]
+    for odd in (CLIP, _ODD):
+        ranked = [straight[i] for i in pooled(rough, odd).argsort()]
+        for family, count in _OF_PLACE.items():
+            found += [kernel for kernel in ranked if kernel.family == family][:count]
+    motions = [kernel for kernel in ranked if kernel.family == "motion"]
+    return list(dict.fromkeys([*found, *_apart(motions, _STRAIGHT)]))
 
 
 def both_ways(guesses: Sequence[tuple[Kernel, float]]) -> list[Try]:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from demoe.model.checkpoint import fill
 from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Setting
@@ -219,11 +218,19 @@ def _spread(edges: Gray) -> tuple[float, float, float]:
 
 def _range(gray: Gray, side: int) -> tuple[Gray, Gray]:
     """Return the least and the greatest value around each pixel."""
-    x = F.pad(torch.from_numpy(gray)[None, None], (side // 2,) * 4, mode="replicate")
-    high, low = (
-        sign * F.max_pool2d(F.max_pool2d(sign * x, (side, 1), 1), (1, side), 1) for sign in (1, -1)
-    )
-    return low[0, 0].numpy(), high[0, 0].numpy()
+    padded = np.pad(gray, side // 2, mode="edge")
+    return _extreme(padded, side, np.minimum), _extreme(padded, side, np.maximum)
+
+
+def _extreme(x: Gray, side: int, of_two: np.ufunc) -> Gray:
+    """Return the extreme of each square, from those of strips that grow twofold."""
+    for _ in range(2):
+        length, strip = 1, x.T
+        while length < side:
+            step = min(length, side - length)
+            strip, length = of_two(strip[:-step], strip[step:]), length + step
+        x = strip
+    return x
 
 
 def _size(kernel: Kernel) -> list[float]:

@@ -31,8 +31,9 @@ _FALLS = (2.0, 2.6)  # how steeply spectra of scenes fall
 _BAND = (0.02, 0.48)  # cycles a pixel
 _NOISY = 0.42  # above this there is little but noise
 _BLOCK = 2  # frequencies to a side that are taken together
+_SPARSE = 5  # for a rough score, one of so many blocks counts
 _REFINEMENTS = 3
-_AT_ONCE = 8  # kernels whose arithmetic stays in the cache, and in one thread
+_AT_ONCE = 26_000  # values whose arithmetic stays in the cache, and in one thread
 
 Scores = NDArray[np.float64]
 
@@ -52,8 +53,15 @@ def window_scores(gray: NDArray[np.float32], kernels: Sequence[Kernel]) -> Score
     ndarray of float64
         (windows, kernels).
     """
-    models = _usual_models() if kernels is straight_kernels() else _models_of(kernels)
-    return np.stack([_score(window, models).double().numpy() for window in _windows(gray)])
+    models = _models_of(kernels)
+    return np.stack([_score(*_power(window), models) for window in _windows(gray)])
+
+
+def rough_scores(gray: NDArray[np.float32]) -> Scores:
+    """Score `straight_kernels` as `window_scores` does, but by few of the frequencies."""
+    models = _sparse_models()
+    seen = ((power[::_SPARSE], noise) for power, noise in map(_power, _windows(gray)))
+    return np.stack([_score(power, noise, models) for power, noise in seen])
 
 
 def pooled(scores: Scores, odd: float = CLIP) -> NDArray[np.float64]:
@@ -78,15 +86,17 @@ def _windows(gray: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 
 @torch.inference_mode()
-def _score(window: NDArray[np.float32], models: Sequence[Tensor]) -> Tensor:
-    seen, noise = _power(window)
+def _score(seen: Tensor, noise: Tensor, models: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Score models (kernels, blocks) on the power spectrum (blocks,) of a window."""
     above = seen - noise
     total = above.clamp_min(0).sum()
+    count = _AT_ONCE // len(seen)
     scores = [
-        torch.cat([_of_some(some, seen, above, total, noise) for some in model.split(_AT_ONCE)])
+        torch.cat([_of_some(some, seen, above, total, noise) for some in model.split(count)])
         for model in models
     ]
-    return torch.stack(scores).amin(dim=0)
+    found: NDArray[np.float64] = torch.stack(scores).amin(dim=0).double().numpy()
+    return found
 
 
 def _power(window: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -137,16 +147,26 @@ def _of_some(model: Tensor, seen: Tensor, above: Tensor, total: Tensor, noise: T
     return torch.from_numpy(np.log(expected.numpy())).mean(dim=1) + fit
 
 
-@functools.cache
-def _usual_models() -> list[Tensor]:
-    return _models_of(straight_kernels())
-
-
 def _models_of(kernels: Sequence[Kernel]) -> list[Tensor]:
     """Return what scenes of each steepness look like behind each kernel: (kernels, blocks)."""
-    scenes = [(_frequency() + 0.005) ** -fall for fall in _FALLS]
-    shapes = [_transfer_power(kernel.values) for kernel in kernels]
-    return [torch.stack([_binned(shape * scene)[_used()] for shape in shapes]) for scene in scenes]
+    return [torch.stack(models) for models in zip(*map(_models, kernels), strict=True)]
+
+
+@functools.cache
+def _sparse_models() -> list[Tensor]:
+    return [model[:, ::_SPARSE].contiguous() for model in _models_of(straight_kernels())]
+
+
+@functools.lru_cache(maxsize=512)
+def _models(kernel: Kernel) -> list[Tensor]:
+    """Return what scenes of each steepness look like behind a kernel: (blocks,)."""
+    shape = _transfer_power(kernel.values)
+    return [_binned(shape * scene)[_used()] for scene in _scenes()]
+
+
+@functools.cache
+def _scenes() -> list[Tensor]:
+    return [(_frequency() + 0.005) ** -fall for fall in _FALLS]
 
 
 def _transfer_power(psf: Psf) -> Tensor:
