@@ -416,6 +416,34 @@ def test_info_gives_numbers_to_scripts(
     assert 1e8 < small["memory"] < large["memory"] < 1e9
 
 
+def test_info_counts_what_the_blur_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("demoe.execution.estimate._matrix_rate", lambda device: 1e11)
+    pictures = {"photo": (1500, 1500, 3), "gray": (1500, 1500)}
+    found = {}
+    for name, shape in pictures.items():
+        file = tmp_path / f"{name}.png"
+        Image.fromarray(np.zeros(shape, np.uint8)).save(file)
+        for psf in ("auto", "none", "radius=3"):
+            assert call("info", file, "--psf", psf, "--json") == DONE
+            found[name, psf] = json.loads(capsys.readouterr().out)
+    for name in pictures:
+        alone, auto, given = (found[name, psf] for psf in ("none", "auto", "radius=3"))
+        assert alone["blur"] == ""
+        assert "looked for" in auto["blur"]
+        assert "given" in given["blur"]
+        assert 0 < given["seconds"] <= auto["seconds"]
+    alone, auto = found["photo", "none"], found["photo", "auto"]
+    assert alone["seconds"] < auto["seconds"] < 3 * alone["seconds"]
+    assert alone["memory"] < auto["memory"] < 2 * alone["memory"]
+    assert auto["halo"] > alone["halo"]  # the fusion looks around, too
+    assert found["gray", "auto"]["memory"] < found["gray", "none"]["memory"]
+    assert call("info", tmp_path / "photo.png") == DONE
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["blur"].startswith("looked for in places")
+
+
 def test_models_are_listed_imported_and_found(
     weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

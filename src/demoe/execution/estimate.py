@@ -14,6 +14,7 @@ from demoe.choices import names_of
 from demoe.engine.provenance import provenance
 from demoe.engine.resolve import resolve
 from demoe.engine.runner import make_runner, model_for
+from demoe.engine.work import PlaneWork
 from demoe.execution.prospect import Estimate, Prospect, asked, blank
 from demoe.execution.speeds import pixels_read, seconds_per_pixel
 from demoe.image.lazy_image import LazyImage
@@ -24,6 +25,21 @@ from demoe.recipe import Recipe
 _SHARE_OF_PEAK = 0.35
 _LOCAL_ROUTING = 2.0  # a pass of the encoder more, and two experts where decisions change
 _BYTES_OF_PROGRAM = 0.5e9  # torch, the network, a few tiles of pixels
+
+# What finding a blur and undoing it takes, in operations a pixel at the share of the peak above:
+# of each sample, and of a photo's fusion besides.
+_UNDOING = 8e3
+_FUSING = 10e3
+_PLACES = 12e9  # operations for a plane's places
+_BYTES_OF_FUSION = 200  # a pixel of a read: four pictures, their weights and what leads to them
+_BYTES_OF_WINDOWS = 0.08e9  # those that are kept, and one that is being undone
+
+_BLUR = {
+    "": "",
+    "psf": "given, and undone",
+    "photo": "looked for in places, undone, and fused with what the network makes",
+    "measurement": "looked for in places, and undone without the network",
+}
 
 
 def estimate(image: LazyImage, recipe: Recipe) -> Estimate:
@@ -42,19 +58,22 @@ def estimate(image: LazyImage, recipe: Recipe) -> Estimate:
     rate = seconds_per_pixel(made)
     is_measured = rate is not None
     if rate is None:
-        rate = model.tenant.flops_per_pixel / (_SHARE_OF_PEAK * _matrix_rate(model.device))
-        if work.routing == "local":
-            rate *= _LOCAL_ROUTING
+        rate = _operations(work, pixels, model.tenant.flops_per_pixel) / pixels
+        rate /= _SHARE_OF_PEAK * _matrix_rate(model.device)
+    memory = _BYTES_OF_PROGRAM + _blur_memory(work, pixels)
+    if _asks_network(work):
+        memory += pixels * runner.bytes_per_pixel
     sample = image.dtype.itemsize * (3 if image.is_rgb else 1)
     return Estimate(
         plan,
         image.n_planes,
         pixels * rate,
         is_measured,
-        round(_BYTES_OF_PROGRAM + pixels * runner.bytes_per_pixel),
+        round(memory),
         math.prod(plan.core_shape) * sample,
         math.prod(image.shape) * image.dtype.itemsize,
         made,
+        _BLUR[work.kernels_from],
     )
 
 
@@ -92,6 +111,7 @@ def describe(image: LazyImage, recipe: Recipe) -> dict[str, Any]:
         "channels": list(image.channel_names),
         "planes": image.n_planes,
         "routing": found.provenance["routing"],
+        "blur": found.blur,
         "tiles": found.tiles,
         "tile": list(found.plan.core_shape),
         "halo": found.plan.halo,
@@ -120,6 +140,7 @@ def as_text(facts: dict[str, Any]) -> str:
         "planes": facts["planes"],
         "model": f"{facts['model']} ({facts['architecture']}), on {facts['device']}",
         "routing": facts["routing"],
+        "blur": facts["blur"],
         "tiles": f"{facts['tiles']} of {columns} x {rows} pixels, read with {facts['halo']} more "
         "around",
         "memory": f"about {amount(facts['memory'])}",
@@ -127,6 +148,30 @@ def as_text(facts: dict[str, Any]) -> str:
         + (", as earlier runs on this machine" if facts["measured"] else ""),
     }
     return "\n".join(f"{name:<8}  {value}" for name, value in lines.items() if value)
+
+
+def _asks_network(work: PlaneWork) -> bool:
+    """Say whether pixels depend on the network, where nobody paints."""
+    return work.kernels_from in ("", "photo")
+
+
+def _operations(work: PlaneWork, pixels: int, of_network: float) -> float:
+    """Return the operations of a tile that reads so many pixels."""
+    found = 0.0
+    if _asks_network(work):
+        found = pixels * of_network * (_LOCAL_ROUTING if work.routing == "local" else 1)
+    if work.kernels_from:
+        samples = 3 if work.image.is_rgb else 1
+        each = samples * _UNDOING + (_FUSING if work.kernels_from == "photo" else 0)
+        found += pixels * each + _PLACES / math.prod(work.plan.shape)
+    return found
+
+
+def _blur_memory(work: PlaneWork, pixels: int) -> float:
+    """Return the bytes that undoing a blur takes beside the network's."""
+    if not work.kernels_from:
+        return 0.0
+    return _BYTES_OF_WINDOWS + (pixels * _BYTES_OF_FUSION if work.kernels_from == "photo" else 0)
 
 
 @functools.cache

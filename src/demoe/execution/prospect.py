@@ -48,6 +48,8 @@ class Estimate:
         Most that all of them take.
     provenance : dict
         How the run would be done, as of `demoe.Deblurred`.
+    blur : str
+        What is done about the blur, in words; empty where the network works alone.
     """
 
     plan: TilePlan
@@ -58,6 +60,7 @@ class Estimate:
     tile_bytes: int
     disk: int
     provenance: dict[str, Any]
+    blur: str = ""
 
     @property
     def tiles(self) -> int:
