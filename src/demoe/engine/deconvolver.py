@@ -197,7 +197,8 @@ class PlaneDeconvolver:
         if self._noise is None:
             return Undone(restored, again, gain, np.zeros_like(gain))
         seen = pixels[window.within(read)]
-        fallen = _fallen((again - seen) / np.sqrt(self._noise.variance(plane, seen)))
+        off: Pixels = (again - seen) / np.sqrt(self._noise.variance(plane, seen), dtype=np.float32)
+        fallen = _fallen(off)
         return Undone(restored + fallen * (seen - restored), again, gain, fallen)
 
 
@@ -213,7 +214,8 @@ def _fallen(off: Pixels) -> Pixels:
     typical = np.array([[np.median(size[row, col]) for col in cols] for row in rows]) / _MEDIAN
     share = ((typical - SUPPORTED) / (DENIED - SUPPORTED)).clip(0, 1).astype(np.float32)
     at = [(np.arange(side) + 0.5) * count / side for count, side in zip(counts, sides, strict=True)]
-    return spread(share[None], *at)[0][..., None]
+    fallen: Pixels = spread(share[None], *at)[0][..., None]
+    return fallen
 
 
 class NoMaps:
