@@ -197,7 +197,7 @@ class PlaneDeconvolver:
         if self._noise is None:
             return Undone(restored, again, gain, np.zeros_like(gain))
         seen = pixels[window.within(read)]
-        off: Pixels = (again - seen) / np.sqrt(self._noise.variance(plane, seen), dtype=np.float32)
+        off = (again - seen) / np.sqrt(self._noise.variance(plane, seen)).astype(np.float32)
         fallen = _fallen(off)
         return Undone(restored + fallen * (seen - restored), again, gain, fallen)
 
