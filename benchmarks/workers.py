@@ -12,15 +12,11 @@ from the first; where the second stays the same, nothing was lost but to them.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-# Before PyTorch is loaded anywhere: workers take their number of threads from here.
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
 import tifffile
@@ -43,7 +39,7 @@ def make_picture(place: Path, side: int) -> Path:
 
 
 def measure(source: Path, small: Path, folder: Path, count: int) -> dict[str, Any]:
-    with processes(count) as client:
+    with processes(count, threads=1) as client:
         demoe.run(small, folder / "warm.ome.zarr", client=client, overwrite=True, **FIELDS)
         before = sum(client.run(time.process_time).values())
         began, mine = time.perf_counter(), time.process_time()

@@ -208,12 +208,67 @@ def test_without_the_package_workers_are_refused_in_a_sentence(
         demoe.run(source, tmp_path / "out.tif", recipe, workers=2)
 
 
+def _threads() -> tuple[int, int]:
+    import torch
+
+    return torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])
+
+
 def test_worker_processes_share_the_cores(client: Any) -> None:
-    def threads() -> tuple[int, int]:
-        import torch
+    share = max(1, (os.cpu_count() or 1) // 2)
+    assert set(client.run(_threads).values()) == {(share, share)}
 
-        return torch.get_num_threads(), int(os.environ["OMP_NUM_THREADS"])
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        share = max(1, (os.cpu_count() or 1) // 2)
-        assert set(client.run(threads).values()) == {(share, share)}
+def test_threads_of_workers_are_not_those_of_the_process_that_starts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with processes(1, threads=3) as alone:
+        assert list(alone.run(_threads).values()) == [(3, 3)]
+        # Dask's own would make each layer of a network take its memory anew.
+        kept = alone.run(lambda: os.environ.get("MALLOC_TRIM_THRESHOLD_"))
+        assert set(kept.values()) == {os.environ.get("MALLOC_TRIM_THRESHOLD_")}
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+
+
+def test_what_tiles_share_is_found_once(
+    tmp_path: Path, recipe: demoe.Recipe, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plane that is surveyed by samples, and decided on in 2 x 2 blocks."""
+    asked = tmp_path / "asked"
+
+    def count() -> None:
+        from demoe.engine.runner import TileRunner
+
+        for name in ("survey", "route_windows"):
+
+            def counted(self: Any, *rest: Any, _name: str = name, **more: Any) -> Any:
+                with asked.open("a") as file:
+                    file.write(f"{_name}\n")
+                return getattr(TileRunner, f"_{_name}")(self, *rest, **more)
+
+            setattr(TileRunner, f"_{name}", getattr(TileRunner, name))
+            setattr(TileRunner, name, counted)
+
+    def back() -> None:
+        from demoe.engine.runner import TileRunner
+
+        for name in ("survey", "route_windows"):
+            setattr(TileRunner, name, getattr(TileRunner, f"_{name}"))
+
+    source = tmp_path / "in.tif"
+    values = np.random.default_rng(0).integers(500, 60000, (1040, 1040), dtype=np.uint16)
+    tifffile.imwrite(source, values)
+    wide = recipe.replace(tile=512, pitch=64, window=128, psf=None)
+    client.run(count)
+    try:
+        demoe.run(source, tmp_path / "out.ome.zarr", wide, client=client)
+    finally:
+        client.run(back)
+    said = asked.read_text().split()
+    assert said.count("survey") == 1
+    expected = np.asarray(demoe.deblur(source, recipe=wide).image)
+    np.testing.assert_array_equal(demoe.open_image(tmp_path / "out.ome.zarr").data, expected)
+    # As often as by one process: each block asks twice at most.
+    assert said.count("route_windows") <= 2 * 4

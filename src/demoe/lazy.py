@@ -392,16 +392,21 @@ def _blocks(
 
 def restore_block(work: PlaneWork, block_id: tuple[int, ...]) -> Any:
     """Compute a block of `Deblurred.image`, by its index."""
-    index = dict(zip(work.image.axes, block_id, strict=True))
-    block = work.tile(plane_of(index), index["Y"], index["X"])
+    block = work.tile(*tile_of(work, block_id))
     return from_canonical(block[None, None, None], work.image.axes)
+
+
+def tile_of(work: PlaneWork, block_id: tuple[int, ...]) -> tuple[Plane, int, int]:
+    """Return plane, row and column of the tile that is a block of `Deblurred.image`."""
+    index = dict(zip(work.image.axes, block_id, strict=True))
+    return plane_of(index), index["Y"], index["X"]
 
 
 def failed_cells(work: PlaneWork, block_id: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Return cells of a restored block in which the network failed, by index in the expert map."""
     index = dict(zip(work.image.axes, block_id, strict=True))
     along = tuple(index[letter] for letter in plane_axes(work.image.axes))
-    cells = work.failed_cells(plane_of(index), index["Y"], index["X"])
+    cells = work.failed_cells(*tile_of(work, block_id))
     return [(*along, *cell) for cell in cells]
 
 

@@ -115,6 +115,9 @@ class Kernels(Protocol):
     def side(self) -> int:
         """Rows and columns of a kernel."""
 
+    def look_at(self, plane: Plane) -> None:
+        """Find out what it takes to undo any window of a plane."""
+
     def window(self, plane: Plane, window: Box) -> Solution | None:
         """Return how a window is undone; None where nothing is."""
 
@@ -173,9 +176,15 @@ class KnownKernels:
         self._reader, self._plan, self._psf, self._memory = reader, plan, psf, memory
         self.side = max(psf.shape)
 
+    def look_at(self, plane: Plane) -> None:
+        """Find out what is best for places that stand for a plane."""
+        self._of_plane(plane)
+
     def window(self, plane: Plane, window: Box) -> Solution:
         """Return how a window is undone: as is best for places that stand for its plane."""
+        return self._of_plane(plane)
 
+    def _of_plane(self, plane: Plane) -> Solution:
         def choose() -> Solution:
             samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
             return Solution(self._deconvolver, self._deconvolver.choose(samples))
@@ -222,6 +231,10 @@ class PhotoKernels:
         self._reader, self._plan, self._judge = reader, plan, judge
         self._families, self._painted, self._memory = families, painted, memory
         self.side = SIDE
+
+    def look_at(self, plane: Plane) -> None:
+        """Find the kernels that windows of a plane choose from."""
+        self._of_plane(plane)
 
     def window(self, plane: Plane, window: Box) -> Solution | None:
         """Return how a window is undone; None where no kernel promises anything."""
@@ -400,6 +413,10 @@ class MeasurementKernels:
         self._reader, self._plan, self._memory = reader, plan, memory
         self.side = SIDE
 
+    def look_at(self, plane: Plane) -> None:
+        """Find out how well kernels explain places that stand for a plane."""
+        self._of_plane(plane)
+
     def window(self, plane: Plane, window: Box) -> Solution:
         """Return how a window is undone."""
         found: Solution = self._memory.once(
@@ -414,7 +431,7 @@ class MeasurementKernels:
     def _best(self, plane: Plane, window: Box) -> Solution:
         from demoe.model.kernels.estimator import careful, round_kernels
 
-        of_plane = self._memory.once("kernel", plane, lambda: self._of_plane(plane))
+        of_plane = self._of_plane(plane)
         size = (self._plan.height, self._plan.width)
         box = window.grown((SAMPLE - WINDOW) // 2, *size)
         scores = of_plane + self._scores(plane, box)
@@ -425,8 +442,12 @@ class MeasurementKernels:
         return found
 
     def _of_plane(self, plane: Plane) -> NDArray[np.float64]:
-        boxes = sample_boxes(self._plan)
-        return np.asarray(np.mean([self._scores(plane, box) for box in boxes], axis=0))
+        def score() -> NDArray[np.float64]:
+            boxes = sample_boxes(self._plan)
+            return np.asarray(np.mean([self._scores(plane, box) for box in boxes], axis=0))
+
+        found: NDArray[np.float64] = self._memory.once("kernel", plane, score)
+        return found
 
     def _scores(self, plane: Plane, box: Box) -> NDArray[np.float64]:
         from demoe.model.kernels.estimator import gray_of, round_scores

@@ -10,6 +10,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from demoe.image.intensity import IntensityScale
@@ -22,7 +23,27 @@ _REMEMBERED = {
     "block": 4096,  # of at most 50 kB each
     "window": 16,  # of at most 3 MB each
     "ceiling": 1,
+    "found": 4096,
 }
+
+_TOLD = frozenset({"decision", "statistics", "kernel", "block"})
+"""What is small, takes long to find, and is told to other processes."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one process and is told to others.
+
+    Attributes
+    ----------
+    values : dict
+        By kind and key.
+    reads : dict
+        What was read of the image for it: a digest of each rectangle.
+    """
+
+    values: dict[tuple[str, Any], Any]
+    reads: dict[tuple[Plane, Box], bytes]
 
 
 class Memory:
@@ -51,6 +72,7 @@ class Memory:
         self.device = ""
         self.reads: dict[tuple[Plane, Box], bytes] | None = None
         self._kept: dict[str, OrderedDict[Any, Any]] = {kind: OrderedDict() for kind in _REMEMBERED}
+        self._told: dict[tuple[str, Any], Any] | None = None
 
     def once(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return what was computed under a key, computing it at the first call."""
@@ -61,7 +83,38 @@ class Memory:
                 while len(kept) > _REMEMBERED[kind]:
                     kept.popitem(last=False)
             kept.move_to_end(key)
+            if self._told is not None and kind in _TOLD:
+                self._told[kind, key] = kept[key]
             return kept[key]
+
+    def found(self, key: Any, find: Callable[[], object]) -> Found:
+        """Return what something finds out or knows that others can be told.
+
+        The first time, it is read what that takes; later calls with the same key give the same.
+        """
+
+        def collect() -> Found:
+            earlier, self.reads = self.reads, {}
+            self._told = {}
+            try:
+                find()
+                return Found(self._told, self.reads)
+            finally:
+                if earlier is not None:
+                    earlier |= self.reads
+                self.reads, self._told = earlier, None
+
+        found: Found = self.once("found", key, collect)
+        return found
+
+    def learn(self, found: Found) -> None:
+        """Know what was found elsewhere; what was read for it counts as read here."""
+        with self.lock:
+            new = [(kind, key) for kind, key in found.values if key not in self._kept[kind]]
+            for kind, key in new:
+                self.once(kind, key, functools.partial(found.values.get, (kind, key)))
+            if new and self.reads is not None:
+                self.reads |= found.reads
 
     def note_reads(self) -> None:
         """From now on, note what is read of the image."""

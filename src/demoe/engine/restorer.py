@@ -220,6 +220,13 @@ class Restorer:
             found |= self._memory.once("statistics", (plane, position), survey)
         return found
 
+    def look_at(self, plane: Plane) -> None:
+        """Find out what all tiles of a plane need of it, but for decisions on its parts."""
+        weights = np.zeros(0, np.float32)  # of decisions place by place, none counts everywhere
+        if not self._router.is_local:
+            weights = self._runner().mixing(self._router.whole(plane))
+        self._statistics(plane, weights)
+
     def _survey_alone(self, plane: Plane, weights: Gates) -> Statistics:
         return self._runner().survey(self._router.sampled(plane), weights)
 

@@ -7,6 +7,7 @@ that compute are made where they are needed, and hold each other.
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,11 +28,11 @@ from demoe.engine.kernels import (
     PhotoKernels,
     is_photo,
 )
-from demoe.engine.memory import Memory, memory_of
+from demoe.engine.memory import Found, Memory, memory_of
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.photometry import Photometry
 from demoe.engine.reader import PlaneReader
-from demoe.engine.restorer import Restorer
+from demoe.engine.restorer import Restorer, is_cut
 from demoe.engine.runner import TileRunner, make_runner, model_for
 from demoe.image.lazy_image import LazyImage
 from demoe.model.kernels.families import FAMILIES
@@ -43,6 +44,22 @@ from demoe.recipe import Recipe
 from demoe.routing.gates import Gates
 from demoe.routing.painted import PaintedMap
 from demoe.routing.router import PlaneRouter
+
+
+@dataclass(frozen=True)
+class Common:
+    """Something that several tiles depend on.
+
+    Attributes
+    ----------
+    plane : (int, int, int)
+        T, C and Z.
+    block : (int, int) or None
+        Row and column of a block of the router's windows; None for what counts everywhere.
+    """
+
+    plane: Plane
+    block: tuple[int, int] | None = None
 
 
 class PlaneWork:
@@ -242,6 +259,32 @@ class PlaneWork:
         if self.deconvolver is not None and self._by_physics(plane, core):
             return photometry.of_physics(plane, core, self.deconvolver)
         return photometry.of_network(plane, core, self.restorer.tile(plane, row, col))
+
+    def common(self, plane: Plane, row: int, col: int) -> list[Common]:
+        """Return what a tile depends on that other tiles depend on as well, and that takes long."""
+        # A tile that is passed by depends on nothing.
+        if self.recipe.skip_flat or not is_cut(self.plan, self.recipe):
+            return []
+        found = [Common(plane)]
+        # Of a plane that is surveyed as a whole, the survey asks for all blocks.
+        if self.kernels_from in ("", "photo") and len(self.router.samples()) > 1:
+            blocks = self.router.blocks_for(plane, self.plan.tile_at(row, col).read)
+            found += [Common(beside, (r, c)) for beside, r, c in blocks]
+        return found
+
+    def find(self, common: Common) -> Found:
+        """Find out what tiles have in common; `Memory.learn` knows it in other processes."""
+
+        def look() -> None:
+            if common.block is not None:
+                self.router.look_at(common.plane, *common.block)
+                return
+            if self.kernels is not None:
+                self.kernels.look_at(common.plane)
+            if self.kernels_from in ("", "photo") and isinstance(self.restorer, Restorer):
+                self.restorer.look_at(common.plane)
+
+        return self.memory.found(common, look)
 
     def _by_physics(self, plane: Plane, core: Box) -> bool:
         """Say whether no network has a say in a core, and all of it is restored."""

@@ -11,22 +11,27 @@ import math
 import os
 import socket
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
+from demoe.engine.memory import Found
 from demoe.engine.runner import LANES
-from demoe.engine.work import PlaneWork
+from demoe.engine.work import Common, PlaneWork
 from demoe.errors import DeviceError, OutputError, RecipeError
 from demoe.execution.store import Kept
-from demoe.execution.tile import compute_tile
+from demoe.execution.tile import common_of, compute_tile
 from demoe.io._spread import Job, over_threads
 from demoe.io.mosaic import Index, Mosaic
 
 _COUNTED_SECONDS = 5.0
 _ASKED_SECONDS = 1.0
 """How long to wait for a cluster before somebody is asked whether to go on."""
+
+_HELD = 1024
+"""Findings, of at most 50 kB each, that workers keep for tiles to come."""
 
 
 class Pool(Protocol):
@@ -43,6 +48,9 @@ class Pool(Protocol):
     @property
     def at_once(self) -> int:
         """How many tiles to have in work or waiting."""
+
+    def ahead(self, tiles: Iterator[Index]) -> Iterator[Index]:
+        """Give tiles in their order, beginning early with what several of them depend on."""
 
     def tile(self, index: Index, made: Any) -> Any:
         """Begin to compute a tile and keep it; the future gives a `Kept`."""
@@ -79,6 +87,9 @@ class _Threads:
         """One more than there are threads, so that none waits while a tile is noted."""
         return self._lanes + 1
 
+    def ahead(self, tiles: Iterator[Index]) -> Iterator[Index]:
+        return tiles  # all of them share one memory
+
     def tile(self, index: Index, made: Any) -> Future[Any]:
         return self._tiles.submit(keep_tile, self._work, self._mosaic, index, made)
 
@@ -103,6 +114,8 @@ class _Cluster:
     def __init__(self, work: PlaneWork, mosaic: Mosaic, client: Any) -> None:
         self.client = client
         self._counted, self._threads = -math.inf, 1
+        self._here = work
+        self._finding: OrderedDict[Common, Any] = OrderedDict()
         # As the result of a task, it is sent once to each worker, and again to those that come
         # later or instead of one that died.
         self._work, self._mosaic = (
@@ -117,8 +130,35 @@ class _Cluster:
             self._counted = time.monotonic()
         return 2 * self._threads
 
+    def ahead(self, tiles: Iterator[Index]) -> Iterator[Index]:
+        waiting: deque[Index] = deque()
+        for index in tiles:
+            self._find_common(index)
+            waiting.append(index)
+            while len(waiting) > self.at_once:
+                yield waiting.popleft()
+        yield from waiting
+
     def tile(self, index: Index, made: Any) -> Any:
-        return self.client.submit(_tile_there, self._work, self._mosaic, index, made, pure=False)
+        found = self._find_common(index)
+        return self.client.submit(
+            _tile_there, self._work, self._mosaic, index, made, found, pure=False
+        )
+
+    def _find_common(self, index: Index) -> list[Any]:
+        """Begin to find what a tile has in common with others, unless that was begun before."""
+        found = []
+        for common in common_of(self._here, index):
+            if common not in self._finding:
+                # Before all else, since several wait for it.
+                self._finding[common] = self.client.submit(
+                    _find_there, self._work, common, pure=False, priority=2
+                )
+            self._finding.move_to_end(common)
+            found.append(self._finding[common])
+        while len(self._finding) > _HELD:
+            self._finding.popitem(last=False)
+        return found
 
     def pack(self, shard: Index) -> Any:
         # Before other tiles, so that few files of tiles lie about.
@@ -175,8 +215,15 @@ def pool_for(work: PlaneWork, mosaic: Mosaic, client: Any) -> Iterator[Pool]:
 
 
 @contextmanager
-def processes(count: int) -> Iterator[Any]:
-    """Offer a client of worker processes on this machine, which share its cores among them.
+def processes(count: int, threads: int = 0) -> Iterator[Any]:
+    """Offer a client of worker processes on this machine.
+
+    Parameters
+    ----------
+    count : int
+        Of processes; each computes one tile at a time.
+    threads : int
+        Cores that a tile may take; by default the processes share all of them.
 
     Raises
     ------
@@ -191,11 +238,17 @@ def processes(count: int) -> Iterator[Any]:
             f"{count} workers need the package distributed; install napari-demoe[cluster], or "
             "leave workers at 1."
         ) from None
-    share = str(max(1, (os.cpu_count() or 1) // count))
+    share = str(threads or max(1, (os.cpu_count() or 1) // count))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    settings = {f"distributed.nanny.pre-spawn-environ.{name}": share for name in names}
-    settings["distributed.comm.timeouts.connect"] = "120s"  # on a machine that is busy
+    settings = {
+        "distributed.comm.timeouts.connect": "120s",  # on a machine that is busy
+        # The allocator as it is elsewhere: told to trim, it gives back memory that the next layer
+        # of a network asks for again, and the system clears each page of it.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    }
     with (
+        # Workers inherit these, and dask's own settings of that name only count without them.
+        _environment(dict.fromkeys(names, share)),
         config.set(settings),
         LocalCluster(
             n_workers=count,
@@ -211,6 +264,21 @@ def processes(count: int) -> Iterator[Any]:
         yield client
 
 
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def keep_tile(work: PlaneWork, mosaic: Mosaic, index: Index, made: Any = None) -> Kept:
     """Compute a tile and keep its pixels."""
     values, failed, reads = compute_tile(work, index, made)
@@ -218,8 +286,18 @@ def keep_tile(work: PlaneWork, mosaic: Mosaic, index: Index, made: Any = None) -
     return Kept(index, failed, reads)
 
 
-def _tile_there(work: PlaneWork, mosaic: Mosaic, index: Index, made: Any) -> Kept:
+def _find_there(work: PlaneWork, common: Common) -> Found:
+    work.memory.note_reads()
+    return work.find(common)
+
+
+def _tile_there(
+    work: PlaneWork, mosaic: Mosaic, index: Index, made: Any, common: list[Found]
+) -> Kept:
     _check_sight(mosaic)
+    work.memory.note_reads()
+    for found in common:
+        work.memory.learn(found)
     return keep_tile(work, mosaic, index, made)
 
 

@@ -469,7 +469,7 @@ def _compute_tiles(
 ) -> None:
     """Compute the blocks that the store lacks, a few at a time, and pack what is complete."""
     total = math.prod(result.image.numblocks)
-    missing = store.missing()
+    missing = pool.ahead(store.missing())
     computing: set[Any] = set()
     packing: set[Any] = set()
     try:

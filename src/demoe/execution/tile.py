@@ -9,9 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.engine.reader import Read
-from demoe.engine.work import PlaneWork
+from demoe.engine.work import Common, PlaneWork
 from demoe.execution.store import Index
-from demoe.lazy import failed_cells, restore_block
+from demoe.lazy import failed_cells, restore_block, tile_of
+
+
+def common_of(work: PlaneWork, index: Index) -> list[Common]:
+    """Return what a block depends on that others depend on as well, and that takes long."""
+    return work.common(*tile_of(work, index))
 
 
 def compute_tile(

@@ -15,6 +15,7 @@ from demoe.routing.consensus import agree, sharpen, smooth
 from demoe.routing.gates import (
     Gates,
     by_layer,
+    cells_around,
     decide_where_needed,
     fill,
     in_each_layer,
@@ -121,13 +122,34 @@ class PlaneRouter:
         if not self.is_local:
             return fill(self.whole(plane), len(rows), len(cols))
         radius = self.recipe.smoothing
-        r, c = (
-            range(max(0, part.start - radius), min(count, part.stop + radius))
-            for part, count in zip((rows, cols), self.cells, strict=True)
-        )
+        r, c = self._smoothed_from(rows, cols)
         found = self._agree([self._own_gates(beside, r, c) for beside in self._beside(plane)])
         smoothed = in_each_layer(lambda gates: smooth(gates, radius), found, self.layers)
         return smoothed[:, _part(rows, r), _part(cols, c)]
+
+    def blocks_for(self, plane: Plane, read: Box) -> list[tuple[Plane, int, int]]:
+        """Return blocks of windows that weights in a read depend on: planes, rows and columns."""
+        if not self.is_local:
+            return []
+        plan, pitch, window = self.plan, self.recipe.pitch, self.recipe.window
+        around = (
+            cells_around(start, stop, pitch, count)
+            for start, stop, count in zip(
+                (read.top, read.left), (read.bottom, read.right), self.cells, strict=True
+            )
+        )
+        cells = self._smoothed_from(*around)
+        down, across = (
+            self._blocks(windows_near(part, size, pitch, window)[0])
+            for part, size in zip(cells, (plan.height, plan.width), strict=True)
+        )
+        return [
+            (beside, row, col) for beside in self._beside(plane) for row in down for col in across
+        ]
+
+    def look_at(self, plane: Plane, row: int, col: int) -> None:
+        """Decide on a block of windows."""
+        self._block(plane, row, col)
 
     def whole(self, plane: Plane) -> Gates:
         """Return the one decision (layers * E,) for a plane."""
@@ -184,10 +206,9 @@ class PlaneRouter:
     def _decisions(self, plane: Plane, rows: range, cols: range) -> Gates:
         """Return what the router decides on some windows, (layers * E, len(rows), len(cols))."""
         gates = np.empty((self.layers * self._count, len(rows), len(cols)), np.float32)
-        side = max(1, ROUTING_BLOCK // self.recipe.window)
-        for block_row in range(rows.start // side, (rows.stop - 1) // side + 1):
-            for block_col in range(cols.start // side, (cols.stop - 1) // side + 1):
-                block, r, c = self._block(plane, block_row, block_col, side)
+        for block_row in self._blocks(rows):
+            for block_col in self._blocks(cols):
+                block, r, c = self._block(plane, block_row, block_col)
                 r_both = range(max(r.start, rows.start), min(r.stop, rows.stop))
                 c_both = range(max(c.start, cols.start), min(c.stop, cols.stop))
                 gates[:, _part(r_both, rows), _part(c_both, cols)] = block[
@@ -195,9 +216,28 @@ class PlaneRouter:
                 ]
         return gates
 
-    def _block(self, plane: Plane, row: int, col: int, side: int) -> tuple[Gates, range, range]:
+    @property
+    def _block_side(self) -> int:
+        """Side, in windows, of a block."""
+        return max(1, ROUTING_BLOCK // self.recipe.window)
+
+    def _blocks(self, windows: range) -> range:
+        """Return the blocks along an axis that some windows lie in."""
+        side = self._block_side
+        return range(windows.start // side, (windows.stop - 1) // side + 1)
+
+    def _smoothed_from(self, rows: range, cols: range) -> tuple[range, range]:
+        """Return the cells that smoothed gates of some cells are taken from."""
+        radius = self.recipe.smoothing
+        r, c = (
+            range(max(0, part.start - radius), min(count, part.stop + radius))
+            for part, count in zip((rows, cols), self.cells, strict=True)
+        )
+        return r, c
+
+    def _block(self, plane: Plane, row: int, col: int) -> tuple[Gates, range, range]:
         """Return the decisions on a block of windows, and which they are."""
-        recipe, plan = self.recipe, self.plan
+        recipe, plan, side = self.recipe, self.plan, self._block_side
         height, tops = windows(plan.height, recipe.window)
         width, lefts = windows(plan.width, recipe.window)
         rows = range(row * side, min((row + 1) * side, len(tops)))
