@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from demoe.engine.deconvolver import PlaneDeconvolver
 from demoe.engine.reader import PlaneReader
-from demoe.model.level import REACH, keep_level
+from demoe.model.level import keep_level
 from demoe.plan.tiling import Box, Plane, TilePlan
 
-CELL = 16
-"""Side in pixels of the cells of the plane whose means are kept; they lie on the tiles' grid."""
+CELL = 32
+"""Side in pixels of the cells of the plane whose means are kept."""
+
+PASSES = 3
+"""How often means are kept in turn: the ratio between two cells is interpolated and meets neither,
+and what then lies above the camera's range is cut once more."""
 
 
 class Photometry:
@@ -34,7 +38,8 @@ class Photometry:
     def of_physics(self, plane: Plane, core: Box, deconvolver: PlaneDeconvolver) -> NDArray[Any]:
         """Return a core without its blur, with the local means of the source.
 
-        Deconvolution keeps the light, but what it gathers above the camera's range is cut.
+        Deconvolution keeps the light but moves it, and what it gathers above the camera's range is
+        cut.
 
         Parameters
         ----------
@@ -48,19 +53,25 @@ class Photometry:
         ndarray
             (rows, cols, S), dtype of the image.
         """
-        outer = core.grown(REACH * CELL, self._plan.height, self._plan.width)
+        # Whole cells of the plane, and a ring of them for each pass.
+        top, left = (n // CELL * CELL for n in (core.top, core.left))
+        bottom, right = (-(-n // CELL) * CELL for n in (core.bottom, core.right))
+        cells = Box(top, left, bottom, right)
+        outer = cells.grown(PASSES * CELL, self._plan.height, self._plan.width)
         source = self._reader.values(plane, outer)
         samples = min(source.shape[2], 3)  # an alpha channel passes by
-        restored = self.within_range(deconvolver.core(plane, outer), source)
-        scale = self._reader.scale
-        found, wanted = (
-            torch.from_numpy(scale.normalise(pixels[..., :samples])).permute(2, 0, 1)[None]
-            for pixels in (restored, source)
-        )
-        kept = keep_level(found, wanted, CELL)[0].permute(1, 2, 0).numpy()
-        done = scale.restore(kept, source.dtype)
-        done = np.concatenate([done, source[..., samples:]], axis=2)
-        return self.within_range(done, source)[core.within(outer)]
+        done = self.within_range(deconvolver.core(plane, outer), source)
+        wanted = self._tensor(source[..., :samples])
+        for _ in range(PASSES):
+            kept = keep_level(self._tensor(done[..., :samples]), wanted, CELL, alone=True)
+            pixels = kept[0].permute(1, 2, 0).numpy()
+            done = self._reader.scale.restore(pixels, source.dtype)
+            done = np.concatenate([done, source[..., samples:]], axis=2)
+            done = self.within_range(done, source)
+        return done[core.within(outer)]
+
+    def _tensor(self, pixels: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(self._reader.scale.normalise(pixels)).permute(2, 0, 1)[None]
 
     def of_network(self, plane: Plane, core: Box, restored: NDArray[Any]) -> NDArray[Any]:
         """Return a core whose means are kept already, within the camera's range.

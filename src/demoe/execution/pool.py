@@ -245,6 +245,7 @@ def processes(count: int, threads: int = 0) -> Iterator[Any]:
         # The allocator as it is elsewhere: told to trim, it gives back memory that the next layer
         # of a network asks for again, and the system clears each page of it.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+        "distributed.worker.profile.enabled": False,  # nobody looks at it, a hundred times a second
     }
     with (
         # Workers inherit these, and dask's own settings of that name only count without them.
