@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,6 +56,8 @@ class Job:
         A run that was stopped and goes on.
     more : callable
         Told from other threads that more can be shown.
+    stop : Event
+        Set when nobody wants it any more; what is in work is then given up between two steps.
     """
 
     data: Any
@@ -71,6 +74,11 @@ class Job:
     folder: str = ""
     live: LiveRun | None = None
     more: Callable[[], None] = lambda: None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def is_wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return not self.stop.is_set()
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ class Handle(Protocol):
     """A running worker."""
 
     def quit(self) -> None:
-        """Ask it to stop; it does between two tiles."""
+        """Ask it to stop; it does between two reports."""
 
 
 class Launch(Protocol):

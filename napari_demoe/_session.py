@@ -437,7 +437,7 @@ class Session:
         self._run_job(job)
 
     def _run_job(self, job: Job) -> None:
-        self._job = job
+        self._job = job = replace(job, stop=threading.Event())
         self._handle = self._launch(
             job,
             reported=self._reported,
@@ -581,6 +581,7 @@ class Session:
         """Stop after the tile in work; what is done stays, and `resume` goes on."""
         if self._handle is not None and self.state == "running" and not self._over:
             self.state = "cancelling"
+            self._job.stop.set()
             self._handle.quit()
             self.changed.emit()
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from demoe.errors import DemoeError, ImageError, RecipeError
 from demoe.live.order import Scope
+from demoe.wanted import as_long_as
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
 from napari_demoe._maps import blur_sizes, expert_shares
@@ -98,12 +99,13 @@ def steps(job: Job) -> Generator[object, None, None]:
     Yields
     ------
     Downloading, Planned, TilesDone, Finished
-        In this order, or `Failed` at any time as the last one.
+        In this order, or `Failed` at any time as the last one; nothing more after ``job.stop``.
     """
     try:
         yield from _steps(job)
     except DemoeError as error:
-        yield Failed(str(error))
+        if job.is_wanted():
+            yield Failed(str(error))
 
 
 def _steps(job: Job) -> Generator[object, None, None]:
@@ -115,12 +117,13 @@ def _steps(job: Job) -> Generator[object, None, None]:
         if job.download:
             yield from _download(job.recipe.model)
         _warm_up()
-        run = _new_run(job)
+        with as_long_as(job.is_wanted):
+            run = _new_run(job)
     if job.view is not None:
         run.order.look(job.view)
     yield Planned(run)
     told = -1
-    with _timed(run, is_usual=job.earlier is None and not job.reopened) as step:
+    with _timed(run, job) as step:
         while True:
             if step():
                 yield TilesDone(*run.order.counts())
@@ -129,11 +132,11 @@ def _steps(job: Job) -> Generator[object, None, None]:
             else:  # until somebody looks elsewhere
                 if len(run.done) != told:
                     told = len(run.done)
-                    yield _finished(job, run)
+                    yield _all_known(job, run)
                 yield TilesDone(*run.order.counts())
                 run.order.wait(REPORT_SECONDS)
     yield TilesDone(*run.order.counts())
-    yield _finished(job, run)
+    yield _all_known(job, run)
 
 
 def _warm_up() -> None:
@@ -147,7 +150,7 @@ def _warm_up() -> None:
 
 
 @contextmanager
-def _timed(run: LiveRun, is_usual: bool) -> Iterator[Callable[[], bool]]:
+def _timed(run: LiveRun, job: Job) -> Iterator[Callable[[], bool]]:
     """Step through a run, and keep what its tiles took for the next estimate.
 
     Corrections are left out: much of what they need is known already.
@@ -159,15 +162,16 @@ def _timed(run: LiveRun, is_usual: bool) -> Iterator[Callable[[], bool]]:
     def step() -> bool:
         nonlocal tiles, seconds
         began = time.monotonic()
-        if not run.step():
-            return False
+        with as_long_as(job.is_wanted):
+            if not run.step():
+                return False
         tiles, seconds = tiles + 1, seconds + time.monotonic() - began
         return True
 
     try:
         yield step
     finally:
-        if is_usual:
+        if job.earlier is None and not job.reopened:
             note(run.result.provenance, tiles, seconds)
 
 
@@ -210,6 +214,11 @@ def _new_run(job: Job) -> LiveRun:
         pyramid=[da.asarray(level) for level in pyramid] if whole else (),
         more=job.more,
     )
+
+
+def _all_known(job: Job, run: LiveRun) -> Finished:
+    with as_long_as(job.is_wanted):
+        return _finished(job, run)
 
 
 def _finished(job: Job, run: LiveRun) -> Finished:

@@ -16,8 +16,16 @@ from demoe.cli import main
 from demoe.errors import WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.kernels.deconvolution import Deconvolver
-from demoe.model.kernels.estimator import Place, both_ways, careful, round_kernels, round_scores
-from demoe.model.kernels.families import SIDE, Course, Kernel, arcs_of, course_of, straight_kernels
+from demoe.model.kernels.estimator import Place, both_ways, careful, round_scores
+from demoe.model.kernels.families import (
+    SIDE,
+    Course,
+    Kernel,
+    arcs_of,
+    course_of,
+    round_kernels,
+    straight_kernels,
+)
 from demoe.model.kernels.fusion import REACH, Fusion
 from demoe.model.kernels.judge import MEASURES
 from demoe.model.kernels.noise import noise_model

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.image.lazy_image import LazyImage
-from demoe.model.kernels.families import MOTION, SIDE, Kernel
+from demoe.model.kernels.families import MOTION, SIDE, Kernel, round_kernels
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.plan.windows import (
     STEP,
@@ -429,7 +429,7 @@ class MeasurementKernels:
         return _values(self.window(plane, window))
 
     def _best(self, plane: Plane, window: Box) -> Solution:
-        from demoe.model.kernels.estimator import careful, round_kernels
+        from demoe.model.kernels.estimator import careful
 
         of_plane = self._of_plane(plane)
         size = (self._plan.height, self._plan.width)

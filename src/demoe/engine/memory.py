@@ -15,6 +15,7 @@ from typing import Any
 
 from demoe.image.intensity import IntensityScale
 from demoe.plan.tiling import Box, Plane
+from demoe.wanted import check
 
 _REMEMBERED = {
     "decision": 64,
@@ -79,6 +80,7 @@ class Memory:
         with self.lock:
             kept = self._kept[kind]
             if key not in kept:
+                check()  # what was found so far stays, and is not sought again
                 kept[key] = make()
                 while len(kept) > _REMEMBERED[kind]:
                     kept.popitem(last=False)

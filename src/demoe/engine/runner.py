@@ -25,6 +25,7 @@ from demoe.model.protocol import Nested
 from demoe.recipe import Recipe
 from demoe.routing.gates import Gates, by_layer
 from demoe.routing.router import Pixels
+from demoe.wanted import check
 
 if TYPE_CHECKING:
     from demoe.model.protocol import Statistics
@@ -214,6 +215,7 @@ class TileRunner:
         self, work: Callable[[Tensor], tuple[Result, Tensor]], *tiles: Pixels
     ) -> tuple[Result, Tensor]:
         """Bring tiles to the device as (N, 3, H, W), work on them, and fetch the tensor found."""
+        check()
         with torch.inference_mode(), _lane(self.model.device) as stream:
             try:
                 x = torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2)

@@ -139,11 +139,13 @@ class Glances:
     def _learn(self, key: Key) -> None:
         level, plane, _, _ = key
         box = self._box(key)
-        touched = set(self.pixels.touched(level, plane, box))
+        touched = self.pixels.touched(level, plane, box)
         while True:
             block = self.pixels.read(level, plane, box)
             with self._ready:
-                if touched.intersection(self._late):  # finished while the block was read
+                if any(
+                    where in touched for where in self._late
+                ):  # finished while the block was read
                     self._late.clear()
                     continue
                 if key in self._kept:

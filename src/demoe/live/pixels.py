@@ -11,6 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
@@ -26,15 +27,37 @@ from demoe.plan.tiling import Box
 LEAST_SIDE = 512
 """Levels are added until none of the sides of a plane is longer than this in the last one."""
 
-MUCH = 2**29
-"""Pixels of the source above which a coarse level is shown from a sparse sample of it."""
+MUCH = 2**31
+"""Pixels in the blocks of the source that are read for a coarse level, at most, more or less: of
+larger parts, a sparse sample is shown."""
 
-_SAMPLED = 256  # pixels of the source that stand for such a part
+_LEAST_BLOCK = 2**19  # pixels that a smaller block counts as: it takes a time to find it
 _SMALL = 32  # finished tiles are remembered at every so many pixels
 _REMEMBERED = 65_536  # finished tiles, of a few kB each
 
 Tile = Callable[[Where], NDArray[Any] | None]
 """Returns the pixels of a finished tile, with the axes of the image; None where it was lost."""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A rectangle of tiles of a plane; there may be millions, so that nobody lists them."""
+
+    plane: tuple[int, ...]
+    rows: range
+    cols: range
+
+    def __contains__(self, where: Where) -> bool:
+        """Whether a tile is one of them."""
+        *plane, row, col = where
+        return tuple(plane) == self.plane and row in self.rows and col in self.cols
+
+    def among(self, done: Collection[Where]) -> list[Where]:
+        """Return those of them that are in a collection, which may grow meanwhile."""
+        if len(self.rows) * len(self.cols) > len(done):
+            return sorted(where for where in tuple(done) if where in self)
+        every = itertools.product(self.rows, self.cols)
+        return [where for row, col in every if (where := (*self.plane, row, col)) in done]
 
 
 class LivePixels:
@@ -100,12 +123,12 @@ class LivePixels:
             With the axes of the image, those of planes of length 1.
         """
         values = self._beneath(level, plane, box)
-        for where in self.touched(level, plane, box):
-            if where in self.done and (tile := self._at(level, where)) is not None:
+        for where in self.touched(level, plane, box).among(self.done):
+            if (tile := self._at(level, where)) is not None:
                 self.put(values, level, box, where, tile)
         return values
 
-    def touched(self, level: int, plane: tuple[int, ...], box: Box) -> list[Where]:
+    def touched(self, level: int, plane: tuple[int, ...], box: Box) -> Touched:
         """Return the tiles that a rectangle of a level shows."""
         step = 2**level
         spans = ((box.top, box.bottom), (box.left, box.right))
@@ -113,7 +136,7 @@ class LivePixels:
             range(start * step // side, ((stop - 1) * step) // side + 1)
             for (start, stop), side in zip(spans, self._side, strict=True)
         )
-        return [(*plane, row, col) for row, col in itertools.product(rows, cols)]
+        return Touched(plane, rows, cols)
 
     def put(
         self, values: NDArray[Any], level: int, box: Box, where: Where, tile: NDArray[Any]
@@ -187,10 +210,7 @@ class LivePixels:
         step = 2**level
         source, own = self._level_below(level)
         step //= own
-        sparse = 1
-        span = (box.bottom - box.top) * (box.right - box.left) * step**2
-        if span > MUCH and step > 1:
-            sparse = max(1, math.isqrt(span // step**2 // _SAMPLED))
+        sparse = self._sparse(source, step, box)
         index = dict(zip(plane_axes(self.axes), plane, strict=True))
         lengths = dict(zip(self.axes, source.shape, strict=True))
 
@@ -210,6 +230,17 @@ class LivePixels:
                 at = np.minimum(np.arange(length) // sparse, values.shape[axis] - 1)
                 values = values.take(at, axis=axis)
         return values if values.flags.writeable and values.flags.owndata else values.copy()
+
+    def _sparse(self, source: da.Array, step: int, box: Box) -> int:
+        """Say of how many pixels a side, at a step of an array, one shall do for a rectangle."""
+        block = math.prod(source.chunksize[self.axes.index(letter)] for letter in "YX")
+        reach = math.isqrt(MUCH // max(block, _LEAST_BLOCK))  # blocks a side that may be read
+        found = 1
+        for letter, start, stop in (("Y", box.top, box.bottom), ("X", box.left, box.right)):
+            side = source.chunksize[self.axes.index(letter)]
+            if (stop - start) * step > reach * side:  # a sample a block, of so many
+                found = max(found, -(-(stop - start) // reach))
+        return found
 
     def _level_below(self, level: int) -> tuple[da.Array, int]:
         """Return the coarsest array that a level can be taken from, and its own step."""

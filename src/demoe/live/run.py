@@ -6,8 +6,8 @@ import copy
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.engine.kernels import Blur
-from demoe.errors import OutputError
+from demoe.errors import Cancelled, OutputError
 from demoe.execution.identity import SourceWatch, describe
 from demoe.execution.run import begin
 from demoe.execution.store import LostTile, TileStore
@@ -30,6 +30,9 @@ from demoe.live.kernels import blank, draw
 from demoe.live.order import Scope, TileOrder, Where
 from demoe.live.pixels import Exact, LivePixels
 from demoe.plan.tiling import Box, touched
+
+PATIENCE_SECONDS = 0.03
+"""Who closes waits so long for those who read, or leaves the end to them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +119,9 @@ class LiveRun:
         plan, axes = result.plan, result.source.axes
         self._along = plane_axes(axes)
         self._held = ExitStack()
-        self._stepping, self._closed = threading.Lock(), False
-        self._losing = threading.Lock()
+        self._stepping, self._losing = threading.Lock(), threading.Lock()
+        self._closed, self._users = False, 0
+        self._unused = threading.Condition()  # of the files
         described = describe(result)
         if target is None:
             made = _new_folder(folder)
@@ -162,27 +166,50 @@ class LiveRun:
 
         Raises
         ------
+        Cancelled
+            If nobody wants it any more (`demoe.wanted`); the next step begins it anew.
         DemoeError
             If it cannot be computed or kept, or the source changed.
         """
-        try:
-            with self._stepping:
-                where = None if self._closed else self.order.next()
-                if where is not None:
+        with self._stepping, self._open() as is_open:
+            where = self.order.next() if is_open else None
+            if where is not None:
+                try:
                     self._compute(where)
-                return where is not None
-        finally:
-            if self._closed:
-                self.close()
+                except Cancelled:
+                    self.order.again()
+                    raise
+            return where is not None
 
     def close(self) -> None:
         """Let go of all files, after the tile in work; tiles that are kept for an output stay."""
         self._closed = True
-        if self._stepping.acquire(blocking=False):  # else whoever steps closes it
-            try:
-                self._held.close()
-            finally:
-                self._stepping.release()
+        with self._unused:
+            if not self._stepping.locked():  # then somebody reads a tile, which is quick
+                self._unused.wait_for(lambda: not self._users, PATIENCE_SECONDS)
+        self._let_go()
+
+    @contextmanager
+    def _open(self) -> Iterator[bool]:
+        """Keep the files meanwhile, if they are there still: the last who uses them lets go."""
+        with self._unused:
+            is_open = not self._closed
+            self._users += is_open
+        try:
+            yield is_open
+        finally:
+            if is_open:
+                with self._unused:
+                    self._users -= 1
+                    self._unused.notify_all()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        with self._unused:
+            held = ExitStack()
+            if self._closed and not self._users:
+                held = self._held.pop_all()
+        held.close()
 
     def _compute(self, where: Where) -> None:
         index = self._index(where)
@@ -194,16 +221,22 @@ class LiveRun:
         self.glances.tile_done(where, values)
 
     def _tile(self, where: Where) -> NDArray[Any] | None:
-        try:
-            return self._store.read(self._box(where))
-        except LostTile:
-            with self._losing:
-                if where in self.done:
-                    self._store.check(pixels=True)  # where one is lost, others of its file are
-                    kept = {where_of(self.result, index) for index in self._store.done}
-                    self.done &= kept
-                    self.order.again()
-            return None
+        with self._open() as is_open:
+            if not is_open:
+                return None
+            try:
+                return self._store.read(self._box(where))
+            except LostTile:
+                self._lose(where)
+                return None
+
+    def _lose(self, where: Where) -> None:
+        with self._losing:
+            if where in self.done:
+                self._store.check(pixels=True)  # where one is lost, others of its file are
+                kept = {where_of(self.result, index) for index in self._store.done}
+                self.done &= kept
+                self.order.again()
 
     def note(self, where: Where) -> None:
         """Fill in what the core remembers of the cells of a tile, or finds out now."""

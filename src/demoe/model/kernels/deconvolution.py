@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from demoe.model.kernels.noise import noise_model, noise_of
 from demoe.model.kernels.psf import Psf, centroid
+from demoe.wanted import check
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04)
 """What is tried, from careful to bold."""
@@ -112,7 +113,9 @@ class Deconvolver:
             Pixels that are mirrored on above, left, below and right: what the picture lacks of
             `margin` around the part that is wanted. By default `margin` on each side.
         """
-        restored, again = self._solve(pixels, setting, beyond)
+        restored, again = self._solve(
+            _Given(pixels, setting.linear, self.photo), setting.strength, beyond
+        )
         return _pixels(restored), _pixels(again)
 
     @torch.inference_mode()
@@ -139,44 +142,39 @@ class Deconvolver:
         middle = STRENGTHS[len(STRENGTHS) // 2]
         if linear is None:
             linear = self.photo and (
-                self._error(samples, Setting(True, middle))
-                < LIGHT * self._error(samples, Setting(False, middle))
+                self._error(self._given(samples, True), middle)
+                < LIGHT * self._error(self._given(samples, False), middle)
             )
-        best = Setting(linear, STRENGTHS[0])
-        error = self._error(samples, best)
-        for strength in STRENGTHS[1:]:
-            bolder = Setting(linear, strength)
-            found = self._error(samples, bolder)
+        given = self._given(samples, linear)
+        best = STRENGTHS[0]
+        error = self._error(given, best)
+        for bolder in STRENGTHS[1:]:
+            found = self._error(given, bolder)
             if found < EXPLAINED[self.photo]:
                 break
             # Where much noise makes all but the boldest flat, the first steps explain no more.
             if found <= PROGRESS * error:
                 best, error = bolder, found
-        return best
+        return Setting(linear, best)
 
-    def _error(self, samples: Sequence[Pixels], setting: Setting) -> float:
+    def _given(self, samples: Sequence[Pixels], linear: bool) -> list[_Given]:
+        return [_Given(pixels, linear, self.photo) for pixels in samples]
+
+    def _error(self, samples: Sequence[_Given], strength: float) -> float:
         """Return what solutions, blurred again, leave unexplained: root mean square over noise."""
         squares = []
-        for pixels in samples:
-            again, seen = self._solve(pixels, setting)[1], _tensor(pixels)
-            squares.append(float(((again - seen).square() / self._variance(seen)).mean()))
+        for given in samples:
+            check()
+            again = self._solve(given, strength)[1]
+            squares.append(float(((again - given.seen).square() / given.variance).mean()))
         return float(np.sqrt(np.mean(squares)))
 
-    def _variance(self, seen: Tensor) -> Tensor:
-        """Return the variance of the noise, that broadcasts to samples (S, H, W)."""
-        if self.photo:
-            return noise_of(seen).mean().square().clamp_min(_TINY)
-        variance = torch.stack([noise_model(one).variance(one) for one in seen])
-        return variance.clamp_min(LEAST_NOISE[False] ** 2)
-
     def _solve(
-        self, pixels: Pixels, setting: Setting, beyond: Beyond | None = None
+        self, given: _Given, strength: float, beyond: Beyond | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
-        y = _tensor(pixels)
-        y = _to_light(y) if setting.linear else y
-        weight = setting.strength / self._power(y)[:, None, None]
-        y, inner = _grown(y, beyond or (self.margin,) * 4)
+        weight = strength / given.power[:, None, None]
+        y, inner = _grown(given.y, beyond or (self.margin,) * 4)
         size = y.shape[1:]
         blur = self._transfer(size)
         data = weight * blur.conj() * torch.fft.rfft2(y)
@@ -198,17 +196,43 @@ class Deconvolver:
             x = torch.fft.irfft2(total, size).clamp_min_(floor)
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
         x, again = x[inner], again[inner]
-        return (_to_display(x), _to_display(again)) if setting.linear else (x, again)
-
-    def _power(self, y: Tensor) -> Tensor:
-        """Return the mean variance of the noise of each of samples (S, H, W)."""
-        least = LEAST_NOISE[self.photo] ** 2
-        if self.photo:
-            return noise_of(y).square().clamp_min(least)
-        return torch.stack([noise_model(one).variance(one).mean() for one in y]).clamp_min(least)
+        return (_to_display(x), _to_display(again)) if given.linear else (x, again)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
         return _transfer(self._psf.tobytes(), self._psf.shape, size)
+
+
+class _Given:
+    """A picture, and what all of its solutions share: its noise is found once."""
+
+    def __init__(self, pixels: Pixels, linear: bool, photo: bool) -> None:
+        self.seen, self.linear, self._photo = _tensor(pixels), linear, photo
+        self.y = _to_light(self.seen) if linear else self.seen
+        self._least = LEAST_NOISE[photo] ** 2
+
+    @functools.cached_property
+    def power(self) -> Tensor:
+        """Mean variance of the noise of each sample (S,) of ``y``."""
+        if self._photo:
+            return noise_of(self.y).square().clamp_min(self._least)
+        variance = _variance(self.y) if self.linear else self._unbounded
+        return torch.stack([one.mean() for one in variance]).clamp_min(self._least)
+
+    @functools.cached_property
+    def variance(self) -> Tensor:
+        """Variance of the noise, that broadcasts to samples (S, H, W) of what is seen."""
+        if self._photo:
+            return noise_of(self.seen).mean().square().clamp_min(_TINY)
+        return self._unbounded.clamp_min(self._least)
+
+    @functools.cached_property
+    def _unbounded(self) -> Tensor:
+        return _variance(self.seen)
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Return the variance of the noise in each pixel of samples (S, H, W)."""
+    return torch.stack([noise_model(one).variance(one) for one in x])
 
 
 def _differences(x: Tensor, down: Tensor, right: Tensor) -> None:

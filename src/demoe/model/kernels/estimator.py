@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.model.kernels.families import Kernel, arcs_of, straight_kernels
+from demoe.model.kernels.families import Kernel, arcs_of, round_kernels, straight_kernels
 from demoe.model.kernels.judge import Judge, Trials, Try
 from demoe.model.kernels.paths import courses
 from demoe.model.kernels.spectrum import CLIP, pooled, rough_scores, window_scores
@@ -159,12 +158,6 @@ def _apart(kernels: Sequence[Kernel], count: int) -> list[Kernel]:
         if len(found) < count and not any(kernel.is_like(other) for other in found):
             found.append(kernel)
     return found
-
-
-@functools.cache
-def round_kernels() -> tuple[Kernel, ...]:
-    """Return the kernels of a lens out of focus."""
-    return tuple(kernel for kernel in straight_kernels() if kernel.family != "motion")
 
 
 def round_scores(gray: Gray) -> NDArray[np.float64]:

@@ -180,6 +180,12 @@ def straight_kernels() -> tuple[Kernel, ...]:
     return tuple(_straight())
 
 
+@functools.cache
+def round_kernels() -> tuple[Kernel, ...]:
+    """Return those of a lens out of focus."""
+    return tuple(kernel for kernel in straight_kernels() if kernel.family != "motion")
+
+
 def _straight() -> Iterator[Kernel]:
     yield from (Kernel("disc", radius) for radius in _RADII)
     yield from (Kernel("gaussian", sigma) for sigma in _SIGMAS)

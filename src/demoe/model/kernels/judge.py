@@ -18,6 +18,7 @@ from demoe.model.checkpoint import fill
 from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Setting
 from demoe.model.kernels.families import Kernel
 from demoe.model.kernels.noise import noise_of
+from demoe.wanted import check
 
 STRENGTH = 0.01
 """How strongly guesses are tried."""
@@ -135,6 +136,7 @@ class Trials:
         best = min(score for _, score, _ in tries)
         rows = []
         for kernel, score, linear in tries:
+            check()
             about = [*_size(kernel), *self._before.noise_and_light]
             kind = [
                 *(kernel.family == family for family in ("disc", "gaussian", "motion")),

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from demoe.model.kernels.families import DWELLS, ORDERS, Course, Kernel, course_of, legendre
 from demoe.model.kernels.spectrum import power_of_windows, used_frequencies
+from demoe.wanted import check
 
 _POINTS = 25  # of a way, while it is sought
 _SPARSE = 3  # of the frequencies, one of so many is looked at
@@ -128,6 +129,7 @@ class _Search:
         best = _Ways(places.detach().clone(), dwells.detach().clone())
         least = torch.full((len(places),), math.inf)
         for step in range(steps):
+            check()
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - 0.9 * step / steps if settle else 1)
             costs, scenes = self._costs(places, dwells, scenes)

@@ -8,7 +8,7 @@ mean over frequencies of ``log M + P / M`` of that model M and the spectrum P se
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from demoe.model.kernels.families import Kernel, straight_kernels
 from demoe.model.kernels.psf import Psf
+from demoe.wanted import check
 
 SIDE = 192
 """Side in pixels of a window whose spectrum is looked at."""
@@ -46,7 +47,7 @@ def window_scores(gray: NDArray[np.float32], kernels: Sequence[Kernel]) -> Score
     gray : ndarray of float32
         (H, W); a side below `SIDE` is mirrored on.
     kernels : sequence of Kernel
-        What is compared.
+        What is compared. What scenes look like behind the last few hundred is kept.
 
     Returns
     -------
@@ -54,14 +55,20 @@ def window_scores(gray: NDArray[np.float32], kernels: Sequence[Kernel]) -> Score
         (windows, kernels).
     """
     models = _models_of(kernels)
-    return np.stack([_score(*_power(window), models) for window in _windows(gray)])
+    return np.stack([_score(power, noise, models) for power, noise in _powers(gray)])
 
 
 def rough_scores(gray: NDArray[np.float32]) -> Scores:
     """Score `straight_kernels` as `window_scores` does, but by few of the frequencies."""
     models = _sparse_models()
-    seen = ((power[::_SPARSE], noise) for power, noise in map(_power, _windows(gray)))
-    return np.stack([_score(power, noise, models) for power, noise in seen])
+    return np.stack([_score(power[::_SPARSE], noise, models) for power, noise in _powers(gray)])
+
+
+def _powers(gray: NDArray[np.float32]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give the power spectrum of each window, and its noise."""
+    for window in _windows(gray):
+        check()
+        yield _power(window)
 
 
 def pooled(scores: Scores, odd: float = CLIP) -> NDArray[np.float64]:
@@ -160,6 +167,7 @@ def _sparse_models() -> list[Tensor]:
 @functools.lru_cache(maxsize=512)
 def _models(kernel: Kernel) -> list[Tensor]:
     """Return what scenes of each steepness look like behind a kernel: (blocks,)."""
+    check()
     shape = _transfer_power(kernel.values)
     return [_binned(shape * scene)[_used()] for scene in _scenes()]
 
