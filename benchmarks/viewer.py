@@ -262,7 +262,7 @@ def measured(path: Path, side: int, calls: Calls, given: argparse.Namespace) -> 
     moved = time.monotonic()
     viewer.scene.camera.center = (BLOCK / 2, BLOCK / 2)
     viewer.dims.set_current_step(0, 9)
-    run = job._session._runs[job.layer]
+    run = job._session.display.runs[job.layer]
 
     def followed() -> bool:
         view = run.order._view

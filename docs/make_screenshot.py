@@ -34,7 +34,7 @@ def live(until=None, seconds=0.5):
 def correct(viewer, widget):
     """Paint where the camera shook by hand, and draw a region around what is out of focus."""
     session = widget.session
-    widget.brushes.button(2).click()
+    widget.legend.brushes.button(2).click()
     session.overlay.mode = "paint"
     rows, columns = session.overlay.data.shape
     for row in range(rows // 2, rows):
@@ -46,7 +46,7 @@ def correct(viewer, widget):
     regions = viewer.add_shapes(
         ndim=2, name="regions", face_color="transparent", edge_color="white", edge_width=2
     )
-    widget.brushes.button(1).click()
+    widget.legend.brushes.button(1).click()
     height, width = session.result.data.shape[:2]
     corners = np.array([[0.08, 0.01], [0.01, 0.2], [0.3, 0.4], [0.98, 0.36], [0.98, 0.01]])
     regions.add_polygons(corners * (height, width))

@@ -127,7 +127,7 @@ class Finished:
     shares : list of float
         Part of the cells that has each value of the expert map.
     sizes : list of str
-        How large the blurs are where each of them is, see `napari_demoe._maps.blur_sizes`.
+        How large the blurs are where each of them is, see `napari_demoe._blurs.blur_sizes`.
     consistency, complexity : ndarray of float32 or None
         Axes of the expert map; see `demoe.Deblurred`.
     blurs : mapping

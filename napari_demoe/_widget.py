@@ -6,22 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox, FileEdit, Label, LineEdit
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import (
     QApplication,
-    QButtonGroup,
     QCheckBox,
     QFileDialog,
-    QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QMessageBox,
     QProgressBar,
     QPushButton,
-    QRadioButton,
-    QScrollArea,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -34,7 +28,19 @@ from napari_demoe._batch_dialog import BatchDialog
 from napari_demoe._choices import PAINTED
 from napari_demoe._compare_bar import CompareBar
 from napari_demoe._form import Fold, RecipeForm, column, show_row
-from napari_demoe._session import PREVIEW_SIDE, Session
+from napari_demoe._legend import Legend
+from napari_demoe._parts import line, list_layers, may_download, rolled, rule, wrap
+from napari_demoe._session import Session
+from napari_demoe._widget_words import (
+    DECISIONS,
+    DEVICES,
+    FROM_FILE,
+    MODEL_WORDS,
+    PAINTED_WORDS,
+    SCOPE_WORDS,
+    SHOWN,
+    TOOLTIPS,
+)
 from napari_demoe._worker import ask, launch, pulse
 
 if TYPE_CHECKING:
@@ -42,71 +48,6 @@ if TYPE_CHECKING:
 
     from napari.layers import Layer
     from napari.viewer import Viewer
-
-    from demoe.model.zoo import ModelInfo
-
-FROM_FILE = "file"
-MODEL_WORDS = {
-    "default": "Bundled network",
-    "instructir-small": "Bundled InstructIR network",
-    "moceir-small": "Bundled MoCE-IR network",
-    "demoe": "Released DeMoE network",
-    "instructir": "Released InstructIR network",
-}
-DECISIONS = {
-    "auto": "Automatic",
-    "local": "Decide place by place",
-    "image": "One decision for the image",
-}
-"""What the network decides by itself; its own choices follow, and then the painted map."""
-
-SHOWN = ("overlay", "confidence", "blur", "kernels", "consistency", "complexity")
-"""Maps of a result that can be shown: names of check boxes here, and of layers in the session."""
-
-SCOPE_WORDS = {
-    "all": "Everything, view first",
-    "view": "Only the view",
-    "region": "What shapes frame",
-}
-"""What a run takes; see `napari_demoe._choices.SCOPES`."""
-
-PAINTED_WORDS = "As painted or drawn in a layer"
-DEVICES = {"auto": "Automatic", "cpu": "Processor"}
-
-TOOLTIPS = {
-    "image": "The image layer to deblur. Stacks, time series, channels, colour and multiscale\n"
-    "layers are all fine; every plane is deblurred on its own.",
-    "painted": "The map of a result, or any layer of labels (1, 2 ... in the order of the list\n"
-    "below; 0 leaves the choice to the network) or of shapes (their feature 'task', or the\n"
-    "expert that is chosen below). It counts where it lies on the image.",
-    "sentence": "Say in English what went wrong, for example 'my sample moved', and press Enter:\n"
-    "it chooses the kind of blur.",
-    "correct": "Deblur again where the map was corrected, with the settings of that run.\n"
-    "Only the tiles that change are computed.",
-    "confidence": "By how much the best expert leads, from black (a toss-up, or nothing to\n"
-    "decide) to white (sure, or painted by you).",
-    "blur": "The blur that was found in each place, drawn four times as large as it is.",
-    "kernels": "A picture of the blur in each place, seven times as large as it is: what a point\n"
-    "looks like there.",
-    "consistency": "The result blurred again, against the data: black up to the noise, bright\n"
-    "where the data do not support what is seen.",
-    "complexity": "How much the experts of a place compute, from dark (cheap) to bright (the\n"
-    "costliest), for networks whose experts cost differently.",
-    "scope": "What is looked at is deblurred first, from the middle outwards, and goes on as you\n"
-    "pan, zoom and move the sliders. Shapes: their bounding boxes, in the layer chosen as map.",
-    "resume": "Go on with the run that was stopped; what is done is not computed again.",
-    "run": "Deblur the image: its tiles appear as they are done.",
-    "preview": f"Deblur up to {PREVIEW_SIDE} by {PREVIEW_SIDE} pixels around the middle of the\n"
-    "view, in the plane that is shown, to try the settings.",
-    "cancel": "Stop after the tile in work; what is done stays.",
-    "batch": "Deblur a folder of images, or the selected layers, into another folder.",
-    "script": "Copy Python lines that do this run without the viewer.",
-    "command": "Copy a command line that does this run without the viewer.",
-    "keep": "An output, such as result.ome.zarr: tiles are kept beside it and outlive the viewer.\n"
-    "The same image with the same settings goes on with them; so does demoe run --resume,\n"
-    "which writes that output.",
-    "elsewhere": "Choose where tiles are kept while their layer lives.",
-}
 
 
 class DeblurWidget(QWidget):
@@ -145,7 +86,7 @@ class DeblurWidget(QWidget):
         self.sentence = LineEdit(label="In words")
         self.sentence.native.setPlaceholderText("What is wrong with the picture?")
         self.said = Label(label="")
-        _wrap(self.said.native)
+        wrap(self.said.native)
         self.run = QPushButton("Run")
         self.preview = QPushButton("Preview")
         self.script = QPushButton("Copy as Python")
@@ -156,8 +97,8 @@ class DeblurWidget(QWidget):
         keeping = self.progress.sizePolicy()
         keeping.setRetainSizeWhenHidden(True)  # nothing jumps when a run starts
         self.progress.setSizePolicy(keeping)
-        self.status, self.error, self.cursor = (_line() for _ in range(3))
-        self.prospect, self.shortage, self.processor = (_line() for _ in range(3))
+        self.status, self.error, self.cursor = (line() for _ in range(3))
+        self.prospect, self.shortage, self.processor = (line() for _ in range(3))
         self.shortage.setStyleSheet("color: #e69f00")
         self.elsewhere = QPushButton("Another folder …")
         self.keep = FileEdit(label="Keep tiles for", mode="w", nullable=True)
@@ -209,7 +150,7 @@ class DeblurWidget(QWidget):
         layout.addWidget(self.elsewhere)
         layout.addWidget(self.error)
         layout.addWidget(self.progress)
-        layout.addWidget(_rule())
+        layout.addWidget(rule())
         layout.addWidget(QLabel("Which expert worked where"))
         self._legend_place = QVBoxLayout()
         layout.addLayout(self._legend_place)
@@ -221,21 +162,16 @@ class DeblurWidget(QWidget):
         layout.addLayout(shown)
         layout.addWidget(self.cursor)
         layout.addWidget(self.compare)
-        layout.addWidget(_rule())
-        hint = _line()
+        layout.addWidget(rule())
+        hint = line()
         hint.setText("To correct: choose an expert, paint on the map or draw shapes, and apply.")
         layout.addWidget(hint)
         layout.addWidget(self.correct)
         layout.addStretch(1)
-        rolled = QScrollArea()
-        rolled.setWidgetResizable(True)
-        rolled.setFrameShape(QFrame.Shape.NoFrame)
-        rolled.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        rolled.setWidget(whole)
+        self._rolled = rolled(whole)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(rolled)
-        self._rolled = rolled
+        outer.addWidget(self._rolled)
 
     def _offer(self) -> None:
         """List the experts of the chosen network: in the menu of blurs, and in the legend."""
@@ -246,51 +182,8 @@ class DeblurWidget(QWidget):
             old = self._legend_place.takeAt(0).widget()
             old.setParent(None)  # gone from sight at once, and deleted when Qt finds the time
             old.deleteLater()
-        self._legend_place.addWidget(self._legend())
-
-    def _legend(self) -> QWidget:
-        legend = QWidget()
-        grid = QGridLayout(legend)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(8)
-        grid.setVerticalSpacing(3)
-        grid.setColumnStretch(1, 1)
-        self.brushes = QButtonGroup(legend)
-        self.brushes.idClicked.connect(self.session.choose_brush)
-        self.shares: list[QLabel] = []
-        self.sizes: list[QLabel] = []
-        self._bars: list[QProgressBar] = []
-        for row, expert in enumerate(self.session.experts, start=1):
-            words = expert.words
-            colour = f"background-color: rgb{expert.colour}; border-radius: 3px"
-            swatch = QLabel()
-            swatch.setFixedSize(14, 14)
-            swatch.setStyleSheet(colour)
-            bar = QProgressBar()
-            bar.setTextVisible(False)
-            bar.setFixedSize(90, 8)
-            bar.setStyleSheet(
-                "QProgressBar { border: 0px; border-radius: 3px;"
-                " background: rgba(128, 128, 128, 60) }"
-                f"QProgressBar::chunk {{ {colour} }}"
-            )
-            number = QLabel()
-            number.setMinimumWidth(number.fontMetrics().horizontalAdvance("100%") + 4)
-            number.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            brush = QRadioButton(words)
-            brush.setToolTip(f"Paint with {words}, and let shapes without a task stand for it.")
-            self.brushes.addButton(brush, row)
-            size = QLabel()
-            size.setObjectName("demoe_size")
-            size.setIndent(brush.iconSize().width() + 8)  # under the words
-            size.hide()
-            for place, part in enumerate((swatch, brush, bar, number)):
-                grid.addWidget(part, 2 * row, place)
-            grid.addWidget(size, 2 * row + 1, 1, 1, 3)
-            self.shares.append(number)
-            self.sizes.append(size)
-            self._bars.append(bar)
-        return legend
+        self.legend = Legend(experts, self.session.choose_brush)
+        self._legend_place.addWidget(self.legend)
 
     # -- widgets -> session -------------------------------------------------------------------
 
@@ -322,7 +215,7 @@ class DeblurWidget(QWidget):
         """Read the choices, remember them, and run, on all of the image or around the view."""
         self.read_choices()
         missing = self.session.missing_network()
-        if missing is None or self._may_download(missing):
+        if missing is None or may_download(self, missing):
             _settings.save(self.session.choices)
             self.session.start(preview=preview, download=missing is not None)
 
@@ -360,15 +253,6 @@ class DeblurWidget(QWidget):
             scope=self.scope.value,
             output="" if kept is None or not kept.name else str(kept),
         )
-
-    def _may_download(self, model: ModelInfo) -> bool:
-        answer = QMessageBox.question(
-            self,
-            "Download the network?",
-            f"{model.summary}\n\nIt is downloaded once ({model.size / 1e6:.0f} MB) from\n"
-            f"{model.url}\n\nLicence: {model.license}",
-        )
-        return answer == QMessageBox.StandardButton.Yes
 
     # -- what there is to choose from -----------------------------------------------------------
 
@@ -435,8 +319,8 @@ class DeblurWidget(QWidget):
         session = self.session
         if session.experts != self._offered:
             self._offer()
-        _list_layers(self.image, session.source)
-        _list_layers(self.painted, session.painted)
+        list_layers(self.image, session.source)
+        list_layers(self.painted, session.painted)
         self._show_map_row()
         busy = session.busy
         for button in (self.run, self.preview):
@@ -459,13 +343,7 @@ class DeblurWidget(QWidget):
         self._show_devices()
         self.error.setText(session.error)
         self.error.setVisible(bool(session.error))
-        for i, (label, bar) in enumerate(zip(self.shares, self._bars, strict=True), start=1):
-            share = session.shares[i] if session.shares else 0.0
-            label.setText(f"{share:.0%}" if session.shares else "")
-            bar.setValue(round(100 * share))
-            size = session.sizes[i] if session.shares else ""
-            self.sizes[i - 1].setText(size)
-            self.sizes[i - 1].setVisible(bool(size))
+        self.legend.show_found(session.shares, session.sizes, session.brush)
         for name in SHOWN:
             box, layer = getattr(self, name), getattr(session, name)
             box.setEnabled(layer is not None)
@@ -473,7 +351,6 @@ class DeblurWidget(QWidget):
                 box.setChecked(layer is not None and layer.visible)
         self.said.value = session.said
         show_row(self._main, self.said, bool(session.said))
-        self.brushes.button(session.brush).setChecked(True)
         self.correct.setEnabled(not busy and session.correctable)
         self._show_cursor()
 
@@ -520,34 +397,3 @@ class DeblurWidget(QWidget):
         self.compare.close_comparison()
         self._batch_dialog.close()
         self.session.close()
-
-
-def _list_layers(combo: ComboBox, chosen: Layer | None) -> None:
-    """Offer the layers anew, in their order."""
-    listed = combo.options["choices"]
-    with combo.changed.blocked():
-        combo.choices = ()
-        combo.choices = listed
-        if chosen is not None and chosen in combo.choices:
-            combo.value = chosen
-        else:
-            combo.native.setCurrentIndex(-1)
-
-
-def _line() -> QLabel:
-    label = QLabel()
-    _wrap(label)
-    return label
-
-
-def _wrap(label: QLabel) -> None:
-    label.setWordWrap(True)
-    label.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-
-
-def _rule() -> QFrame:
-    rule = QFrame()
-    rule.setFrameShape(QFrame.Shape.HLine)
-    rule.setStyleSheet("color: palette(mid)")
-    return rule

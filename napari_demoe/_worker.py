@@ -20,9 +20,10 @@ import numpy as np
 from demoe.errors import DemoeError, ImageError, RecipeError
 from demoe.live.order import Scope
 from demoe.wanted import as_long_as
+from napari_demoe._blurs import blur_sizes
 from napari_demoe._job import Downloading, Failed, Finished, Handle, Job, Planned, TilesDone
 from napari_demoe._layers import to_lazy
-from napari_demoe._maps import blur_sizes, expert_shares
+from napari_demoe._maps import expert_shares
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -40,7 +40,7 @@ def test_the_whole_journey_from_a_sample_to_a_file_and_back(
     assert tuple(overlay.scale) == (12.8, 6.4)
     corner = result.data_to_world((-0.5, -0.5))
     np.testing.assert_allclose(overlay.data_to_world((-0.5, -0.5)), corner)
-    assert sum(label.text() != "0%" for label in widget.shares) >= 1
+    assert sum(label.text() != "0%" for label in widget.legend.shares) >= 1
 
     viewer.layers.selection = {result}
     path = tmp_path / "result.ome.zarr"
@@ -172,7 +172,7 @@ def test_a_named_blur_fills_the_map_with_one_expert(viewer, widget, finish, phot
     widget.run.click()
     finish(widget)
     assert np.unique(viewer.layers[EXPERTS.format("photo")].data).tolist() == [5]
-    assert [label.text() for label in widget.shares] == ["0%", "0%", "0%", "0%", "100%"]
+    assert [label.text() for label in widget.legend.shares] == ["0%", "0%", "0%", "0%", "100%"]
 
 
 def test_the_window_stays_alive_during_a_run(viewer, widget, finish, photo):
@@ -351,7 +351,7 @@ def test_two_regions_are_painted_applied_saved_and_opened_again(
     before = np.array(widget.session.result.data)
 
     # With the brush, by mouse, and with a shape.
-    widget.brushes.button(5).click()
+    widget.legend.brushes.button(5).click()
     assert overlay.selected_label == 5
     overlay.mode = "paint"
     for place in ((0, 0), (0, 1), (0, 2)):
@@ -362,10 +362,10 @@ def test_two_regions_are_painted_applied_saved_and_opened_again(
     assert "to be applied" in widget.cursor.text()
     widget.correct.click()
     finish(widget)
-    assert widget.shares[4].text() == "4%"
+    assert widget.legend.shares[4].text() == "4%"
     regions = viewer.add_shapes(ndim=2, name="regions", scale=(0.5, 0.5))
     assert widget.painted.current_choice == "regions"
-    widget.brushes.button(2).click()
+    widget.legend.brushes.button(2).click()
     regions.add_rectangles(np.array([[260, 390], [260, 599], [399, 599], [399, 390]]))
     widget.correct.click()
     finish(widget)

@@ -22,13 +22,13 @@ def test_menus_and_legend_follow_the_network(viewer, widget, finish, monkeypatch
     widget.run.click()
     finish(widget)
     assert not widget.session.error
-    assert [label.text() for label in widget.shares] == ["0%", "100%", "0%"]
-    widget.brushes.button(3).click()
+    assert [label.text() for label in widget.legend.shares] == ["0%", "100%", "0%"]
+    widget.legend.brushes.button(3).click()
     assert widget.session.brush == 3
     widget.choose_model("default")
     qtbot.waitUntil(lambda: len(offered(widget)) == 5)
     assert widget.form["routing"].value == "auto"
-    assert {label.text() for label in widget.shares} == {""}
+    assert {label.text() for label in widget.legend.shares} == {""}
 
 
 def test_a_known_psf_needs_no_expert(viewer, widget, finish):

@@ -10,7 +10,7 @@ from demoe.engine.kernels import Blur
 from demoe.model.kernels.families import Kernel
 from demoe.plan.tiling import Box
 from demoe.samples.images import load_sample
-from napari_demoe._maps import MAGNIFIED, blur_sizes
+from napari_demoe._blurs import MAGNIFIED, blur_sizes
 from napari_demoe._reader import read
 from napari_demoe._writer import write_layers
 

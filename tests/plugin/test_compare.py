@@ -76,7 +76,7 @@ def test_a_difference_is_nothing_to_deblur(deblurred, session, viewer):
 def test_a_preview_is_compared_with_its_part_of_the_source(
     deblurred, session, viewer, monkeypatch, picture
 ):
-    monkeypatch.setattr("napari_demoe._session.PREVIEW_SIDE", 40)
+    monkeypatch.setattr("napari_demoe._wanted.PREVIEW_SIDE", 40)
     pair = pair_of(deblurred(preview=True), viewer.layers)
     top, left = pair.start
     assert 0 < top < 60

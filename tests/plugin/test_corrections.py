@@ -31,7 +31,7 @@ def ran(session, viewer, worker, picture):
 
 
 def full_run(session, painted):
-    result = session._last.finished.result
+    result = session.computed.last.finished.result
     return demoe.deblur(result.source, recipe=result.recipe, expert_map=painted)
 
 
@@ -172,11 +172,11 @@ def test_what_is_on_disk_goes_with_its_result(session, viewer, worker, picture, 
     viewer.add_image(picture, name="photo")
     session.start()
     worker.finish()
-    folders = [session._runs[session.result]._store.folder]
+    folders = [session.display.runs[session.result]._store.folder]
     session.overlay.data[0, 0] = int(session.overlay.data[0, 0]) % 5 + 1
     session.correct()
     worker.finish()
-    folders.append(session._runs[session.result]._store.folder)
+    folders.append(session.display.runs[session.result]._store.folder)
     worker.job = worker.reports = None  # a thread of its own would have ended
     gc.collect()
     assert folders[0] != folders[1]
@@ -310,7 +310,7 @@ def test_a_result_that_is_opened_again_is_corrected(later, saved, viewer, worker
     assert len(computed) == later.total + 1  # one to be sure that the file is of this image
     wished = np.zeros((4, 6), np.uint8)
     wished[0, 0] = one
-    assert later._last.finished.result.recipe.routing == "image"
+    assert later.computed.last.finished.result.recipe.routing == "image"
     assert_equals_a_full_run(later, wished)
     # The map says nothing new now, but can go on to.
     later.correct()

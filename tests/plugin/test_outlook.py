@@ -41,7 +41,7 @@ def session(viewer, worker, background, root, tmp_path, monkeypatch):
     monkeypatch.setenv("DEMOE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("demoe.execution.estimate._matrix_rate", lambda device: 1e11)
     monkeypatch.setattr(_outlook, "PATIENCE", 0.0)
-    monkeypatch.setattr("napari_demoe._session.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("napari_demoe._wanted.LOOK_SECONDS", 0.0)
     session = Session(viewer, worker, ask=background)
     weights = str(root / "tests" / "data" / "demoe_w4.safetensors")
     session.choose(model=weights, device="cpu", tile=64, halo=16, psf="none")

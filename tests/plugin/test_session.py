@@ -6,7 +6,7 @@ import tifffile
 from napari.utils.notifications import notification_manager
 
 import demoe
-from napari_demoe import _session, _worker
+from napari_demoe import _display, _worker
 from napari_demoe._choices import Choices
 from napari_demoe._layers import is_result
 from napari_demoe._maps import confidence_kwargs
@@ -358,7 +358,7 @@ def test_what_is_looked_at_comes_first(session, viewer, worker):
     session.start()
     while session.done < 1:
         worker.step()
-    (run,) = session._runs.values()
+    (run,) = session.display.runs.values()
     assert run.done == {(2, 3, 0)}
     viewer.dims.set_current_step(0, 1)
     viewer.scene.camera.center = (0, 10, 240)
@@ -378,7 +378,7 @@ def test_only_what_is_in_view_is_computed_and_shown_at_once(session, viewer, wor
     source = viewer.layers[0]
     while session.overlay is None:
         worker.step()
-    (run,) = session._runs.values()
+    (run,) = session.display.runs.values()
     assert {where[0] for where in run.done} == {1}
     assert session.busy  # and waits for another view
     assert "look elsewhere" in session.status
@@ -412,7 +412,7 @@ def test_a_region_is_framed_by_shapes(session, viewer, worker, picture):
     session.start()
     worker.finish()
     assert session.error == ""
-    (run,) = session._runs.values()
+    (run,) = session.display.runs.values()
     assert run.done == {(1, 1)}
     assert (session.overlay.data > 0).sum() == 1
     assert viewer.layers[2].name == "photo deblurred (1 of 6 tiles)"
@@ -421,7 +421,7 @@ def test_a_region_is_framed_by_shapes(session, viewer, worker, picture):
 def test_a_large_plane_is_shown_by_levels_and_its_tiles_go_with_its_layer(
     session, viewer, worker, monkeypatch
 ):
-    monkeypatch.setattr(_session, "LARGE", 500)
+    monkeypatch.setattr(_display, "LARGE", 500)
     monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
     big = np.random.default_rng(0).integers(0, 255, (100, 600), np.uint8)
     viewer.add_image(big, name="big")
@@ -430,7 +430,7 @@ def test_a_large_plane_is_shown_by_levels_and_its_tiles_go_with_its_layer(
     result = session.result
     assert result.multiscale
     assert [level.shape for level in result.data] == [(100, 600), (50, 300)]
-    folder = session._runs[result]._store.folder
+    folder = session.display.runs[result]._store.folder
     assert folder.is_dir()
     viewer.layers.remove(result)
     assert not folder.exists()

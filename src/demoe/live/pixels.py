@@ -233,7 +233,7 @@ class LivePixels:
 
     def _sparse(self, source: da.Array, step: int, box: Box) -> int:
         """Say of how many pixels a side, at a step of an array, one shall do for a rectangle."""
-        block = math.prod(source.chunksize[self.axes.index(letter)] for letter in "YX")
+        block = math.prod(int(source.chunksize[self.axes.index(letter)]) for letter in "YX")
         reach = math.isqrt(MUCH // max(block, _LEAST_BLOCK))  # blocks a side that may be read
         found = 1
         for letter, start, stop in (("Y", box.top, box.bottom), ("X", box.left, box.right)):
