@@ -57,7 +57,7 @@ TOOLTIPS = {
     "run": "Deblur the image: its tiles appear as they are done.",
     "preview": f"Deblur up to {PREVIEW_SIDE} by {PREVIEW_SIDE} pixels around the middle of the\n"
     "view, in the plane that is shown, to try the settings.",
-    "cancel": "Stop after the tile in work; what is done stays.",
+    "cancel": "Stop; what is done stays.",
     "batch": "Deblur a folder of images, or the selected layers, into another folder.",
     "script": "Copy Python lines that do this run without the viewer.",
     "command": "Copy a command line that does this run without the viewer.",

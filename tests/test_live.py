@@ -9,14 +9,18 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import demoe
+from demoe.errors import Cancelled
 from demoe.execution.tile import compute_tile
 from demoe.live.glance import BLOCK, Glances
 from demoe.live.order import Scope, View
 from demoe.live.pixels import Exact, LivePixels
 from demoe.live.run import LiveRun
 from demoe.plan.tiling import Box
+from demoe.wanted import as_long_as
 
 
 def live(source: np.ndarray, axes: str, side: int, done: set, **more) -> LivePixels:
@@ -110,6 +114,37 @@ def test_a_far_level_of_a_huge_plane_reads_only_a_sample(tmp_path):
     assert found.shape == shown.shape(last)
     assert (found == 5).all()
     assert len(read) < 1500  # of 40,000 blocks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 3),
+    st.tuples(*[st.integers(0, 40)] * 2),
+    st.tuples(*[st.integers(1, 60)] * 2),
+    st.sets(st.tuples(st.integers(0, 1), st.integers(0, 9), st.integers(0, 9))),
+)
+def test_the_tiles_of_a_rectangle_are_those_that_it_shows(level, corner, size, done):
+    shown = live(np.zeros((2, 1000, 1000), np.uint8), "ZYX", 96, done)
+    (top, left), (height, width) = corner, size
+    touched = shown.touched(level, (1,), Box(top, left, top + height, left + width))
+    ys, xs = (2**level * np.arange(a, a + n) // 96 for a, n in ((top, height), (left, width)))
+    wanted = {(1, row, col) for row in range(ys[0], ys[-1] + 1) for col in range(xs[0], xs[-1] + 1)}
+    assert set(touched.among(done)) == wanted & done
+    assert {where for where in done if where in touched} == wanted & done
+
+
+def test_a_far_level_of_millions_of_tiles_lists_only_those_that_are_done():
+    class Done(set):
+        asked = 0
+
+        def __contains__(self, where):
+            Done.asked += 1
+            return super().__contains__(where)
+
+    shown = live(np.zeros((0, 0), np.uint8), "YX", 64, Done({(3, 5), (2999, 7)}))
+    touched = shown.touched(8, (), Box(0, 0, 782, 782))
+    assert touched.among(shown.done) == [(3, 5), (2999, 7)]
+    assert Done.asked == 0  # of ten million
 
 
 def test_a_glance_never_reads_in_the_thread_that_looks(stack):
@@ -277,6 +312,43 @@ def test_a_correction_is_shown_over_what_was_there(image):
     drain(run)
     np.testing.assert_array_equal(run.exact[...], after.image.compute())
     run.close()
+
+
+def test_a_tile_that_nobody_wants_any_more_is_given_up_and_begun_anew(image):
+    out = demoe.deblur(image, "ZYX", **RECIPE)
+    run = LiveRun(out, Scope("all"))
+    answers = [True] * 5
+    with as_long_as(lambda: bool(answers and answers.pop())), pytest.raises(Cancelled):
+        run.step()
+    assert not run.done
+    drain(run)
+    np.testing.assert_array_equal(run.exact[...], out.image.compute())
+    run.close()
+
+
+def test_files_of_a_run_outlive_who_reads_them(image, monkeypatch):
+    run = LiveRun(demoe.deblur(image, "ZYX", **RECIPE), Scope("all"))
+    run.step()
+    folder, (where,) = run._store.folder, run.done
+    read, begun, gate = run._store.read, threading.Event(), threading.Event()
+
+    def slow(box):
+        begun.set()
+        gate.wait(60)
+        return read(box)
+
+    monkeypatch.setattr(run._store, "read", slow)
+    found = []
+    reader = threading.Thread(target=lambda: found.append(run._tile(where)))
+    reader.start()
+    assert begun.wait(60)
+    run.close()
+    assert folder.is_dir()
+    gate.set()
+    reader.join()
+    assert found[0] is not None
+    assert not folder.exists()
+    assert run._tile(where) is None
 
 
 def test_a_run_that_is_closed_in_mid_tile_lets_go_after_it(image, monkeypatch):

@@ -6,6 +6,7 @@ import tifffile
 from napari.utils.notifications import notification_manager
 
 import demoe
+from demoe import wanted
 from napari_demoe import _display, _worker
 from napari_demoe._choices import Choices
 from napari_demoe._layers import is_result
@@ -367,6 +368,27 @@ def test_what_is_looked_at_comes_first(session, viewer, worker):
     assert run.done == {(2, 3, 0), (1, 0, 3)}
     session.cancel()
     worker.finish()
+
+
+def test_stop_ends_a_search_for_kernels(session, viewer, worker, picture, monkeypatch):
+    asked = []
+
+    def check():
+        asked.append(session.state)
+        if len(asked) == 2:
+            session.cancel()
+        wanted.check()
+
+    monkeypatch.setattr("demoe.model.kernels.spectrum.check", check)
+    viewer.add_image(picture, name="photo")
+    session.start()
+    worker.finish()
+    assert asked == ["running", "running"]
+    assert session.error == ""
+    assert session.status == "Cancelled before a tile was done."
+    session.start()  # what was found so far does no harm
+    worker.finish()
+    assert session.status.startswith("Done in")
 
 
 def test_only_what_is_in_view_is_computed_and_shown_at_once(session, viewer, worker):
