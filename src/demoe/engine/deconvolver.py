@@ -197,8 +197,8 @@ class PlaneDeconvolver:
         if self._noise is None:
             return Undone(restored, again, gain, np.zeros_like(gain))
         seen = pixels[window.within(read)]
-        off = (again - seen) / np.sqrt(self._noise.variance(plane, seen)).astype(np.float32)
-        fallen = _fallen(off)
+        noise: Pixels = self._noise.variance(plane, seen) ** np.float32(0.5)
+        fallen = _fallen((again - seen) / noise)
         return Undone(restored + fallen * (seen - restored), again, gain, fallen)
 
 
