@@ -356,7 +356,8 @@ def test_parts_that_are_sharp_already_stay(pollen):
     half = blurred.copy()
     half[:, :128] = sharp[:, :128]
     restored = np.asarray(demoe.deblur(half, "YX", psf={"radius": 2.5}).image)
-    np.testing.assert_array_equal(restored[:, :64], half[:, :64])
+    # Up to the middle of a place of 64 px; from there on, its neighbour has a share.
+    np.testing.assert_array_equal(restored[:, :32], half[:, :32])
     assert psnr(restored[:, 160:], sharp[:, 160:]) > psnr(half[:, 160:], sharp[:, 160:]) + 0.5
 
 
