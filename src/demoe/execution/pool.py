@@ -245,7 +245,9 @@ def processes(count: int, threads: int = 0) -> Iterator[Any]:
         # The allocator as it is elsewhere: told to trim, it gives back memory that the next layer
         # of a network asks for again, and the system clears each page of it.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
-        "distributed.worker.profile.enabled": False,  # nobody looks at it, a hundred times a second
+        # Nobody looks at these, a hundred and fifty times a second.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
     }
     with (
         # Workers inherit these, and dask's own settings of that name only count without them.
