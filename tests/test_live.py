@@ -141,7 +141,7 @@ def test_a_far_level_of_millions_of_tiles_lists_only_those_that_are_done():
             Done.asked += 1
             return super().__contains__(where)
 
-    shown = live(np.zeros((0, 0), np.uint8), "YX", 64, Done({(3, 5), (2999, 7)}))
+    shown = live(np.zeros((600, 600), np.uint8), "YX", 64, Done({(3, 5), (2999, 7)}))
     touched = shown.touched(8, (), Box(0, 0, 782, 782))
     assert touched.among(shown.done) == [(3, 5), (2999, 7)]
     assert Done.asked == 0  # of ten million

@@ -370,7 +370,7 @@ def test_what_is_looked_at_comes_first(session, viewer, worker):
     worker.finish()
 
 
-def test_stop_ends_a_search_for_kernels(session, viewer, worker, picture, monkeypatch):
+def test_stop_acts_within_a_tile(session, viewer, worker, picture, monkeypatch):
     asked = []
 
     def check():
@@ -379,7 +379,8 @@ def test_stop_ends_a_search_for_kernels(session, viewer, worker, picture, monkey
             session.cancel()
         wanted.check()
 
-    monkeypatch.setattr("demoe.model.kernels.spectrum.check", check)
+    monkeypatch.setattr("demoe.model.kernels.deconvolution.check", check)
+    session.choices.psf = {"sigma": 1.5}
     viewer.add_image(picture, name="photo")
     session.start()
     worker.finish()

@@ -27,10 +27,10 @@ from demoe.plan.tiling import Box
 LEAST_SIDE = 512
 """Levels are added until none of the sides of a plane is longer than this in the last one."""
 
-MUCH = 2**31
-"""Pixels in the blocks of the source that are read for a coarse level, at most, more or less: of
-larger parts, a sparse sample is shown."""
+MUCH = 2**29
+"""Pixels of the source above which a coarse level may be shown from a sparse sample of it."""
 
+_READ = 2**30  # pixels in the blocks of the source that are then read, at most, more or less
 _LEAST_BLOCK = 2**19  # pixels that a smaller block counts as: it takes a time to find it
 _SMALL = 32  # finished tiles are remembered at every so many pixels
 _REMEMBERED = 65_536  # finished tiles, of a few kB each
@@ -210,7 +210,8 @@ class LivePixels:
         step = 2**level
         source, own = self._level_below(level)
         step //= own
-        sparse = self._sparse(source, step, box)
+        area = (box.bottom - box.top) * (box.right - box.left) * 4**level
+        sparse = self._sparse(source, step, box) if area > MUCH else 1
         index = dict(zip(plane_axes(self.axes), plane, strict=True))
         lengths = dict(zip(self.axes, source.shape, strict=True))
 
@@ -234,7 +235,7 @@ class LivePixels:
     def _sparse(self, source: da.Array, step: int, box: Box) -> int:
         """Say of how many pixels a side, at a step of an array, one shall do for a rectangle."""
         block = math.prod(int(source.chunksize[self.axes.index(letter)]) for letter in "YX")
-        reach = math.isqrt(MUCH // max(block, _LEAST_BLOCK))  # blocks a side that may be read
+        reach = math.isqrt(_READ // max(block, _LEAST_BLOCK))  # blocks a side that may be read
         found = 1
         for letter, start, stop in (("Y", box.top, box.bottom), ("X", box.left, box.right)):
             side = source.chunksize[self.axes.index(letter)]
