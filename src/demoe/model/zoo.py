@@ -110,7 +110,8 @@ BUNDLED = {
         "understands sentences without a download.",
     ),
     "moceir-small": Bundled(
-        "moceir", "Small network after MoCE-IR, experts of growing cost: haze and low light."
+        "moceir",
+        "Small network after MoCE-IR, experts of growing cost: haze, low light; some noise and rain.",
     ),
     "mimdit-small": Bundled(
         "mimdit",
