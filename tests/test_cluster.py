@@ -8,8 +8,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -147,13 +148,36 @@ def test_a_tile_that_kills_every_worker_is_an_error(
     deadly = demoe.open_image(source).data.map_blocks(
         _die, dtype="uint16", meta=np.empty((0, 0, 0), "u2")
     )
-    with processes(1) as alone, pytest.raises(DeviceError, match="died again and again"):
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        processes(1) as alone,
+        pytest.raises(DeviceError, match="died again and again"),
+    ):
         broken = demoe.LazyImage.from_array(deadly, "ZYX")
         demoe.run(broken, tmp_path / "out.ome.zarr", recipe, client=alone, intensity="full")
 
 
 def _die(block: np.ndarray) -> np.ndarray:
     os._exit(1)
+
+
+def test_a_run_whose_workers_are_gone_ends(tmp_path: Path, source: Path, monkeypatch) -> None:
+    class Gone:
+        workers: ClassVar = [{"a": 1}, {}]
+
+        def nthreads(self):
+            return self.workers.pop(0)
+
+        def submit(self, *_, **__):
+            return None
+
+    monkeypatch.setattr(pool, "_COUNTED_SECONDS", -1.0)
+    monkeypatch.setattr(pool, "LOST_SECONDS", -1.0)
+    with pool.pool_for(None, None, Gone()) as found:
+        assert found.at_once == 2
+        with pytest.raises(DeviceError, match="All workers are gone") as caught:
+            found.at_once  # noqa: B018
+    assert "resume" in str(caught.value)
 
 
 def test_an_error_in_a_tile_is_told(tmp_path: Path, recipe: demoe.Recipe, client: Any) -> None:

@@ -30,6 +30,9 @@ _COUNTED_SECONDS = 5.0
 _ASKED_SECONDS = 1.0
 """How long to wait for a cluster before somebody is asked whether to go on."""
 
+LOST_SECONDS = 600.0
+"""How long a run waits for workers to come back after all have gone."""
+
 _HELD = 1024
 """Findings, of at most 50 kB each, that workers keep for tiles to come."""
 
@@ -114,6 +117,7 @@ class _Cluster:
     def __init__(self, work: PlaneWork, mosaic: Mosaic, client: Any) -> None:
         self.client = client
         self._counted, self._threads = -math.inf, 1
+        self._seen: float | None = None  # when there was a worker
         self._here = work
         self._finding: OrderedDict[Common, Any] = OrderedDict()
         # As the result of a task, it is sent once to each worker, and again to those that come
@@ -125,9 +129,17 @@ class _Cluster:
     @property
     def at_once(self) -> int:
         """Twice as many as there are threads, which come and go."""
-        if time.monotonic() > self._counted + _COUNTED_SECONDS:
-            self._threads = max(1, sum(self.client.nthreads().values()))
-            self._counted = time.monotonic()
+        now = time.monotonic()
+        if now > self._counted + _COUNTED_SECONDS:
+            threads = sum(self.client.nthreads().values())
+            self._threads, self._counted = max(1, threads), now
+            if threads:
+                self._seen = now
+            elif self._seen is not None and now - self._seen > LOST_SECONDS:
+                raise DeviceError(
+                    f"All workers are gone, and none came back within {LOST_SECONDS / 60:.0f} "
+                    "minutes; what is done is kept, so start workers again and resume the run."
+                )
         return 2 * self._threads
 
     def ahead(self, tiles: Iterator[Index]) -> Iterator[Index]:

@@ -111,7 +111,8 @@ BUNDLED = {
     ),
     "moceir-small": Bundled(
         "moceir",
-        "Small network after MoCE-IR, experts of growing cost: haze, low light; some noise and rain.",
+        "Small network after MoCE-IR, experts of growing cost: haze, low light; little of noise "
+        "and rain.",
     ),
     "mimdit-small": Bundled(
         "mimdit",
