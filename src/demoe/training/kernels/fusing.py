@@ -56,7 +56,8 @@ def restored(places: Iterable[Place], model: str) -> Iterator[Restored]:
         assert work.fuser is not None
         whole, plane = Box(0, 0, *image.shape[:2]), (0, 0, 0)
         undone = work.deconvolver.undone(plane, whole)
-        stack = np.concatenate([image / 255, network, *undone], axis=2)
+        parts = [image / 255, network, undone.restored, undone.again, undone.gain]
+        stack = np.concatenate(parts, axis=2)
         yield Restored(_half(stack), work.fuser.noise(plane), _half(place.sharp), place.task)
 
 
