@@ -214,7 +214,9 @@ def a_folder(place: Path, values: np.ndarray) -> Path:
     folder = place / "photos"
     folder.mkdir(exist_ok=True)
     for number, plane in enumerate(values):
-        Image.fromarray((plane // 256).astype(np.uint8)).save(folder / f"{number}.png")
+        made = place / f"{number}.png"
+        Image.fromarray((plane // 256).astype(np.uint8)).save(made)
+        made.replace(folder / made.name)  # a run that reads it meanwhile sees no half of it
     return folder
 
 
@@ -234,7 +236,8 @@ def several_tiffs(place: Path, values: np.ndarray) -> Path:
             f'Type="uint16" SizeX="{SHAPE[2]}" SizeY="{SHAPE[1]}" SizeZ="2" SizeC="1" SizeT="1">'
             f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>'
         )
-        tifffile.imwrite(name, plane, description=text.encode(), metadata=None)
+        tifffile.imwrite(place / "part.tif", plane, description=text.encode(), metadata=None)
+        (place / "part.tif").replace(name)
     return names[0]
 
 
