@@ -143,6 +143,11 @@ class PlaneWork:
             once=self.memory.once,
         )
 
+    @property
+    def asks_network(self) -> bool:
+        """Whether pixels depend on the network where nobody paints."""
+        return self.kernels_from in ("", "photo")
+
     @cached_property
     def maps(self) -> CellMaps | NoMaps:
         """What becomes of each cell."""
@@ -267,7 +272,7 @@ class PlaneWork:
             return []
         found = [Common(plane)]
         # Of a plane that is surveyed as a whole, the survey asks for all blocks.
-        if self.kernels_from in ("", "photo") and len(self.router.samples()) > 1:
+        if self.asks_network and len(self.router.samples()) > 1:
             blocks = self.router.blocks_for(plane, self.plan.tile_at(row, col).read)
             found += [Common(beside, (r, c)) for beside, r, c in blocks]
         return found
@@ -281,7 +286,7 @@ class PlaneWork:
                 return
             if self.kernels is not None:
                 self.kernels.look_at(common.plane)
-            if self.kernels_from in ("", "photo") and isinstance(self.restorer, Restorer):
+            if self.asks_network and isinstance(self.restorer, Restorer):
                 self.restorer.look_at(common.plane)
 
         return self.memory.found(common, look)

@@ -61,7 +61,7 @@ def estimate(image: LazyImage, recipe: Recipe) -> Estimate:
         rate = _operations(work, pixels, model.tenant.flops_per_pixel) / pixels
         rate /= _SHARE_OF_PEAK * _matrix_rate(model.device)
     memory = _BYTES_OF_PROGRAM + _blur_memory(work, pixels)
-    if _asks_network(work):
+    if work.asks_network:
         memory += pixels * runner.bytes_per_pixel
     sample = image.dtype.itemsize * (3 if image.is_rgb else 1)
     return Estimate(
@@ -150,15 +150,10 @@ def as_text(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:<8}  {value}" for name, value in lines.items() if value)
 
 
-def _asks_network(work: PlaneWork) -> bool:
-    """Say whether pixels depend on the network, where nobody paints."""
-    return work.kernels_from in ("", "photo")
-
-
 def _operations(work: PlaneWork, pixels: int, of_network: float) -> float:
     """Return the operations of a tile that reads so many pixels."""
     found = 0.0
-    if _asks_network(work):
+    if work.asks_network:
         found = pixels * of_network * (_LOCAL_ROUTING if work.routing == "local" else 1)
     if work.kernels_from:
         samples = 3 if work.image.is_rgb else 1

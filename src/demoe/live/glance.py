@@ -143,9 +143,7 @@ class Glances:
         while True:
             block = self.pixels.read(level, plane, box)
             with self._ready:
-                if any(
-                    where in touched for where in self._late
-                ):  # finished while the block was read
+                if touched.among(self._late):  # finished while the block was read
                     self._late.clear()
                     continue
                 if key in self._kept:
