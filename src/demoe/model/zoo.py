@@ -111,8 +111,7 @@ BUNDLED = {
     ),
     "moceir-small": Bundled(
         "moceir",
-        "Small network after MoCE-IR, experts of growing cost: haze, low light; little of noise "
-        "and rain.",
+        "Small network after MoCE-IR, experts of growing cost: noise, haze and low light.",
     ),
     "mimdit-small": Bundled(
         "mimdit",
