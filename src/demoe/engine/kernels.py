@@ -27,7 +27,7 @@ from demoe.plan.windows import (
 
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Deconvolver, Setting
-    from demoe.model.kernels.estimator import Place, Way
+    from demoe.model.kernels.estimator import Estimate, Place, Way
     from demoe.model.kernels.judge import Judge
 
 SAMPLES, SAMPLE = 2, 384
@@ -53,6 +53,12 @@ MOST_KERNELS = 4
 
 MOST_WAYS = 2
 """Of the ways to undo a plane, so many are tried on a window beside what serves all of it."""
+
+MOST_TRACKS = 2
+"""Places of a plane on which motions of any shape are sought, which takes longest."""
+
+SURE = 2.0
+"""Decibels from which on a lens out of focus is believed without looking for motions."""
 
 LIKELIEST = 4
 """Straight kernels of each place beside which the spectrum of a window ranks those of its plane."""
@@ -154,12 +160,15 @@ class _OfPlane:
         What was tried on each place.
     likeliest : tuple of Kernel
         Straight kernels that a place's spectrum speaks for.
+    tracks : tuple of Kernel
+        Motions of any shape that were found on its places.
     """
 
     solutions: dict[Way, Solution]
     first: Way | None
     tried: tuple[Way, ...]
     likeliest: tuple[Kernel, ...]
+    tracks: tuple[Kernel, ...]
 
     @property
     def agrees(self) -> bool:
@@ -270,16 +279,11 @@ class PhotoKernels:
         return found
 
     def _found(self, plane: Plane) -> _OfPlane:
-        from demoe.model.kernels.estimator import both_ways, middle_of
+        from demoe.model.kernels.estimator import middle_of
 
         boxes = self._boxes()
         places = [self._place(plane, box) for box in boxes]
-        guesses = [both_ways(_of(self._families, place)) for place in places]
-        guessed = [
-            place.judged(tries, self._judge)[0]
-            for place, tries in zip(places, guesses, strict=True)
-        ]
-        guessed.sort(key=lambda one: -one.gain)
+        guessed, tracks = self._guessed(places)
         kernels: list[Kernel] = []
         for one in guessed:
             if len(kernels) < MOST_KERNELS and not any(one.kernel.is_near(k) for k in kernels):
@@ -305,7 +309,30 @@ class PhotoKernels:
         ordered = (way for way in promises[0] if way in used)
         solutions = {way: self._solution(*way, mean[way], samples(way)) for way in ordered}
         likeliest = dict.fromkeys(k for place in places for k in place.likeliest(LIKELIEST))
-        return _OfPlane(solutions, first, ways, tuple(likeliest))
+        return _OfPlane(solutions, first, ways, tuple(likeliest), tracks)
+
+    def _guessed(self, places: Sequence[Place]) -> tuple[list[Estimate], tuple[Kernel, ...]]:
+        """Return the best guess of each place, the best first, and tracks among all guesses."""
+        from demoe.model.kernels.estimator import both_ways
+
+        tries = [both_ways(_of(self._families, place)) for place in places]
+        guessed = [
+            place.judged(some, self._judge)[0] for place, some in zip(places, tries, strict=True)
+        ]
+        open_ones = [n for n, one in enumerate(guessed) if self._may_be_motion(one)]
+        open_ones.sort(key=lambda n: -places[n].contrast)
+        tracks: list[Kernel] = []
+        for n in open_ones[:MOST_TRACKS]:
+            found = places[n].tracks()
+            tracks += [kernel for kernel, _, _ in found]
+            guessed[n] = places[n].judged([*tries[n], *found], self._judge)[0]
+        return sorted(guessed, key=lambda one: -one.gain), tuple(tracks)
+
+    def _may_be_motion(self, guess: Estimate) -> bool:
+        """Tell whether motions of any shape are worth the search where this is the best guess."""
+        if self._families is not None and not self._families & MOTION:
+            return False
+        return guess.kernel.family in MOTION or guess.gain < SURE
 
     def _promise(
         self, plane: Plane, box: Box, ways: tuple[Way, ...], place: Place | None = None
@@ -388,8 +415,10 @@ class PhotoKernels:
         """Return how a window is undone by a kernel of some families, found there."""
         from demoe.model.kernels.estimator import both_ways, middle_of
 
-        place = self._place(plane, self._around(window))
-        best = place.judged(both_ways(_of(families, place)), self._judge)[0]
+        place, guesses = self._place(plane, self._around(window)), []
+        if families is None or families & MOTION:
+            guesses = place.scored(self._of_plane(plane).tracks)
+        best = place.judged(both_ways([*_of(families, place), *guesses]), self._judge)[0]
         if best.gain < ASKED_GAIN:
             return None
         samples = [middle_of(place.gray)[..., None]]

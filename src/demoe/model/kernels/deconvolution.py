@@ -10,7 +10,6 @@ best.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,10 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from demoe.model.kernels.fourier import Beyond, differences, grown, joined, roughness, transfer
+from demoe.model.kernels.light import to_display, to_light
 from demoe.model.kernels.noise import noise_model, noise_of
-from demoe.model.kernels.psf import Psf, centroid
+from demoe.model.kernels.psf import Psf
 from demoe.wanted import check
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04)
@@ -45,13 +45,8 @@ _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
-_JOIN = 8  # pixels at least in which the last row turns into the first one, and so the columns
-_FACTORS = (2, 3, 5, 7)  # of sides whose Fourier transforms are quick
 
 Pixels = NDArray[np.float32]
-
-Beyond = tuple[int, int, int, int]
-"""Pixels to mirror on above, left of, below and right of a picture."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +117,11 @@ class Deconvolver:
     def blur(self, pixels: Pixels, linear: bool) -> Pixels:
         """Return a picture (H, W, S) blurred, mirrored beyond its borders."""
         x = _tensor(pixels)
-        x = _to_light(x) if linear else x
-        x, inner = _grown(x, (self.reach,) * 4)
+        x = to_light(x) if linear else x
+        x, inner = grown(x, (self.reach,) * 4)
         size = x.shape[1:]
         x = torch.fft.irfft2(self._transfer(size) * torch.fft.rfft2(x), size)[inner]
-        return _pixels(_to_display(x) if linear else x)
+        return _pixels(to_display(x) if linear else x)
 
     @torch.inference_mode()
     def choose(self, samples: Sequence[Pixels], linear: bool | None = None) -> Setting:
@@ -174,21 +169,21 @@ class Deconvolver:
     ) -> tuple[Tensor, Tensor]:
         """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
         weight = strength / given.power[:, None, None]
-        y, inner = _grown(given.y, beyond or (self.margin,) * 4)
+        y, inner = grown(given.y, beyond or (self.margin,) * 4)
         size = y.shape[1:]
         blur = self._transfer(size)
         data = weight * blur.conj() * torch.fft.rfft2(y)
         power = weight * (blur.real.square() + blur.imag.square()) + 1e-9
-        rough = _roughness(size)
+        rough = roughness(size)
         one, flat = torch.tensor(1.0), torch.tensor(_FLAT)
         x, floor = y, min(0.0, float(y.min()))  # no darker than black, or than what was seen
         down, right, kept = (torch.empty_like(y) for _ in range(3))
         for penalty in _PENALTIES:
-            _differences(x, down, right)
+            differences(x, down, right)
             torch.addcmul(flat, down, down, out=kept).addcmul_(right, right).rsqrt_()
             # Of each gradient, what is long.
             torch.sub(one, kept, alpha=1 / penalty, out=kept).clamp_min_(0)
-            edges = _joined(down.mul_(kept), right.mul_(kept), out=kept)
+            edges = joined(down.mul_(kept), right.mul_(kept), out=kept)
             total = torch.fft.rfft2(edges)
             torch.add(data, total, alpha=penalty, out=total)
             # Times the inverse: dividing complex numbers takes seven times as long.
@@ -196,10 +191,10 @@ class Deconvolver:
             x = torch.fft.irfft2(total, size).clamp_min_(floor)
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
         x, again = x[inner], again[inner]
-        return (_to_display(x), _to_display(again)) if given.linear else (x, again)
+        return (to_display(x), to_display(again)) if given.linear else (x, again)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
-        return _transfer(self._psf.tobytes(), self._psf.shape, size)
+        return transfer(self._psf, size)
 
 
 class _Given:
@@ -207,7 +202,7 @@ class _Given:
 
     def __init__(self, pixels: Pixels, linear: bool, photo: bool) -> None:
         self.seen, self.linear, self._photo = _tensor(pixels), linear, photo
-        self.y = _to_light(self.seen) if linear else self.seen
+        self.y = to_light(self.seen) if linear else self.seen
         self._least = LEAST_NOISE[photo] ** 2
 
     @functools.cached_property
@@ -235,68 +230,6 @@ def _variance(x: Tensor) -> Tensor:
     return torch.stack([noise_model(one).variance(one) for one in x])
 
 
-def _differences(x: Tensor, down: Tensor, right: Tensor) -> None:
-    """Write the differences of samples (S, H, W) to the next row and column, around the borders."""
-    torch.sub(x[:, 1:], x[:, :-1], out=down[:, :-1])
-    torch.sub(x[:, :1], x[:, -1:], out=down[:, -1:])
-    torch.sub(x[:, :, 1:], x[:, :, :-1], out=right[:, :, :-1])
-    torch.sub(x[:, :, :1], x[:, :, -1:], out=right[:, :, -1:])
-
-
-def _joined(down: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Return the transpose of `_differences`."""
-    torch.add(down, right, out=out).neg_()
-    out[:, 1:] += down[:, :-1]
-    out[:, :1] += down[:, -1:]
-    out[:, :, 1:] += right[:, :, :-1]
-    out[:, :, :1] += right[:, :, -1:]
-    return out
-
-
-def _grown(x: Tensor, beyond: Beyond) -> tuple[Tensor, tuple[slice, slice, slice]]:
-    """Mirror samples (S, H, W) on, and let them turn into their beginning, as transforms see them.
-
-    Returns
-    -------
-    Tensor
-        (S, rows, cols), of sides whose transforms are quick.
-    tuple of slice
-        Where the samples lie in it.
-    """
-    height, width = x.shape[1:]
-    above, left, below, right = (
-        min(most, side - 1) for most, side in zip(beyond, (height, width) * 2, strict=True)
-    )
-    x = F.pad(x[None], (left, right, above, below), mode="reflect")[0]
-    inner = slice(None), slice(above, above + height), slice(left, left + width)
-    return _closed(_closed(x, 1), 2), inner
-
-
-def _closed(x: Tensor, along: int) -> Tensor:
-    """Add pixels along an axis in which its end, mirrored, turns into its beginning, mirrored."""
-    side = x.shape[along]
-    more = _quick(side + _JOIN) - side
-    if more >= side:  # smaller than the way is long
-        return x
-    end, start = x.narrow(along, side - 1 - more, more), x.narrow(along, 1, more)
-    share = torch.arange(1, more + 1) / (more + 1)
-    share = share.reshape(-1, *(1,) * (2 - along))
-    return torch.cat([x, torch.lerp(end.flip(along), start.flip(along), share)], dim=along)
-
-
-@functools.cache
-def _quick(least: int) -> int:
-    """Return the smallest even side from some pixels on whose transform is quick."""
-    return next(side for side in itertools.count(least + least % 2, 2) if _has_few_factors(side))
-
-
-def _has_few_factors(side: int) -> bool:
-    for factor in _FACTORS:
-        while side % factor == 0:
-            side //= factor
-    return side == 1
-
-
 def _cut(psf: Psf) -> Psf:
     """Leave out rows and columns around a PSF in which there is no light, its middle kept."""
     edges = []
@@ -307,46 +240,9 @@ def _cut(psf: Psf) -> Psf:
     return np.ascontiguousarray(psf[rows, cols])
 
 
-@functools.lru_cache(maxsize=32)
-def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
-    """Return a PSF's Fourier transform, its centre of mass at the origin."""
-    values = np.frombuffer(psf).reshape(shape)
-    rows, cols = shape
-    plane = np.zeros(size)
-    # A picture smaller than the PSF wraps around, as its own mirror images do.
-    at = np.ix_((np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1])
-    np.add.at(plane, at, values)
-    down, right = centroid(values)
-    turned = (
-        np.exp(2j * np.pi * np.fft.fftfreq(size[0])[:, None] * down),
-        np.exp(2j * np.pi * np.fft.rfftfreq(size[1]) * right),
-    )
-    transfer = torch.fft.rfft2(torch.from_numpy(plane)).numpy() * turned[0] * turned[1]
-    return torch.from_numpy(transfer.astype(np.complex64))
-
-
-@functools.lru_cache(maxsize=8)
-def _roughness(size: tuple[int, int]) -> Tensor:
-    """Return the squared transforms of the differences to the next row and column, summed."""
-    down = np.abs(np.exp(2j * np.pi * np.fft.fftfreq(size[0])) - 1) ** 2
-    right = np.abs(np.exp(2j * np.pi * np.fft.rfftfreq(size[1])) - 1) ** 2
-    return torch.from_numpy((down[:, None] + right).astype(np.float32))
-
-
 def _tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _pixels(x: Tensor) -> Pixels:
     return np.ascontiguousarray(x.numpy().transpose(1, 2, 0))
-
-
-def _to_light(x: Tensor) -> Tensor:
-    """Undo the sRGB curve (IEC 61966-2-1); values below 0 and above 1 follow it on."""
-    high = ((x.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
-    return torch.where(x <= 0.04045, x / 12.92, high)
-
-
-def _to_display(x: Tensor) -> Tensor:
-    high = 1.055 * x.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(x <= 0.0031308, x * 12.92, high)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.model.kernels.blind import LEAST_SIDE, track_of
 from demoe.model.kernels.families import Kernel, arcs_of, round_kernels, straight_kernels
 from demoe.model.kernels.judge import Judge, Trials, Try
 from demoe.model.kernels.paths import courses
@@ -95,9 +96,23 @@ class Place:
         bent = [arc for kernel in begin[:_BENT] for arc in arcs_of(kernel)]
         winding = courses(self.gray, [*begin, *bent], _PATHS)
         straight = _apart(motions, _PATHS)
-        return self.scored(
-            [*self._round_ones(), *straight, *winding, *(kernel.turned for kernel in winding)]
-        )
+        return self.scored([*self._round_ones(), *straight, *winding])
+
+    @property
+    def contrast(self) -> float:
+        """How much neighbouring pixels differ in the mean: what a search has to go by."""
+        return float(sum(np.abs(np.diff(self.gray, axis=axis)).mean() for axis in (0, 1)))
+
+    def tracks(self) -> list[Try]:
+        """Return motions of any shape, of display values and of light: what takes longest.
+
+        None of a place that is too small to tell.
+        """
+        if min(self.gray.shape) < LEAST_SIDE:
+            return []
+        ways = [(track_of(self.gray, linear), linear) for linear in (False, True)]
+        scores = dict(self.scored([kernel for kernel, _ in ways]))
+        return [(kernel, scores[kernel], linear) for kernel, linear in ways]
 
     def round_guesses(self) -> list[tuple[Kernel, float]]:
         """Return those of them that are no motion, without looking for any."""

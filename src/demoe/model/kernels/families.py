@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,69 @@ class Course:
         )
 
 
+@dataclass(frozen=True)
+class Track:
+    """A way of any shape, drawn pixel by pixel.
+
+    Attributes
+    ----------
+    pixels : bytes
+        float32 (`SIDE`, `SIDE`): how long the point was in each, summing to 1.
+    """
+
+    pixels: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, values: Psf) -> Track:
+        """Make one of a kernel."""
+        return cls(np.ascontiguousarray(values, np.float32).tobytes())
+
+    @property
+    def values(self) -> Psf:
+        """The kernel (`SIDE`, `SIDE`)."""
+        return np.frombuffer(self.pixels, np.float32).reshape(SIDE, SIDE).astype(np.float64)
+
+    @property
+    def turned(self) -> Track:
+        """The same turned by half a circle."""
+        return Track.of(self.values[::-1, ::-1])
+
+    @property
+    def way(self) -> NDArray[np.float64]:
+        """Positions (2, points) of y and x along its greatest width, their mean in the middle."""
+        at, weights, axis = self._lit()
+        along, aside = axis.T @ at
+        spots = np.linspace(along.min(), along.max(), _POINTS)
+        near = weights * np.exp(-((spots[:, None] - along) ** 2) / 2)
+        way = axis @ np.stack([spots, near @ aside / near.sum(axis=1)])
+        return np.asarray(way - way.mean(axis=1, keepdims=True))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The motion that goes this way."""
+        at, weights, axis = self._lit()
+        along = axis[:, 0] @ at
+        way = self.way
+        heading = np.unwrap(np.arctan2(*(np.diff(way, axis=1) * [[-1], [1]])))
+        down, right = axis[:, 0]
+        return Kernel(
+            "motion",
+            float(np.sqrt(1 + 12 * (weights * along**2).sum())),  # of a straight one its length
+            math.degrees(math.atan2(-down, right)) % 180,
+            float(heading[-1] - heading[0]),
+            self,
+        )
+
+    def _lit(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return where there is light (2, n), how much (n,), and the axes of its widths (2, 2)."""
+        values = self.values
+        at = np.array(np.nonzero(values), np.float64)
+        weights = values[values > 0]
+        at -= (at * weights).sum(axis=1, keepdims=True)
+        axis = np.linalg.eigh((weights * at) @ at.T)[1][:, ::-1]
+        return at, weights, axis
+
+
 def legendre(points: int, orders: int) -> NDArray[np.float64]:
     """Return the Legendre polynomials (orders, points) from the first on, at even times."""
     time = np.linspace(-1, 1, points + 1)
@@ -110,7 +173,7 @@ class Kernel:
         Radius, sigma or length, in pixels.
     angle, bend : float
         Of motion: the direction in degrees, and by how many radians it turns from end to end.
-    course : Course or None
+    course : Course, Track or None
         Of motion whose way is neither straight nor an arc; size, angle and bend then say roughly
         what it is like.
     """
@@ -119,7 +182,7 @@ class Kernel:
     size: float
     angle: float = 0.0
     bend: float = 0.0
-    course: Course | None = None
+    course: Course | Track | None = None
 
     @property
     def values(self) -> Psf:
@@ -214,6 +277,8 @@ def _drawn(kernel: Kernel) -> Psf:
 
 def _path(kernel: Kernel) -> Psf:
     """Draw the way of a point at even speed, each position shared by the four pixels around it."""
+    if isinstance(kernel.course, Track):
+        return kernel.course.values
     return splat(_way(kernel), kernel.course.times if kernel.course else None)
 
 

@@ -50,7 +50,8 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     files = photos_in(arguments.pictures)
     held, learnt = files[::HELD_OUT], [f for n, f in enumerate(files) if n % HELD_OUT]
-    few, seed = (arguments.places // 8, arguments.examples // 8), arguments.seed
+    few = [max(1, count // HELD_OUT) for count in (arguments.places, arguments.examples)]
+    seed = arguments.seed
     print(f"{len(learnt)} pictures to learn from, {len(held)} held out", flush=True)
 
     told = _Told("place")

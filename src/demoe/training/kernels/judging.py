@@ -56,7 +56,7 @@ def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
         seen, sharp = middle_of(gray), middle_of(sharp)
         looked = Looked(gray)
-        tries = both_ways(looked.guesses())
+        tries = both_ways(looked.guesses()) + looked.tracks()
         restored = [looked.trials.restored(kernel, linear) for kernel, _, linear in tries]
         before = _error(seen, sharp)
         measured.append(looked.trials.measured(tries))
