@@ -330,9 +330,8 @@ class PhotoKernels:
 
     def _may_be_motion(self, guess: Estimate) -> bool:
         """Tell whether motions of any shape are worth the search where this is the best guess."""
-        if self._families is not None and not self._families & MOTION:
-            return False
-        return guess.kernel.family in MOTION or guess.gain < SURE
+        open_to_it = guess.kernel.family in MOTION or guess.gain < SURE
+        return open_to_it and _allow_motion(self._families)
 
     def _promise(
         self, plane: Plane, box: Box, ways: tuple[Way, ...], place: Place | None = None
@@ -416,7 +415,7 @@ class PhotoKernels:
         from demoe.model.kernels.estimator import both_ways, middle_of
 
         place, guesses = self._place(plane, self._around(window)), []
-        if families is None or families & MOTION:
+        if _allow_motion(families):
             guesses = place.scored(self._of_plane(plane).tracks)
         best = place.judged(both_ways([*_of(families, place), *guesses]), self._judge)[0]
         if best.gain < ASKED_GAIN:
@@ -496,9 +495,13 @@ def _kernels_of(ways: Iterable[Way]) -> tuple[Kernel, ...]:
     return tuple(dict.fromkeys(kernel for kernel, _ in ways))
 
 
+def _allow_motion(families: Families | None) -> bool:
+    return families is None or bool(families & MOTION)
+
+
 def _of(families: Families | None, place: Place) -> list[tuple[Kernel, float]]:
     """Return the guesses of a place that are of some families, with their scores."""
-    if families is not None and not families & MOTION:
+    if not _allow_motion(families):
         return place.round_guesses()
     guesses = place.guesses()
     if families is None:

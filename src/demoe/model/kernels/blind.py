@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from demoe.model.kernels.families import SIDE, Kernel, Track
 from demoe.model.kernels.fourier import differences, grown, joined, quick, roughness, transfer
 from demoe.model.kernels.light import to_light
-from demoe.model.kernels.psf import Psf
+from demoe.model.kernels.psf import Psf, centroid
 from demoe.wanted import check
 
 LEAST_SIDE = 192
@@ -166,6 +166,5 @@ def _tidy(psf: Psf) -> Psf:
 
 def _centred(psf: Psf) -> Psf:
     """Move a kernel by whole pixels so that its centroid lies in the middle."""
-    at = np.arange(len(psf)) - len(psf) // 2
-    down, right = round(float(psf.sum(axis=1) @ at)), round(float(psf.sum(axis=0) @ at))
-    return np.roll(psf, (-down, -right), (0, 1))
+    down, right = centroid(psf)
+    return np.roll(psf, (-round(down), -round(right)), (0, 1))

@@ -194,7 +194,7 @@ class Deconvolver:
         return (to_display(x), to_display(again)) if given.linear else (x, again)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
-        return transfer(self._psf, size)
+        return _transfer(self._psf.tobytes(), self._psf.shape, size)
 
 
 class _Given:
@@ -238,6 +238,12 @@ def _cut(psf: Psf) -> Psf:
         edges.append(int(min(lit[0], psf.shape[axis] - 1 - lit[-1])))
     rows, cols = (slice(edge, side - edge) for edge, side in zip(edges, psf.shape, strict=True))
     return np.ascontiguousarray(psf[rows, cols])
+
+
+@functools.lru_cache(maxsize=32)
+def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
+    """Keep the transfer functions of kernels that many windows share."""
+    return transfer(np.frombuffer(psf).reshape(shape), size)
 
 
 def _tensor(pixels: Pixels) -> Tensor:

@@ -76,17 +76,21 @@ class Course:
         return np.asarray(stay / stay.sum())
 
     @property
+    def values(self) -> Psf:
+        """The kernel (`SIDE`, `SIDE`)."""
+        return splat(self.way, self.times)
+
+    @property
     def kernel(self) -> Kernel:
         """The motion that goes this way; both are one way round if time runs backwards."""
         way = self.way
         steps = np.diff(way, axis=1)
         down, right = way[:, -1] - way[:, 0]
-        heading = np.unwrap(np.arctan2(-steps[0], steps[1]))
         return Kernel(
             "motion",
             float(np.hypot(*steps).sum()),
             math.degrees(math.atan2(-down, right)) % 360,
-            float(heading[-1] - heading[0]),
+            _turn(way),
             self,
         )
 
@@ -133,14 +137,12 @@ class Track:
         """The motion that goes this way."""
         at, weights, axis = self._lit()
         along = axis[:, 0] @ at
-        way = self.way
-        heading = np.unwrap(np.arctan2(*(np.diff(way, axis=1) * [[-1], [1]])))
         down, right = axis[:, 0]
         return Kernel(
             "motion",
             float(np.sqrt(1 + 12 * (weights * along**2).sum())),  # of a straight one its length
             math.degrees(math.atan2(-down, right)) % 180,
-            float(heading[-1] - heading[0]),
+            _turn(self.way),
             self,
         )
 
@@ -152,6 +154,13 @@ class Track:
         at -= (at * weights).sum(axis=1, keepdims=True)
         axis = np.linalg.eigh((weights * at) @ at.T)[1][:, ::-1]
         return at, weights, axis
+
+
+def _turn(way: NDArray[np.float64]) -> float:
+    """Return by how many radians a way (2, points) turns from end to end."""
+    down, right = np.diff(way, axis=1)
+    heading = np.unwrap(np.arctan2(-down, right))
+    return float(heading[-1] - heading[0])
 
 
 def legendre(points: int, orders: int) -> NDArray[np.float64]:
@@ -277,9 +286,7 @@ def _drawn(kernel: Kernel) -> Psf:
 
 def _path(kernel: Kernel) -> Psf:
     """Draw the way of a point at even speed, each position shared by the four pixels around it."""
-    if isinstance(kernel.course, Track):
-        return kernel.course.values
-    return splat(_way(kernel), kernel.course.times if kernel.course else None)
+    return kernel.course.values if kernel.course else splat(_way(kernel))
 
 
 def _way(kernel: Kernel) -> NDArray[np.float64]:

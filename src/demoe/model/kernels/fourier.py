@@ -83,24 +83,18 @@ def _has_few_factors(side: int) -> bool:
 
 def transfer(psf: Psf, size: tuple[int, ...]) -> Tensor:
     """Return the Fourier transform of a PSF for pictures of a size, its centroid at the origin."""
-    return _transfer_of(psf.tobytes(), psf.shape, size)
-
-
-@functools.lru_cache(maxsize=32)
-def _transfer_of(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
-    values = np.frombuffer(psf).reshape(shape)
-    rows, cols = shape
+    rows, cols = psf.shape
     plane = np.zeros(size)
     # A picture smaller than the PSF wraps around, as its own mirror images do.
     at = np.ix_((np.arange(rows) - rows // 2) % size[0], (np.arange(cols) - cols // 2) % size[1])
-    np.add.at(plane, at, values)
-    down, right = centroid(values)
+    np.add.at(plane, at, psf)
+    down, right = centroid(psf)
     turned = (
         np.exp(2j * np.pi * np.fft.fftfreq(size[0])[:, None] * down),
         np.exp(2j * np.pi * np.fft.rfftfreq(size[1]) * right),
     )
-    transfer = torch.fft.rfft2(torch.from_numpy(plane)).numpy() * turned[0] * turned[1]
-    return torch.from_numpy(transfer.astype(np.complex64))
+    found = torch.fft.rfft2(torch.from_numpy(plane)).numpy() * turned[0] * turned[1]
+    return torch.from_numpy(found.astype(np.complex64))
 
 
 @functools.lru_cache(maxsize=8)
