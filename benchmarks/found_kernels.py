@@ -20,7 +20,7 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from skimage.restoration import wiener
 
 import demoe
-from demoe.engine.kernels import is_photo
+from demoe.engine.kernels.places import is_photo
 from demoe.samples.picture import SheetRow, contact_sheet
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)

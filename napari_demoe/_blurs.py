@@ -12,7 +12,7 @@ from demoe.image.axes import plane_axes
 from napari_demoe._layers import GEOMETRY
 
 if TYPE_CHECKING:
-    from demoe.engine.kernels import Blur
+    from demoe.engine.kernels.solution import Blur
     from demoe.model.kernels.families import Kernel
 
 MAGNIFIED = 4

@@ -13,7 +13,7 @@ from demoe.live.order import Scope, View
 from demoe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from demoe.engine.kernels import Blur
+    from demoe.engine.kernels.solution import Blur
     from demoe.lazy import Deblurred
     from demoe.live.order import Where
     from demoe.live.run import LiveRun

@@ -28,7 +28,7 @@ from napari_demoe._maps import expert_shares
 if TYPE_CHECKING:
     import dask.array as da
 
-    from demoe.engine.kernels import Blur
+    from demoe.engine.kernels.solution import Blur
     from demoe.execution.earlier import Correction
     from demoe.image.lazy_image import LazyImage
     from demoe.lazy import Deblurred

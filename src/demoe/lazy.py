@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demoe.choices import Choice
 from demoe.engine.cells import CellMaps
 from demoe.engine.costs import mean_complexity
-from demoe.engine.kernels import Blur
+from demoe.engine.kernels.solution import Blur
 from demoe.engine.provenance import provenance
 from demoe.engine.reader import PlaneReader
 from demoe.engine.resolve import resolve

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import demoe
-from demoe.engine.kernels import Blur
+from demoe.engine.kernels.solution import Blur
 from demoe.model.kernels.families import Kernel
 from demoe.plan.tiling import Box
 from demoe.samples.images import load_sample

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
-from demoe.engine.kernels import Kernels, Solution
+from demoe.engine.kernels.solution import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.reader import PlaneReader

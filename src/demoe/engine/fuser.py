@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from demoe.engine.cells import CellMaps
 from demoe.engine.deconvolver import PlaneDeconvolver
-from demoe.engine.kernels import sample_boxes
+from demoe.engine.kernels.places import sample_boxes
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan

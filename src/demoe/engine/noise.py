@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from demoe.engine.kernels import is_photo, sample_boxes
+from demoe.engine.kernels.places import is_photo, sample_boxes
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Plane, TilePlan

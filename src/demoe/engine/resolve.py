@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from demoe.choices import names_of, number_of
-from demoe.engine.kernels import is_photo
+from demoe.engine.kernels.places import is_photo
 from demoe.engine.runner import TileRunner, make_runner
 from demoe.engine.work import PlaneWork
 from demoe.errors import RecipeError

@@ -19,15 +19,11 @@ from demoe.engine.cells import CellMaps
 from demoe.engine.consistency import Consistency
 from demoe.engine.deconvolver import NoMaps, PlaneDeconvolver
 from demoe.engine.fuser import Fuser
-from demoe.engine.kernels import (
-    Blur,
-    Families,
-    Kernels,
-    KnownKernels,
-    MeasurementKernels,
-    PhotoKernels,
-    is_photo,
-)
+from demoe.engine.kernels.known import KnownKernels
+from demoe.engine.kernels.measurement import MeasurementKernels
+from demoe.engine.kernels.photo import Families, PhotoKernels
+from demoe.engine.kernels.places import is_photo
+from demoe.engine.kernels.solution import Blur, Kernels
 from demoe.engine.memory import Found, Memory, memory_of
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.photometry import Photometry

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.engine.kernels import Kernels
+from demoe.engine.kernels.solution import Kernels
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.plan.windows import OVERLAP, STEP, window_counts
 

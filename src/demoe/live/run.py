@@ -16,7 +16,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.engine.kernels import Blur
+from demoe.engine.kernels.solution import Blur
 from demoe.errors import Cancelled, OutputError
 from demoe.execution.identity import SourceWatch, describe
 from demoe.execution.run import begin

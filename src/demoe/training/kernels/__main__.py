@@ -34,7 +34,7 @@ OF_ALL = {0: 0.2, 1: 0.22, 2: 0.2, 3: 0.18, 4: 0.13, SHARP: 0.07}
 HELD_OUT = 8
 """One picture of so many is not learnt from."""
 
-LEAST = 0.3  # dB, as `demoe.engine.kernels.LEAST_GAIN`
+LEAST = 0.3  # dB, as `demoe.engine.kernels.photo.LEAST_GAIN`
 
 
 def main(given: Sequence[str] | None = None) -> None:

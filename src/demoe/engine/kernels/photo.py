@@ -1,37 +1,26 @@
-"""How each window of a plane is undone: by a kernel that is known, or that was found there."""
+"""Kernels of photos: guessed, judged, and chosen window by window."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.engine.kernels.places import SAMPLE, SAMPLES, sample_boxes
+from demoe.engine.kernels.solution import Solution, values_of
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
-from demoe.image.lazy_image import LazyImage
-from demoe.model.kernels.families import MOTION, SIDE, Kernel, round_kernels
+from demoe.model.kernels.families import MOTION, SIDE, Kernel
 from demoe.plan.tiling import Box, Plane, TilePlan
-from demoe.plan.windows import (
-    STEP,
-    WINDOW,
-    spread_starts,
-    window_at,
-    window_counts,
-    windows_in,
-)
+from demoe.plan.windows import STEP, window_at, window_counts, windows_in
 
 if TYPE_CHECKING:
-    from demoe.model.kernels.deconvolution import Deconvolver, Setting
     from demoe.model.kernels.estimator import Estimate, Place, Way
     from demoe.model.kernels.judge import Judge
-
-SAMPLES, SAMPLE = 2, 384
-"""Places along each axis that stand for a plane; their side in pixels."""
 
 LEAST_GAIN = 0.3
 """Decibels that a kernel must promise to be used."""
@@ -72,81 +61,6 @@ _PROMISE = (-2.0, 4.0)  # what a place may say for or against a kernel of the wh
 
 
 @dataclass(frozen=True)
-class Solution:
-    """How a window is undone.
-
-    Attributes
-    ----------
-    deconvolver : Deconvolver
-        Holds the kernel.
-    setting : Setting
-        How strongly, and whether light was blurred.
-    gain : float
-        What it is expected to gain, in dB.
-    kernel : Kernel or None
-        The member of a family that was found; None where the PSF was given.
-    """
-
-    deconvolver: Deconvolver
-    setting: Setting
-    gain: float = 0.0
-    kernel: Kernel | None = None
-
-
-@dataclass(frozen=True)
-class Blur:
-    """What was found of the blur in a window.
-
-    Attributes
-    ----------
-    window : Box
-        Where.
-    kernel : Kernel or None
-        Its kernel; None where none was found, or the PSF was given.
-    """
-
-    window: Box
-    kernel: Kernel | None
-
-    @property
-    def words(self) -> str:
-        """What people call it."""
-        return self.kernel.words if self.kernel else "no blur found"
-
-
-class Kernels(Protocol):
-    """What `PlaneDeconvolver` asks; ``side`` is that of `values`."""
-
-    @property
-    def side(self) -> int:
-        """Rows and columns of a kernel."""
-
-    def look_at(self, plane: Plane) -> None:
-        """Find out what it takes to undo any window of a plane."""
-
-    def window(self, plane: Plane, window: Box) -> Solution | None:
-        """Return how a window is undone; None where nothing is."""
-
-    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
-        """Return the kernel (K, K) of a window; a point where nothing is undone."""
-
-
-def is_photo(image: LazyImage) -> bool:
-    """Tell pictures with display values from measurements: one channel, or more than 8 bits."""
-    return bool(image.is_rgb and image.dtype == np.uint8)
-
-
-def sample_boxes(plan: TilePlan) -> list[Box]:
-    """Return the places that stand for a plane."""
-    tops, lefts = (spread_starts(side, SAMPLE, SAMPLES) for side in (plan.height, plan.width))
-    return [
-        Box(top, left, min(top + SAMPLE, plan.height), min(left + SAMPLE, plan.width))
-        for top in tops
-        for left in lefts
-    ]
-
-
-@dataclass(frozen=True)
 class _OfPlane:
     """What was found on the places that stand for a plane.
 
@@ -174,43 +88,6 @@ class _OfPlane:
     def agrees(self) -> bool:
         """Whether all places are undone alike."""
         return list(self.solutions) == [self.first]
-
-
-class KnownKernels:
-    """The same PSF everywhere."""
-
-    def __init__(
-        self, reader: PlaneReader, plan: TilePlan, psf: NDArray[np.float64], memory: Memory
-    ) -> None:
-        self._reader, self._plan, self._psf, self._memory = reader, plan, psf, memory
-        self.side = max(psf.shape)
-
-    def look_at(self, plane: Plane) -> None:
-        """Find out what is best for places that stand for a plane."""
-        self._of_plane(plane)
-
-    def window(self, plane: Plane, window: Box) -> Solution:
-        """Return how a window is undone: as is best for places that stand for its plane."""
-        return self._of_plane(plane)
-
-    def _of_plane(self, plane: Plane) -> Solution:
-        def choose() -> Solution:
-            samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-            return Solution(self._deconvolver, self._deconvolver.choose(samples))
-
-        found: Solution = self._memory.once("kernel", plane, choose)
-        return found
-
-    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
-        """Return the PSF, in a square."""
-        rows, cols = ((self.side - n) // 2 for n in self._psf.shape)
-        return np.pad(self._psf, ((rows, rows), (cols, cols))).astype(np.float32)
-
-    @functools.cached_property
-    def _deconvolver(self) -> Deconvolver:
-        from demoe.model.kernels.deconvolution import Deconvolver
-
-        return Deconvolver(self._psf, photo=is_photo(self._reader.image))
 
 
 class PhotoKernels:
@@ -256,7 +133,7 @@ class PhotoKernels:
 
     def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
         """Return the kernel of a window."""
-        return _values(self.window(plane, window))
+        return values_of(self.window(plane, window))
 
     def _boxes(self) -> list[Box]:
         """Return the places that guesses are made on: of a small plane, every window."""
@@ -434,62 +311,6 @@ class PhotoKernels:
         return Place(gray_of(self._reader.pixels(plane, box)), among)
 
 
-class MeasurementKernels:
-    """Kernels of a measurement: what explains a window and its plane together."""
-
-    def __init__(self, reader: PlaneReader, plan: TilePlan, memory: Memory) -> None:
-        self._reader, self._plan, self._memory = reader, plan, memory
-        self.side = SIDE
-
-    def look_at(self, plane: Plane) -> None:
-        """Find out how well kernels explain places that stand for a plane."""
-        self._of_plane(plane)
-
-    def window(self, plane: Plane, window: Box) -> Solution:
-        """Return how a window is undone."""
-        found: Solution = self._memory.once(
-            "kernel", (plane, window), lambda: self._best(plane, window)
-        )
-        return found
-
-    def values(self, plane: Plane, window: Box) -> NDArray[np.float32]:
-        """Return the kernel of a window."""
-        return _values(self.window(plane, window))
-
-    def _best(self, plane: Plane, window: Box) -> Solution:
-        from demoe.model.kernels.estimator import careful
-
-        of_plane = self._of_plane(plane)
-        size = (self._plan.height, self._plan.width)
-        box = window.grown((SAMPLE - WINDOW) // 2, *size)
-        scores = of_plane + self._scores(plane, box)
-        kernel = careful(round_kernels()[int(scores.argmin())])
-        found: Solution = self._memory.once(
-            "kernel", (plane, kernel), lambda: self._solution(plane, kernel)
-        )
-        return found
-
-    def _of_plane(self, plane: Plane) -> NDArray[np.float64]:
-        def score() -> NDArray[np.float64]:
-            boxes = sample_boxes(self._plan)
-            return np.asarray(np.mean([self._scores(plane, box) for box in boxes], axis=0))
-
-        found: NDArray[np.float64] = self._memory.once("kernel", plane, score)
-        return found
-
-    def _scores(self, plane: Plane, box: Box) -> NDArray[np.float64]:
-        from demoe.model.kernels.estimator import gray_of, round_scores
-
-        return round_scores(gray_of(self._reader.pixels(plane, box)))
-
-    def _solution(self, plane: Plane, kernel: Kernel) -> Solution:
-        from demoe.model.kernels.deconvolution import Deconvolver
-
-        deconvolver = Deconvolver(kernel.values, photo=False)
-        samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-        return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
-
-
 def _kernels_of(ways: Iterable[Way]) -> tuple[Kernel, ...]:
     """Return the kernels of some ways to undo a place, each once."""
     return tuple(dict.fromkeys(kernel for kernel, _ in ways))
@@ -515,12 +336,3 @@ def _choice(promise: Promise, first: Way | None, least: float) -> Way | None:
     if first is not None and promise[best] < promise[first] + BETTER:
         return first if promise[first] >= 0 else None
     return best if promise[best] >= least else None
-
-
-def _values(solution: Solution | None) -> NDArray[np.float32]:
-    """Return a window's kernel, a point where nothing is undone."""
-    if solution is not None and solution.kernel is not None:
-        return solution.kernel.values.astype(np.float32)
-    point = np.zeros((SIDE, SIDE), np.float32)
-    point[SIDE // 2, SIDE // 2] = 1
-    return point

@@ -1,0 +1,1 @@
+"""Kernels of the windows of a plane: known, or found there."""
