@@ -51,6 +51,7 @@ KERNELS = {
     "line": kernels.from_path(SIZE, kernels.line(9.0, 0.5)),
     "arc": kernels.from_path(SIZE, kernels.line(9.0, 0.5, bend=1.5)),
     "shake": kernels.from_path(KERNEL, kernels.shake(15.0, Draw(3))),
+    "tremor": kernels.from_path(KERNEL, kernels.tremor(15.0, Draw(3))),
 }
 
 
@@ -121,6 +122,15 @@ def test_paths_are_as_long_as_asked_and_centred(path: Tensor) -> None:
     length = float(path.diff(dim=0).norm(dim=1).sum())
     assert any(abs(length - wanted) < 0.1 * wanted for wanted in (5.0, 20.0))
     assert float(path.mean(dim=0).norm()) < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_tremor_is_as_wide_as_asked_and_winds(seed: int) -> None:
+    path = kernels.tremor(12.0, Draw(seed))
+    widths = path.amax(dim=0) - path.amin(dim=0)
+    assert float(widths.max()) == pytest.approx(12, abs=1e-3)
+    assert float(path.mean(dim=0).norm()) < 1e-4
+    assert float(path.diff(dim=0).norm(dim=1).sum()) > 1.5 * float(widths.norm())
 
 
 def test_a_path_beyond_the_kernel_stays_inside() -> None:

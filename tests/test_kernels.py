@@ -20,17 +20,14 @@ from demoe.model.kernels.deconvolution import Deconvolver
 from demoe.model.kernels.estimator import Place, both_ways, careful, round_scores
 from demoe.model.kernels.families import (
     SIDE,
-    Course,
     Kernel,
-    arcs_of,
-    course_of,
+    Track,
     round_kernels,
     straight_kernels,
 )
 from demoe.model.kernels.fusion import REACH, Fusion
 from demoe.model.kernels.judge import MEASURES
-from demoe.model.kernels.noise import noise_model
-from demoe.model.kernels.paths import courses
+from demoe.model.kernels.noise import colour_of, noise_model
 from demoe.model.kernels.psf import centroid
 from demoe.model.kernels.spectrum import pooled, window_scores
 from demoe.model.kernels.tools import KernelTools, tools_of
@@ -39,9 +36,11 @@ from demoe.plan.tiling import Box, TilePlan
 from demoe.plan.windows import WINDOW, blended, spread_starts, window_at, window_counts, windows_in
 from demoe.samples.images import load_sample
 from demoe.samples.picture import psnr
+from demoe.training.blur.kernels import from_path, line
 from demoe.training.kernels.__main__ import main as learn
 
 LINE = Kernel("motion", 10.0, 90.0)
+ARC = Track.of(from_path(SIDE, line(20.0, 0.5, bend=1.6)).numpy()).kernel
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,7 @@ def _blurred(picture, kernel, noise=1.0):
 # -- families --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel", [*straight_kernels()[::23], *arcs_of(Kernel("motion", 20, 40))])
+@pytest.mark.parametrize("kernel", [*straight_kernels()[::23], ARC])
 def test_kernels_are_light_around_the_middle(kernel):
     values = kernel.values
     assert values.shape == (SIDE, SIDE)
@@ -79,25 +78,6 @@ def test_kernels_are_light_around_the_middle(kernel):
     assert values.sum() == pytest.approx(1)
     assert np.abs(centroid(values)).max() < 0.05
     assert np.abs(kernel.outline.mean(axis=0)).max() < 0.5
-
-
-def test_a_turned_path_is_the_same_path_upside_down():
-    arc = arcs_of(Kernel("motion", 20.0, 30.0))[0]
-    np.testing.assert_allclose(arc.turned.values, arc.values[::-1, ::-1], atol=2e-3)
-    assert arc.turned != arc
-
-
-def test_a_course_keeps_its_place_and_follows_the_kernel_it_was_made_of():
-    arc = arcs_of(Kernel("motion", 20.0, 30.0))[0]
-    course = course_of(arc).kernel
-    np.testing.assert_allclose(course.values, arc.values, atol=2e-3)
-    assert course.size == pytest.approx(arc.size, rel=0.02)
-    assert course.bend == pytest.approx(arc.bend, rel=0.1)
-    uneven = Course((6.0, 5.0, -2.0, 0.0), (8.0, -3.0, 1.0, 0.0), (1.0, 0.5)).kernel
-    assert np.abs(centroid(uneven.values)).max() < 0.05
-    np.testing.assert_allclose(uneven.turned.values, uneven.values[::-1, ::-1], atol=2e-3)
-    assert not uneven.is_near(uneven.turned)
-    assert "on a path" in uneven.words
 
 
 def test_directions_count_from_the_row_towards_the_top():
@@ -133,6 +113,14 @@ def test_tiny_and_flat_pictures_have_a_noise_model(shape):
     assert noise_model(torch.full(shape, 0.3)).offset == 0
 
 
+def test_white_noise_has_no_structure_and_what_is_left_of_edges_has():
+    white = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 200, 180)).astype(np.float32))
+    assert colour_of(white) < 0.01
+    assert colour_of(3 * white + 1) == pytest.approx(colour_of(white), rel=1e-3)
+    assert colour_of(torch.nn.functional.avg_pool2d(white, 3, 1)) > 1
+    assert colour_of(torch.zeros(1, 9, 9)) == colour_of(torch.ones(1, 1, 2)) == 0
+
+
 # -- finding ---------------------------------------------------------------------------------------
 
 
@@ -147,40 +135,30 @@ def test_spectra_tell_kernels(sharp, kernel):
     assert best.size == pytest.approx(kernel.size, rel=0.3)
 
 
-def test_guesses_hold_each_family_and_winding_ways(sharp):
-    arc = arcs_of(Kernel("motion", 20.0, 30.0))[3]
-    gray = _blurred(sharp, arc).mean(axis=2).astype(np.float32) / 255
-    place = Place(gray)
-    guesses = place.guesses()
-    kernels = [kernel for kernel, _ in guesses]
-    assert {kernel.family for kernel in kernels} == {"disc", "gaussian", "motion"}
-    assert any(kernel.course for kernel in kernels)
-    measured = place.trials.measured(both_ways(guesses))
-    assert measured.shape == (2 * len(guesses), len(MEASURES))
+@pytest.mark.parametrize(("middle", "parts"), [(False, 2), (True, 1)])
+def test_guesses_hold_each_family_and_are_measured_on_parts(sharp, middle, parts):
+    gray = _blurred(sharp, ARC).mean(axis=2).astype(np.float32) / 255
+    place = Place(gray, middle=middle)
+    tries = both_ways(place.guesses())
+    assert {kernel.family for kernel, _, _ in tries} == {"disc", "gaussian", "motion"}
+    measured = place.trials.measured(tries)
+    assert measured.shape == (len(tries), parts, len(MEASURES))
     assert np.isfinite(measured).all()
-
-
-def test_a_winding_way_is_found_that_is_neither_straight_nor_an_arc(sharp):
-    true = Course((6.0, 5.0, -2.0, 0.0), (8.0, -3.0, 1.0, 0.0), (0.3, 0.0)).kernel
-    gray = _blurred(sharp, true).mean(axis=2).astype(np.float32) / 255
-    straight = [kernel for kernel in straight_kernels() if kernel.family == "motion"]
-    best = max(max(kernel.cosine(true), kernel.cosine(true.turned)) for kernel in straight)
-    found = courses(gray, [Kernel("motion", 20.0, true.angle + 15)], 2)
-    assert 1 <= len(found) <= 2
-    assert max(found[0].cosine(true), found[0].cosine(true.turned)) > best + 0.1
+    judge = demoe.load_model().tools.judge
+    each = np.stack([judge.gains(measured[:, [part]]) for part in range(parts)])
+    np.testing.assert_allclose(judge.gains(measured), each.mean(axis=0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_motion_of_any_shape_is_drawn(sharp):
-    arc = arcs_of(Kernel("motion", 20.0, 30.0))[3]
-    found = track_of(_blurred(sharp, arc).mean(axis=2).astype(np.float32) / 255, linear=False)
+    found = track_of(_blurred(sharp, ARC).mean(axis=2).astype(np.float32) / 255, linear=False)
+    turned = Track.of(ARC.values[::-1, ::-1]).kernel
     assert found.family == "motion"
-    assert found.cosine(arc) > 0.8
-    assert found.cosine(arc) > found.cosine(arc.turned) + 0.3
-    assert found.size == pytest.approx(arc.size, rel=0.25)
-    assert found.angle == pytest.approx(arc.angle, abs=5)
+    assert found.cosine(ARC) > 0.8
+    assert found.cosine(ARC) > found.cosine(turned) + 0.3
+    assert found.size == pytest.approx(ARC.size, rel=0.25)
+    assert abs((found.angle - ARC.angle + 90) % 180 - 90) < 5
     assert "on a path" in found.words
-    assert found.outline.shape == arc.outline.shape
-    np.testing.assert_array_equal(found.turned.values, found.values[::-1, ::-1])
+    assert found.outline.shape == LINE.outline.shape
 
 
 @pytest.mark.parametrize(
@@ -195,10 +173,6 @@ def test_pictures_without_edges_give_some_motion(gray):
 
 def test_places_that_are_too_small_have_no_tracks():
     assert Place(np.zeros((180, 400), np.float32)).tracks() == []
-
-
-def test_no_way_is_found_without_a_beginning(sharp):
-    assert courses(sharp.mean(axis=2).astype(np.float32) / 255, [], 2) == []
 
 
 def test_the_judge_prefers_what_blurred(moved):

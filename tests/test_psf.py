@@ -17,7 +17,7 @@ import demoe
 from demoe.cli import main
 from demoe.errors import AxesError, ImageError, RecipeError
 from demoe.io.psf import read_psf
-from demoe.model.kernels.deconvolution import Deconvolver
+from demoe.model.kernels.deconvolution import STRENGTHS, Deconvolver, Setting
 from demoe.model.kernels.psf import centroid, make_psf
 from demoe.samples.images import load_sample
 from demoe.samples.picture import psnr
@@ -196,14 +196,20 @@ def test_noise_alone_is_not_made_into_structure():
     assert found.std() < noise.std()
 
 
-def test_the_setting_follows_the_noise(pollen):
-    scale = 65535
-    blurred = (pollen[0] / scale).astype(np.float32)[..., None]
-    worse = blurred + np.random.default_rng(0).normal(0, 0.05, blurred.shape).astype(np.float32)
+@pytest.mark.parametrize("noise", [0, 0.005, 0.05])
+def test_the_setting_is_nearly_the_best_whatever_the_noise(pollen, noise):
+    blurred, sharp = (pixels.astype(np.float32)[..., None] / 65535 for pixels in pollen)
+    rng = np.random.default_rng(0)
+    blurred = blurred + rng.normal(0, noise, blurred.shape).astype(np.float32)
     deconvolver = Deconvolver(make_psf(DISC), photo=False)
-    careful, bold = (deconvolver.choose([one]) for one in (worse, blurred))
-    assert careful.strength <= bold.strength
-    assert not careful.linear
+    errors = {
+        one: float(((deconvolver.restore(blurred, Setting(False, one)) - sharp) ** 2).mean())
+        for one in STRENGTHS
+    }
+    chosen = deconvolver.choose([blurred])
+    assert errors[chosen.strength] < 1.1 * min(errors.values()) < 0.9 * errors[0.01]
+    assert deconvolver.choose([blurred], most=0.02).strength <= 0.02
+    assert not chosen.linear
 
 
 @pytest.mark.parametrize(

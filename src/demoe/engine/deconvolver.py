@@ -3,7 +3,8 @@
 Windows depend on the plane alone, so that tiles of any size give the same, to the last bit that
 blending leaves. Where a measurement does not support what came out of a window, its places fall
 back to the source: blurred again, it differs from the data by more than the noise explains. That is
-so where a given PSF is wrong, or where a window is blurred in parts only.
+so where a given PSF is wrong, or where a window is blurred in parts only. Or by no more than that,
+but the difference has structure, which noise has not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
@@ -19,6 +21,7 @@ from demoe.engine.kernels.solution import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.reader import PlaneReader
+from demoe.model.kernels.noise import colour_of
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.plan.windows import blended
 from demoe.routing.gates import Gates, spread
@@ -27,10 +30,13 @@ from demoe.routing.router import Pixels
 PLACE = 64
 """About the side in pixels of a place of a window that falls back by itself."""
 
-SUPPORTED, DENIED = 1.5, 2.0
+SUPPORTED, DENIED = 1.4, 1.8
 """Up to which difference from the data, in units of the noise, a place is kept, and from which on
 it is the source; in between, some of both. The median counts, so that a few bright points do not
 deny what surrounds them."""
+
+WHITE, COLOURED = 0.3, 0.6
+"""The same of the structure in that difference (`colour_of`): of white noise, 0.03 is found."""
 
 _MEDIAN = 0.6745  # of the sizes of normal deviates
 
@@ -210,12 +216,20 @@ def _fallen(off: Pixels) -> Pixels:
         [slice(n * side // count, (n + 1) * side // count) for n in range(count)]
         for count, side in zip(counts, sides, strict=True)
     )
-    size = np.abs(off)
-    typical = np.array([[np.median(size[row, col]) for col in cols] for row in rows]) / _MEDIAN
-    share = ((typical - SUPPORTED) / (DENIED - SUPPORTED)).clip(0, 1).astype(np.float32)
+    places = [[off[row, col] for col in cols] for row in rows]
+    size = np.array([[np.median(np.abs(one)) for one in line] for line in places]) / _MEDIAN
+    colour = np.array([[colour_of(_samples(one)) for one in line] for line in places])
+    share = np.maximum(
+        (size - SUPPORTED) / (DENIED - SUPPORTED), (colour - WHITE) / (COLOURED - WHITE)
+    )
+    share = share.clip(0, 1).astype(np.float32)
     at = [(np.arange(side) + 0.5) * count / side for count, side in zip(counts, sides, strict=True)]
     fallen: Pixels = spread(share[None], *at)[0][..., None]
     return fallen
+
+
+def _samples(pixels: Pixels) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 class NoMaps:

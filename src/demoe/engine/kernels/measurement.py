@@ -13,6 +13,9 @@ from demoe.model.kernels.families import SIDE, Kernel, round_kernels
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.plan.windows import WINDOW
 
+BOLDEST = 0.08
+"""How strongly a kernel that was found, not given, is undone at most."""
+
 
 class MeasurementKernels:
     """Kernels of a measurement: what explains a window and its plane together."""
@@ -67,4 +70,4 @@ class MeasurementKernels:
 
         deconvolver = Deconvolver(kernel.values, photo=False)
         samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-        return Solution(deconvolver, deconvolver.choose(samples), 0.0, kernel)
+        return Solution(deconvolver, deconvolver.choose(samples, most=BOLDEST), 0.0, kernel)

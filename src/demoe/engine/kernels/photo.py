@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from demoe.engine.kernels.places import SAMPLE, SAMPLES, sample_boxes
+from demoe.engine.kernels.places import SAMPLE, sample_boxes
 from demoe.engine.kernels.solution import Solution, values_of
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
@@ -19,6 +19,7 @@ from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.plan.windows import STEP, window_at, window_counts, windows_in
 
 if TYPE_CHECKING:
+    from demoe.model.kernels.deconvolution import Setting
     from demoe.model.kernels.estimator import Estimate, Place, Way
     from demoe.model.kernels.judge import Judge
 
@@ -156,16 +157,18 @@ class PhotoKernels:
         return found
 
     def _found(self, plane: Plane) -> _OfPlane:
-        from demoe.model.kernels.estimator import middle_of
-
         boxes = self._boxes()
-        places = [self._place(plane, box) for box in boxes]
+        places = [self._place(plane, box, middle=self._is_small) for box in boxes]
         guessed, tracks = self._guessed(places)
-        kernels: list[Kernel] = []
+        apart: list[Estimate] = []
         for one in guessed:
-            if len(kernels) < MOST_KERNELS and not any(one.kernel.is_near(k) for k in kernels):
-                kernels.append(one.kernel)
-        ways = tuple((kernel, linear) for kernel in kernels for linear in (False, True))
+            if len(apart) < MOST_KERNELS and not any(one.kernel.is_near(k.kernel) for k in apart):
+                apart.append(one)
+        ways = tuple(
+            (one.kernel, replace(one.setting, linear=linear))
+            for one in apart
+            for linear in (False, True)
+        )
         promises = [
             self._promise(plane, box, ways, place) for box, place in zip(boxes, places, strict=True)
         ]
@@ -178,13 +181,8 @@ class PhotoKernels:
             first = None
         chosen = (_choice(promise, first, self._least) for promise in promises)
         used = {first, *chosen} - {None}
-
-        def samples(way: Way) -> list[NDArray[np.float32]]:
-            best = sorted(range(len(places)), key=lambda n: -promises[n][way])[: SAMPLES**2]
-            return [middle_of(places[n].gray)[..., None] for n in sorted(best)]
-
         ordered = (way for way in promises[0] if way in used)
-        solutions = {way: self._solution(*way, mean[way], samples(way)) for way in ordered}
+        solutions = {way: _solution(*way, mean[way]) for way in ordered}
         likeliest = dict.fromkeys(k for place in places for k in place.likeliest(LIKELIEST))
         return _OfPlane(solutions, first, ways, tuple(likeliest), tracks)
 
@@ -193,16 +191,18 @@ class PhotoKernels:
         from demoe.model.kernels.estimator import both_ways
 
         tries = [both_ways(_of(self._families, place)) for place in places]
-        guessed = [
-            place.judged(some, self._judge)[0] for place, some in zip(places, tries, strict=True)
+        open_ones = [
+            n
+            for n, place in enumerate(places)
+            if self._may_be_motion(place.judged(tries[n], self._judge)[0])
         ]
-        open_ones = [n for n, one in enumerate(guessed) if self._may_be_motion(one)]
         open_ones.sort(key=lambda n: -places[n].contrast)
         tracks: list[Kernel] = []
         for n in open_ones[:MOST_TRACKS]:
             found = places[n].tracks()
             tracks += [kernel for kernel, _, _ in found]
-            guessed[n] = places[n].judged([*tries[n], *found], self._judge)[0]
+            tries[n] += found
+        guessed = [place.best(some, self._judge) for place, some in zip(places, tries, strict=True)]
         return sorted(guessed, key=lambda one: -one.gain), tuple(tracks)
 
     def _may_be_motion(self, guess: Estimate) -> bool:
@@ -226,19 +226,10 @@ class PhotoKernels:
         self, place: Place, scored: list[tuple[Kernel, float]], ways: Sequence[Way]
     ) -> Promise:
         """Return what some ways to undo a place with kernels that were scored there promise."""
-        from demoe.model.kernels.estimator import both_ways
-
-        tries = [one for one in both_ways(scored) if (one[0], one[2]) in ways]
-        gains = {(e.kernel, e.linear): e.gain for e in place.judged(tries, self._judge)}
+        scores = dict(scored)
+        tries = [(kernel, scores[kernel], setting) for kernel, setting in ways]
+        gains = {(e.kernel, e.setting): e.gain for e in place.judged(tries, self._judge)}
         return {way: gains[way] for way in ways}
-
-    def _solution(
-        self, kernel: Kernel, linear: bool, gain: float, samples: list[NDArray[np.float32]]
-    ) -> Solution:
-        from demoe.model.kernels.deconvolution import Deconvolver
-
-        deconvolver = Deconvolver(kernel.values, photo=True)
-        return Solution(deconvolver, deconvolver.choose(samples, linear), gain, kernel)
 
     def _best(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is best undone, of what was found for its plane."""
@@ -289,26 +280,37 @@ class PhotoKernels:
 
     def _asked(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
         """Return how a window is undone by a kernel of some families, found there."""
-        from demoe.model.kernels.estimator import both_ways, middle_of
+        from demoe.model.kernels.estimator import both_ways
 
         place, guesses = self._place(plane, self._around(window)), []
         if _allow_motion(families):
             guesses = place.scored(self._of_plane(plane).tracks)
-        best = place.judged(both_ways([*_of(families, place), *guesses]), self._judge)[0]
+        best = place.best(both_ways([*_of(families, place), *guesses]), self._judge)
         if best.gain < ASKED_GAIN:
             return None
-        samples = [middle_of(place.gray)[..., None]]
-        return self._solution(best.kernel, best.linear, best.gain, samples)
+        return _solution(best.kernel, best.setting, best.gain)
 
     @property
     def _least(self) -> float:
         """Decibels that a kernel must promise to be used."""
         return LEAST_GAIN if self._families is None else ASKED_GAIN
 
-    def _place(self, plane: Plane, box: Box, among: tuple[Kernel, ...] | None = None) -> Place:
+    def _place(
+        self,
+        plane: Plane,
+        box: Box,
+        among: tuple[Kernel, ...] | None = None,
+        middle: bool = True,
+    ) -> Place:
         from demoe.model.kernels.estimator import Place, gray_of
 
-        return Place(gray_of(self._reader.pixels(plane, box)), among)
+        return Place(gray_of(self._reader.pixels(plane, box)), among, middle)
+
+
+def _solution(kernel: Kernel, setting: Setting, gain: float) -> Solution:
+    from demoe.model.kernels.deconvolution import Deconvolver
+
+    return Solution(Deconvolver(kernel.values, photo=True), setting, gain, kernel)
 
 
 def _kernels_of(ways: Iterable[Way]) -> tuple[Kernel, ...]:

@@ -10,6 +10,7 @@ best.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,30 +21,24 @@ from torch import Tensor
 
 from demoe.model.kernels.fourier import Beyond, differences, grown, joined, roughness, transfer
 from demoe.model.kernels.light import to_display, to_light
-from demoe.model.kernels.noise import noise_model, noise_of
+from demoe.model.kernels.noise import colour_of, noise_model, noise_of
 from demoe.model.kernels.psf import Psf
 from demoe.wanted import check
 
-STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04)
+STRENGTHS = (0.001, 0.003, 0.01, 0.02, 0.04, 0.08, 0.16)
 """What is tried, from careful to bold."""
 
-EXPLAINED = {True: 0.85, False: 1.0}
-"""Times the noise: what is explained better than this is explained too well; of photos, and of
-measurements, which shall show nothing that the data do not ask for."""
-
-LIGHT = 1.1
-"""How much worse light may explain a photo than display values do, and still be believed: cameras
-blur light."""
+LIGHT = 1.5
+"""How much more structure light may leave unexplained in a photo than display values do, and still
+be believed: cameras blur light."""
 
 LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}
 """What there is at least, of photos and of measurements."""
 
-PROGRESS = 0.97
-"""By how much a bolder solution has to explain the picture better than the one before."""
-
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
+_EDGE = 16  # pixels at the borders of a sample, beyond which much is guessed
 _BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
 
 Pixels = NDArray[np.float32]
@@ -124,8 +119,10 @@ class Deconvolver:
         return _pixels(to_display(x) if linear else x)
 
     @torch.inference_mode()
-    def choose(self, samples: Sequence[Pixels], linear: bool | None = None) -> Setting:
-        """Choose the boldest setting that still explains samples of a plane better, but for noise.
+    def choose(
+        self, samples: Sequence[Pixels], linear: bool | None = None, most: float = STRENGTHS[-1]
+    ) -> Setting:
+        """Choose what leaves nothing but white noise of samples of a plane unexplained.
 
         Parameters
         ----------
@@ -133,36 +130,33 @@ class Deconvolver:
             (H, W, S) in [0, 1].
         linear : bool, optional
             Whether light was blurred; by default what explains a photo better.
+        most : float
+            The boldest strength that is tried.
         """
-        middle = STRENGTHS[len(STRENGTHS) // 2]
-        if linear is None:
-            linear = self.photo and (
-                self._error(self._given(samples, True), middle)
-                < LIGHT * self._error(self._given(samples, False), middle)
-            )
-        given = self._given(samples, linear)
-        best = STRENGTHS[0]
-        error = self._error(given, best)
-        for bolder in STRENGTHS[1:]:
-            found = self._error(given, bolder)
-            if found < EXPLAINED[self.photo]:
+        if linear is not None or not self.photo:
+            return self._whitest(samples, bool(linear), most)[0]
+        display, light = (self._whitest(samples, one, most) for one in (False, True))
+        return light[0] if light[1] < LIGHT * display[1] else display[0]
+
+    def _whitest(
+        self, samples: Sequence[Pixels], linear: bool, most: float
+    ) -> tuple[Setting, float]:
+        """Return the best strength, and the structure that it leaves (`colour_of`)."""
+        given = [_Given(pixels, linear, self.photo) for pixels in samples]
+        best, least = STRENGTHS[0], math.inf
+        for strength in (one for one in STRENGTHS if one <= most):
+            found = float(np.mean([self._colour(one, strength) for one in given]))
+            if found > least:
                 break
-            # Where much noise makes all but the boldest flat, the first steps explain no more.
-            if found <= PROGRESS * error:
-                best, error = bolder, found
-        return Setting(linear, best)
+            best, least = strength, found
+        return Setting(linear, best), least
 
-    def _given(self, samples: Sequence[Pixels], linear: bool) -> list[_Given]:
-        return [_Given(pixels, linear, self.photo) for pixels in samples]
-
-    def _error(self, samples: Sequence[_Given], strength: float) -> float:
-        """Return what solutions, blurred again, leave unexplained: root mean square over noise."""
-        squares = []
-        for given in samples:
-            check()
-            again = self._solve(given, strength)[1]
-            squares.append(float(((again - given.seen).square() / given.variance).mean()))
-        return float(np.sqrt(np.mean(squares)))
+    def _colour(self, given: _Given, strength: float) -> float:
+        """Return the structure that a solution, blurred again, leaves unexplained."""
+        check()
+        left = (self._solve(given, strength)[1] - given.seen) / given.variance.sqrt()
+        rows, cols = (_EDGE if side > 8 * _EDGE else 0 for side in left.shape[1:])
+        return colour_of(left[:, rows : left.shape[1] - rows, cols : left.shape[2] - cols])
 
     def _solve(
         self, given: _Given, strength: float, beyond: Beyond | None = None

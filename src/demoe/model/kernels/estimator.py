@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from demoe.model.kernels.blind import LEAST_SIDE, track_of
-from demoe.model.kernels.families import Kernel, arcs_of, round_kernels, straight_kernels
-from demoe.model.kernels.judge import Judge, Trials, Try
-from demoe.model.kernels.paths import courses
+from demoe.model.kernels.deconvolution import STRENGTHS, Setting
+from demoe.model.kernels.families import Kernel, round_kernels, straight_kernels
+from demoe.model.kernels.judge import STRENGTH, TRIED, Judge, Trials, Try
 from demoe.model.kernels.spectrum import CLIP, pooled, rough_scores, window_scores
-
-TRIED = 256
-"""Side in pixels of the middle of a place on which guesses are tried."""
 
 CAREFUL = 0.9
 """A Gaussian of a measurement counts as so much of what was found: objects that are smooth
 themselves make it look larger, and too large a kernel invents rings."""
 
-_PATHS = 2  # guesses among straight motions, and among winding ones
-_STRAIGHT, _BENT = 3, 2  # where the search for winding ones begins: as they are, and bent
+_STRAIGHT = 2  # guesses among straight motions
+_STRENGTHENED = 3  # so many of all guesses are tried at other strengths
 _OF_PLACE = {"disc": 8, "gaussian": 8, "motion": 24}  # the likeliest of each family, and
 _OF_WINDOW = 3  # of each window, are scored by all frequencies
 _ODD = 0.5  # a window counts this much against a straight motion, at most
 
 Gray = NDArray[np.float32]
 
-Way = tuple[Kernel, bool]
-"""A kernel, and whether it blurred light."""
+Way = tuple[Kernel, Setting]
+"""A kernel, and how it is undone."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,14 @@ class Estimate:
     ----------
     kernel : Kernel
         The kernel.
-    linear : bool
-        Whether it blurred light, not display values.
+    setting : Setting
+        How it is undone.
     gain : float
-        By how many dB undoing it is expected to help.
+        By how many dB that is expected to help.
     """
 
     kernel: Kernel
-    linear: bool
+    setting: Setting
     gain: float
 
 
@@ -60,7 +57,7 @@ def gray_of(pixels: NDArray[np.float32]) -> Gray:
 
 
 def middle_of(gray: Gray) -> Gray:
-    """Return the middle of a place, on which guesses are tried."""
+    """Return the middle of a place: of what is around a window, the window."""
     starts = [max(0, (side - TRIED) // 2) for side in gray.shape]
     top, left = starts
     return np.ascontiguousarray(gray[top : top + TRIED, left : left + TRIED])
@@ -76,27 +73,27 @@ class Place:
     among : sequence of Kernel, optional
         Straight kernels beside which others are scored, where no guesses are asked for; by default
         those that may have blurred it.
+    middle : bool
+        Whether its middle alone shall be undone, and the rest only helps to tell how.
 
     Attributes
     ----------
     trials : Trials
-        Kernels tried on its middle.
+        Kernels tried on it, or on its middle.
     """
 
-    def __init__(self, gray: Gray, among: Sequence[Kernel] | None = None) -> None:
+    def __init__(
+        self, gray: Gray, among: Sequence[Kernel] | None = None, middle: bool = False
+    ) -> None:
         self.gray = gray
         self._among = among or _likely(gray)
         self._straight = window_scores(gray, self._among)
-        self.trials = Trials(middle_of(gray), min(gray.shape))
+        self.trials = Trials(middle_of(gray) if middle else gray, min(gray.shape))
 
     def guesses(self) -> list[tuple[Kernel, float]]:
-        """Return kernels that may have blurred it, one or two of each kind, with scores."""
+        """Return straight kernels that may have blurred it, some of each family, with scores."""
         motions = [k for k in self._ranked(_ODD) if k.family == "motion"]
-        begin = _apart(motions, _STRAIGHT)
-        bent = [arc for kernel in begin[:_BENT] for arc in arcs_of(kernel)]
-        winding = courses(self.gray, [*begin, *bent], _PATHS)
-        straight = _apart(motions, _PATHS)
-        return self.scored([*self._round_ones(), *straight, *winding])
+        return self.scored([*self._round_ones(), *_apart(motions, _STRAIGHT)])
 
     @property
     def contrast(self) -> float:
@@ -110,9 +107,11 @@ class Place:
         """
         if min(self.gray.shape) < LEAST_SIDE:
             return []
-        ways = [(track_of(self.gray, linear), linear) for linear in (False, True)]
-        scores = dict(self.scored([kernel for kernel, _ in ways]))
-        return [(kernel, scores[kernel], linear) for kernel, linear in ways]
+        kernels = [track_of(self.gray, linear) for linear in (False, True)]
+        return [
+            (kernel, score, Setting(linear, STRENGTH))
+            for (kernel, score), linear in zip(self.scored(kernels), (False, True), strict=True)
+        ]
 
     def round_guesses(self) -> list[tuple[Kernel, float]]:
         """Return those of them that are no motion, without looking for any."""
@@ -143,10 +142,23 @@ class Place:
         """Return what is tried with the gain that is expected of it, the largest first."""
         gains = judge.gains(self.trials.measured(tries)).tolist()
         estimates = [
-            Estimate(kernel, linear, gain)
-            for (kernel, _, linear), gain in zip(tries, gains, strict=True)
+            Estimate(kernel, setting, gain)
+            for (kernel, _, setting), gain in zip(tries, gains, strict=True)
         ]
         return sorted(estimates, key=lambda one: -one.gain)
+
+    def best(self, tries: Sequence[Try], judge: Judge) -> Estimate:
+        """Return what gains most, the likeliest tried at other strengths, too."""
+        likeliest = self.judged(tries, judge)[:_STRENGTHENED]
+        scores = {kernel: score for kernel, score, _ in tries}
+        least = min(scores.values())
+
+        def again(one: Estimate, strength: float) -> Estimate:
+            setting = replace(one.setting, strength=strength)
+            measured = self.trials.measured([(one.kernel, scores[one.kernel], setting)], least)
+            return replace(one, setting=setting, gain=float(judge.gains(measured)[0]))
+
+        return max((_climbed(one, again) for one in likeliest), key=lambda one: one.gain)
 
 
 def _likely(gray: Gray) -> list[Kernel]:
@@ -161,9 +173,33 @@ def _likely(gray: Gray) -> list[Kernel]:
     return list(dict.fromkeys([*found, *_apart(motions, _STRAIGHT)]))
 
 
+def _climbed(one: Estimate, again: Callable[[Estimate, float], Estimate]) -> Estimate:
+    """Go on from one strength to the next while that promises more, to the one side or the other.
+
+    Parameters
+    ----------
+    one : Estimate
+        Where it begins, at one of `STRENGTHS`.
+    again : callable
+        Judges the same at another strength.
+    """
+    start = STRENGTHS.index(one.setting.strength)
+    for side in (STRENGTHS[start + 1 :], STRENGTHS[:start][::-1]):
+        best = one
+        for strength in side:
+            found = again(best, strength)
+            if found.gain <= best.gain:
+                break
+            best = found
+        if best is not one:
+            return best
+    return one
+
+
 def both_ways(guesses: Sequence[tuple[Kernel, float]]) -> list[Try]:
     """Let kernels be tried on display values and on light."""
-    return [(kernel, score, linear) for kernel, score in guesses for linear in (False, True)]
+    settings = [Setting(linear, STRENGTH) for linear in (False, True)]
+    return [(kernel, score, setting) for kernel, score in guesses for setting in settings]
 
 
 def _apart(kernels: Sequence[Kernel], count: int) -> list[Kernel]:

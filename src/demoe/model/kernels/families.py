@@ -1,4 +1,4 @@
-"""Families of blur: discs and Gaussians (out of focus), straight and bent motion.
+"""Families of blur: discs and Gaussians (out of focus), straight motion, and of any shape.
 
 Sizes are in pixels, angles in degrees from the row towards the top.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,68 +31,8 @@ FAMILIES = {
 _RADII = (0.5, 0.75, *np.arange(1.0, 8.01, 0.25).tolist())
 _SIGMAS = tuple(np.arange(0.4, 3.9, 0.15).tolist())
 _LENGTHS = (3, 4, 5, 6, 7, 8.5, 10, 12, 14, 17, 20, 24, 28)
-_BENDS = (-1.6, -0.8, 0.8, 1.6)  # radians from the one end of a path to the other
-_LEAST_BENT = 7.0  # below this length, nobody could tell
 _POINTS = 241
 _SAME = 0.9  # cosine of kernels that undo nearly the same
-
-ORDERS, DWELLS = 4, 2
-"""How many polynomials describe a way, and how long a point stays where."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """A smooth way at uneven speed, by Legendre polynomials in time, which runs from -1 to 1.
-
-    Attributes
-    ----------
-    down, right : tuple of float
-        `ORDERS` coefficients each, from the first order on: where the point is, in pixels.
-    dwell : tuple of float
-        `DWELLS` coefficients of the logarithm of how long it stays.
-    """
-
-    down: tuple[float, ...]
-    right: tuple[float, ...]
-    dwell: tuple[float, ...]
-
-    @property
-    def turned(self) -> Course:
-        """The same turned by half a circle."""
-        down, right = (tuple(-value for value in values) for values in (self.down, self.right))
-        return replace(self, down=down, right=right)
-
-    @property
-    def way(self) -> NDArray[np.float64]:
-        """Positions (2, points) of y and x, their mean over time in the middle."""
-        orders = legendre(_POINTS, ORDERS)
-        way = np.array([self.down, self.right]) @ orders
-        return np.asarray(way - (way * self.times).sum(axis=1, keepdims=True))
-
-    @property
-    def times(self) -> NDArray[np.float64]:
-        """Share of time (points,) at each position."""
-        stay = np.exp(np.array(self.dwell) @ legendre(_POINTS, DWELLS))
-        return np.asarray(stay / stay.sum())
-
-    @property
-    def values(self) -> Psf:
-        """The kernel (`SIDE`, `SIDE`)."""
-        return splat(self.way, self.times)
-
-    @property
-    def kernel(self) -> Kernel:
-        """The motion that goes this way; both are one way round if time runs backwards."""
-        way = self.way
-        steps = np.diff(way, axis=1)
-        down, right = way[:, -1] - way[:, 0]
-        return Kernel(
-            "motion",
-            float(np.hypot(*steps).sum()),
-            math.degrees(math.atan2(-down, right)) % 360,
-            _turn(way),
-            self,
-        )
 
 
 @dataclass(frozen=True)
@@ -118,11 +58,6 @@ class Track:
         return np.frombuffer(self.pixels, np.float32).reshape(SIDE, SIDE).astype(np.float64)
 
     @property
-    def turned(self) -> Track:
-        """The same turned by half a circle."""
-        return Track.of(self.values[::-1, ::-1])
-
-    @property
     def way(self) -> NDArray[np.float64]:
         """Positions (2, points) of y and x along its greatest width, their mean in the middle."""
         at, weights, axis = self._lit()
@@ -142,7 +77,6 @@ class Track:
             "motion",
             float(np.sqrt(1 + 12 * (weights * along**2).sum())),  # of a straight one its length
             math.degrees(math.atan2(-down, right)) % 180,
-            _turn(self.way),
             self,
         )
 
@@ -156,20 +90,6 @@ class Track:
         return at, weights, axis
 
 
-def _turn(way: NDArray[np.float64]) -> float:
-    """Return by how many radians a way (2, points) turns from end to end."""
-    down, right = np.diff(way, axis=1)
-    heading = np.unwrap(np.arctan2(-down, right))
-    return float(heading[-1] - heading[0])
-
-
-def legendre(points: int, orders: int) -> NDArray[np.float64]:
-    """Return the Legendre polynomials (orders, points) from the first on, at even times."""
-    time = np.linspace(-1, 1, points + 1)
-    middle = (time[1:] + time[:-1]) / 2
-    return np.asarray(np.polynomial.legendre.legvander(middle, orders)[:, 1:].T, np.float64)
-
-
 @dataclass(frozen=True)
 class Kernel:
     """One blur of a family.
@@ -180,18 +100,16 @@ class Kernel:
         Its kind.
     size : float
         Radius, sigma or length, in pixels.
-    angle, bend : float
-        Of motion: the direction in degrees, and by how many radians it turns from end to end.
-    course : Course, Track or None
-        Of motion whose way is neither straight nor an arc; size, angle and bend then say roughly
-        what it is like.
+    angle : float
+        Of motion: the direction in degrees.
+    track : Track or None
+        Of motion that is not straight and even; size and angle then say roughly what it is like.
     """
 
     family: str
     size: float
     angle: float = 0.0
-    bend: float = 0.0
-    course: Course | Track | None = None
+    track: Track | None = None
 
     @property
     def values(self) -> Psf:
@@ -205,8 +123,7 @@ class Kernel:
             return f"defocus, radius {self.size:.1f} px"
         if self.family == "gaussian":
             return f"defocus, sigma {self.size:.1f} px"
-        how = "motion on an arc," if self.bend else "motion"
-        how = "motion on a path," if self.course else how
+        how = "motion on a path," if self.track else "motion"
         return f"{how} {self.size:.0f} px at {self.angle % 180:.0f}°"
 
     @property
@@ -216,12 +133,6 @@ class Kernel:
             return _way(self).T[:: _POINTS // 24]
         turn = np.linspace(0, 2 * np.pi, 25)
         return self.size * np.stack([np.sin(turn), np.cos(turn)], axis=1)
-
-    @property
-    def turned(self) -> Kernel:
-        """The same turned by half a circle: the spectrum of a blurred image cannot tell them."""
-        turned = self.course.turned if self.course else None
-        return replace(self, angle=self.angle + 180, course=turned)
 
     def is_like(self, other: Kernel) -> bool:
         """Tell whether another is so near that it is no other guess."""
@@ -234,11 +145,9 @@ class Kernel:
 
     def is_near(self, other: Kernel) -> bool:
         """Tell whether another is so near that it makes no difference which of them is undone."""
-        if self.course or other.course:
+        if self.track or other.track:
             return self.cosine(other) > _SAME
-        alike = self.is_like(other) and self.bend == other.bend
-        turned = (self.angle - other.angle + 180) % 360 - 180
-        return alike and 0.8 < self.size / other.size < 1.25 and (not self.bend or abs(turned) < 90)
+        return self.is_like(other) and 0.8 < self.size / other.size < 1.25
 
     def cosine(self, other: Kernel) -> float:
         """Return how like the values of two kernels are, at most 1."""
@@ -248,7 +157,7 @@ class Kernel:
 
 @functools.cache
 def straight_kernels() -> tuple[Kernel, ...]:
-    """Return the kernels that a blur is compared with first: none of them bent."""
+    """Return the kernels that a blur is compared with first."""
     return tuple(_straight())
 
 
@@ -267,56 +176,27 @@ def _straight() -> Iterator[Kernel]:
             yield Kernel("motion", float(length), float(angle))
 
 
-def arcs_of(kernel: Kernel) -> tuple[Kernel, ...]:
-    """Return a straight motion bent to both sides; none where nobody could tell."""
-    if kernel.family != "motion" or kernel.size < _LEAST_BENT:
-        return ()
-    return tuple(replace(kernel, bend=bend) for bend in _BENDS)
-
-
 @functools.lru_cache(maxsize=4096)
 def _drawn(kernel: Kernel) -> Psf:
     if kernel.family == "motion":
-        return _path(kernel)
+        return kernel.track.values if kernel.track else _splat(_way(kernel))
     name = "radius" if kernel.family == "disc" else "sigma"
     values = make_psf({name: kernel.size})
     side = (SIDE - values.shape[0]) // 2
     return np.pad(values, side)
 
 
-def _path(kernel: Kernel) -> Psf:
-    """Draw the way of a point at even speed, each position shared by the four pixels around it."""
-    return kernel.course.values if kernel.course else splat(_way(kernel))
-
-
 def _way(kernel: Kernel) -> NDArray[np.float64]:
     """Return positions (2, points) of y and x on a path, their mean in the middle."""
-    if kernel.course:
-        return kernel.course.way
-    along = np.linspace(-0.5, 0.5, _POINTS)
-    heading = math.radians(kernel.angle) + kernel.bend * along
-    steps = np.stack([-np.sin(heading), np.cos(heading)]) * (kernel.size / _POINTS)
-    way = steps.cumsum(axis=1)
-    return np.asarray(way - way.mean(axis=1, keepdims=True))
+    if kernel.track:
+        return kernel.track.way
+    along = np.linspace(-0.5, 0.5, _POINTS) * kernel.size
+    heading = math.radians(kernel.angle)
+    return np.stack([-math.sin(heading) * along, math.cos(heading) * along])
 
 
-def course_of(kernel: Kernel) -> Course:
-    """Return a motion as a course, as nearly as polynomials can follow it."""
-    orders = legendre(_POINTS, ORDERS).T
-    down, right = np.linalg.lstsq(orders, _way(kernel).T, rcond=None)[0].T.tolist()
-    return Course(tuple(down), tuple(right), (0.0,) * DWELLS)
-
-
-def splat(way: NDArray[np.float64], times: NDArray[np.float64] | None = None) -> Psf:
-    """Return the PSF of a point that is at positions (2, points) of y and x.
-
-    Parameters
-    ----------
-    way : ndarray
-        The positions.
-    times : ndarray, optional
-        How long (points,) it is at each; equally long by default.
-    """
+def _splat(way: NDArray[np.float64]) -> Psf:
+    """Draw positions (2, points) of y and x, each shared by the four pixels around it."""
     values = np.zeros((SIDE, SIDE))
     low = np.floor(way).astype(int)
     part = way - low
@@ -324,5 +204,5 @@ def splat(way: NDArray[np.float64], times: NDArray[np.float64] | None = None) ->
         for right in (0, 1):
             weight = (part[0] if down else 1 - part[0]) * (part[1] if right else 1 - part[1])
             rows, cols = (np.clip(low + [[down], [right]] + SIDE // 2, 0, SIDE - 1)).tolist()
-            np.add.at(values, (rows, cols), weight if times is None else weight * times)
+            np.add.at(values, (rows, cols), weight)
     return np.asarray(values / values.sum())

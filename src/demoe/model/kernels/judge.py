@@ -1,12 +1,13 @@
 """How much undoing a kernel will gain, told from what it does: a small network on measurements.
 
-A likelihood of spectra takes strong edges for lines and cannot tell a kernel from itself turned by
-half a circle. A kernel that is wrong shows in the picture that it makes: it cannot be blurred back
-to what was seen, and it rings. So each guess is tried on a part, measured, and judged.
+A likelihood of spectra takes strong edges for lines, and a search may end anywhere. A wrong kernel
+shows in the picture that it makes: it cannot be blurred back to what was seen, and it rings. So
+each guess is tried, measured, and judged.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,11 +18,17 @@ from torch import Tensor, nn
 from demoe.model.checkpoint import fill
 from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Setting
 from demoe.model.kernels.families import Kernel
-from demoe.model.kernels.noise import noise_of
+from demoe.model.kernels.noise import colour_of, noise_of
 from demoe.wanted import check
 
 STRENGTH = 0.01
-"""How strongly guesses are tried."""
+"""How strongly guesses are tried first."""
+
+TRIED = 256
+"""Side in pixels of the parts by which what they do is measured."""
+
+PARTS = 2
+"""So many of them of a large picture: one alone is a few edges too odd now and then."""
 
 MEASURES = (
     "score",
@@ -35,6 +42,7 @@ MEASURES = (
     "overshoot within 25 px over noise",
     "change over noise",
     "correlation of neighbouring residuals",
+    "colour of residuals",
     "width of the kernel, least",
     "width of the kernel, most",
     "area of the kernel",
@@ -46,14 +54,14 @@ MEASURES = (
     "disc",
     "gaussian",
     "motion",
-    "turned",
-    "bent",
+    "of any shape",
     "light",
     "side of the place",
+    "strength",
 )
 """What a guess is judged by, in order; most as logarithms."""
 
-MEMBERS, HIDDEN = 4, 32
+MEMBERS, HIDDEN = 4, 64
 
 _INNER = (slice(16, -16), slice(16, -16))  # the border is guessed in part
 _WHITE = 0.98
@@ -61,8 +69,8 @@ _WHITE = 0.98
 Gray = NDArray[np.float32]
 Measured = NDArray[np.float32]
 
-Try = tuple[Kernel, float, bool]
-"""A kernel, its score (`spectrum.pooled`), and whether it is tried on light, not display values."""
+Try = tuple[Kernel, float, Setting]
+"""A kernel, its score (`spectrum.pooled`), and how it is tried."""
 
 
 class Judge(nn.Module):
@@ -87,9 +95,10 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def gains(self, measured: Measured) -> NDArray[np.float32]:
-        """Return gains (N,) in dB."""
-        found: NDArray[np.float32] = self(torch.from_numpy(measured)).numpy()
-        return found
+        """Return gains (tries,) in dB, the mean of those of parts (tries, parts, measures)."""
+        found = self(torch.from_numpy(measured.reshape(-1, len(MEASURES))))
+        gains: NDArray[np.float32] = found.view(measured.shape[:2]).mean(dim=1).numpy()
+        return gains
 
 
 def _member() -> nn.Module:
@@ -110,55 +119,76 @@ def judge_of(tensors: Mapping[str, Tensor], name: str) -> Judge:
 
 
 class Trials:
-    """Kernels tried on a part of a photo, each once.
+    """Kernels tried on a photo, or on the middle of one, each once.
 
     Parameters
     ----------
     gray : ndarray of float32
         (H, W), luma of display values in [0, 1].
     side : int
-        Least side of the place whose middle this is: scores are of all of it.
+        Least side of the place that this is, or whose middle: scores are of all of it.
     """
 
     def __init__(self, gray: Gray, side: int) -> None:
         self._gray, self._side = gray, side
-        self._before = _Before(gray)
-        self._tried: dict[tuple[Kernel, bool], tuple[Gray, list[float]]] = {}
+        self._parts = _parts_of(gray)
+        self._before = [_Before(gray[part]) for part in self._parts]
+        self._tried: dict[tuple[Kernel, Setting], tuple[Gray, list[list[float]]]] = {}
 
-    def measured(self, tries: Sequence[Try]) -> Measured:
+    def measured(self, tries: Sequence[Try], best: float = math.inf) -> Measured:
         """Try kernels.
+
+        Parameters
+        ----------
+        tries : sequence of Try
+            What is tried.
+        best : float
+            The best score of others.
 
         Returns
         -------
         ndarray of float32
-            (tries, measures).
+            (tries, parts, measures), of small pictures on one part, of others on `PARTS`.
         """
-        best = min(score for _, score, _ in tries)
-        rows = []
-        for kernel, score, linear in tries:
+        best = min(best, *(score for _, score, _ in tries))
+        return np.array([self._row(one, best) for one in tries], dtype=np.float32)
+
+    def restored(self, kernel: Kernel, setting: Setting) -> Gray:
+        """Return what a kernel made of it."""
+        return self._of(kernel, setting)[0]
+
+    def _row(self, one: Try, best: float) -> list[list[float]]:
+        kernel, score, setting = one
+        size = _size(kernel)
+        last = [
+            *(kernel.family == family for family in ("disc", "gaussian", "motion")),
+            kernel.track is not None,
+            setting.linear,
+            np.log(self._side / 384),
+            np.log(setting.strength / STRENGTH),
+        ]
+        done = zip(self._of(kernel, setting)[1], self._before, strict=True)
+        return [
+            [score, score - best, *of_part, *size, *before.noise_and_light, *last]
+            for of_part, before in done
+        ]
+
+    def _of(self, kernel: Kernel, setting: Setting) -> tuple[Gray, list[list[float]]]:
+        if (kernel, setting) not in self._tried:
             check()
-            about = [*_size(kernel), *self._before.noise_and_light]
-            kind = [
-                *(kernel.family == family for family in ("disc", "gaussian", "motion")),
-                kernel.angle >= 180,
-                kernel.bend != 0,
-            ]
-            done, scale = self._of(kernel, linear)[1], np.log(self._side / 384)
-            rows.append([score, score - best, *done, *about, *kind, linear, scale])
-        return np.array(rows, dtype=np.float32)
-
-    def restored(self, kernel: Kernel, linear: bool) -> Gray:
-        """Return what a kernel made of the part."""
-        return self._of(kernel, linear)[0]
-
-    def _of(self, kernel: Kernel, linear: bool) -> tuple[Gray, list[float]]:
-        if (kernel, linear) not in self._tried:
-            deconvolver = Deconvolver(kernel.values, photo=True)
-            solved = deconvolver.solve(self._gray[..., None], Setting(linear, STRENGTH))
+            solved = Deconvolver(kernel.values, photo=True).solve(self._gray[..., None], setting)
             x, again = (a[..., 0] for a in solved)
             x = x.clip(0, 1.2)
-            self._tried[kernel, linear] = x, self._before.against(x, again)
-        return self._tried[kernel, linear]
+            parts = zip(self._before, self._parts, strict=True)
+            done = [before.against(x[part], again[part]) for before, part in parts]
+            self._tried[kernel, setting] = x, done
+        return self._tried[kernel, setting]
+
+
+def _parts_of(gray: Gray) -> list[tuple[slice, slice]]:
+    """Return the parts by which a picture is judged: opposite corners of what is large."""
+    rows, cols = ([slice(0, TRIED), slice(max(0, side - TRIED), side)] for side in gray.shape)
+    return list(zip(rows, cols, strict=True))[: PARTS if max(gray.shape) > TRIED else 1]
 
 
 class _Before:
@@ -200,6 +230,7 @@ class _Before:
             *(np.log(one / noise + 0.01) for one in over),
             np.log(change / noise + 0.01),
             float(sum(beside)) / 2 / (float((centred**2).mean()) + 1e-12),
+            np.log(colour_of(torch.from_numpy(centred)[None]) + 1e-3),
         ]
 
 

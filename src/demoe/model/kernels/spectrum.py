@@ -113,32 +113,6 @@ def _power(window: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
     return seen, seen[_high()].median().clamp_min(1e-10) * 0.9
 
 
-def power_of_windows(gray: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """Return the power spectra of a picture's windows.
-
-    Parameters
-    ----------
-    gray : ndarray of float32
-        (H, W); a side below `SIDE` is mirrored on.
-
-    Returns
-    -------
-    seen : Tensor
-        (windows, frequencies), at `used_frequencies`.
-    noise : Tensor
-        (windows, 1): what noise adds to each.
-    """
-    seen, noise = zip(*map(_power, _windows(gray)), strict=True)
-    return torch.stack(seen), torch.stack(noise)[:, None]
-
-
-def used_frequencies() -> Tensor:
-    """Return the frequencies that are compared: (2, frequencies), cycles a pixel down and right."""
-    down = torch.fft.fftfreq(SIDE)[:, None].expand(SIDE, SIDE // 2 + 1)
-    right = torch.fft.rfftfreq(SIDE).expand(SIDE, SIDE // 2 + 1)
-    return torch.stack([_binned(down)[_used()], _binned(right)[_used()]])
-
-
 def _of_some(model: Tensor, seen: Tensor, above: Tensor, total: Tensor, noise: Tensor) -> Tensor:
     """Score kernels (kernels, blocks), few enough to stay in the processor's cache."""
     scale = (total / model.sum(dim=1)).clamp_min(1e-20)[:, None]

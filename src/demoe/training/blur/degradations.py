@@ -114,10 +114,12 @@ def _microscope_kernel(draw: Draw) -> Tensor:
 
 
 def _camera_path(draw: Draw, low: float, high: float) -> Tensor:
-    """Draw the path of a hand-held camera: mostly shaky, else smooth or straight."""
+    """Draw the path of a hand-held camera: mostly shaky or trembling, else smooth or straight."""
     kind = draw.uniform()
-    if kind < 0.6:
+    if kind < 0.4:
         return kernels.shake(draw.log_uniform(low, high), draw)
+    if kind < 0.65:
+        return kernels.tremor(draw.log_uniform(low, high), draw)
     if kind < 0.8:
         return kernels.wander(draw.log_uniform(low, high), draw)
     return _straight_path(draw, low, high)

@@ -123,6 +123,31 @@ def wander(length: float, draw: Draw, points: int = 129) -> Tensor:
     return centred(path * (length / travelled))
 
 
+def tremor(extent: float, draw: Draw, points: int = 401) -> Tensor:
+    """Return a rough random path (points, 2), ``extent`` px wide: that of a hand that trembles.
+
+    It goes on with some inertia, is pulled back to where it began, and turns round now and then.
+    """
+    kicks = (draw.normal(points, 2) * 0.25).tolist()
+    inertia, jerks = draw.uniform(0.7, 0.95), draw.uniform(0, 0.02)
+    turns = (draw.uniform_(points) < jerks).tolist()
+    brisk = (draw.uniform_(points) < 0.5).tolist()
+    heading = draw.uniform(0, 2 * math.pi)
+    at, speed = 0j, complex(math.cos(heading), math.sin(heading))
+    path = []
+    for (down, right), turn, even in zip(kicks, turns, brisk, strict=True):
+        if turn:
+            speed *= -2
+        speed = inertia * speed + complex(down, right) - 0.02 * at
+        if even:
+            speed /= max(abs(speed), 1e-6)
+        at += speed
+        path.append((at.real, at.imag))
+    found = torch.tensor(path)
+    width = (found.amax(dim=0) - found.amin(dim=0)).amax().clamp_min(1e-6)
+    return centred(found * (extent / width))
+
+
 def centred(path: Tensor) -> Tensor:
     """Shift a path so that its mean is the origin: blur then displaces nothing on average."""
     return path - path.mean(dim=0)

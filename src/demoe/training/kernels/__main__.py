@@ -55,9 +55,9 @@ def main(given: Sequence[str] | None = None) -> None:
     print(f"{len(learnt)} pictures to learn from, {len(held)} held out", flush=True)
 
     told = _Told("place")
-    tried = try_guesses(places(learnt, arguments.places, seed, OF_ONE_KERNEL), told)
+    tried = try_guesses(places(learnt, arguments.places, seed, OF_ONE_KERNEL), seed, told)
     judge = learn_judge(tried, seed)
-    shown = try_guesses(places(held, few[0], seed + 1, OF_ONE_KERNEL), told)
+    shown = try_guesses(places(held, few[0], seed + 1, OF_ONE_KERNEL), seed + 1, told)
     gains = chosen_gains(judge, shown, LEAST)
     print(_table("judge's choice", shown.task, gains[:, None]), flush=True)
 

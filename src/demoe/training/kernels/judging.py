@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from demoe.model.kernels.deconvolution import STRENGTHS
 from demoe.model.kernels.estimator import Place as Looked
-from demoe.model.kernels.estimator import both_ways, gray_of, middle_of
-from demoe.model.kernels.judge import Judge
+from demoe.model.kernels.estimator import both_ways, gray_of
+from demoe.model.kernels.judge import PARTS, STRENGTH, Judge
 from demoe.training.kernels.places import Place
 
 WORST, BEST = -4.0, 6.0
@@ -33,7 +34,7 @@ class Tried:
     Attributes
     ----------
     measured : ndarray of float32
-        (guesses, measures).
+        (guesses, `PARTS`, measures); of what is one part, it is the same twice.
     gains : ndarray of float32
         (guesses,), in dB.
     place : ndarray of int
@@ -48,18 +49,34 @@ class Tried:
     task: NDArray[np.int64]
 
 
-def try_guesses(places: Iterable[Place], report: Callable[[int], None]) -> Tried:
-    """Measure guesses on places, and what they gain there."""
+def try_guesses(places: Iterable[Place], seed: int, report: Callable[[int], None]) -> Tried:
+    """Measure guesses on places, and what they gain there, each at two strengths.
+
+    Parameters
+    ----------
+    places : iterable of Place
+        Where.
+    seed : int
+        Says which strengths.
+    report : callable
+        Gets the number of each place that is done.
+    """
+    rng = np.random.default_rng(seed)
     measured, gains, owner, tasks = [], [], [], []
     for number, place in enumerate(places):
         side = SIDES[number % len(SIDES)]
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
-        seen, sharp = middle_of(gray), middle_of(sharp)
         looked = Looked(gray)
         tries = both_ways(looked.guesses()) + looked.tracks()
-        restored = [looked.trials.restored(kernel, linear) for kernel, _, linear in tries]
-        before = _error(seen, sharp)
-        measured.append(looked.trials.measured(tries))
+        strengths = rng.choice([one for one in STRENGTHS if one != STRENGTH], len(tries)).tolist()
+        tries += [
+            (kernel, score, replace(setting, strength=strength))
+            for (kernel, score, setting), strength in zip(tries, strengths, strict=True)
+        ]
+        restored = [looked.trials.restored(kernel, setting) for kernel, _, setting in tries]
+        before = _error(gray, sharp)
+        found = looked.trials.measured(tries)
+        measured.append(np.broadcast_to(found, (len(tries), PARTS, found.shape[2])))
         gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
         owner += [number] * len(restored)
         tasks.append(place.task)
@@ -86,9 +103,9 @@ def learn_judge(tried: Tried, seed: int) -> Judge:
     """Fit a judge to what guesses gained."""
     torch.manual_seed(seed)
     judge = Judge()
-    x = torch.from_numpy(tried.measured)
+    x = torch.from_numpy(tried.measured).flatten(0, 1)
     judge.mean, judge.scale = x.mean(dim=0), x.std(dim=0) + 1e-3
-    gains = torch.from_numpy(tried.gains).clamp(WORST, BEST)
+    gains = torch.from_numpy(tried.gains).clamp(WORST, BEST).repeat_interleave(PARTS)
     at = (x - judge.mean) / judge.scale
     judge.train()
     for member in judge.members:
