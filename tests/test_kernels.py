@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -16,7 +17,7 @@ from demoe.cli import main
 from demoe.errors import WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.kernels.blind import track_of
-from demoe.model.kernels.deconvolution import Deconvolver
+from demoe.model.kernels.deconvolution import STRENGTHS, Deconvolver
 from demoe.model.kernels.estimator import Place, both_ways, careful, round_scores
 from demoe.model.kernels.families import (
     SIDE,
@@ -183,6 +184,20 @@ def test_the_judge_prefers_what_blurred(moved):
     assert found[0].kernel == LINE
     assert found[0].gain > 0.3
     assert found[-1].gain < found[0].gain - 0.5
+
+
+def test_the_strength_is_chosen_by_what_it_promises(moved):
+    judge = demoe.load_model().tools.judge
+    place = Place(moved.mean(axis=2).astype(np.float32) / 255)
+    tries = both_ways(place.scored([LINE, Kernel("disc", 2.0)]))
+    best = place.best(tries, judge)
+    assert best.kernel == LINE
+    assert best.setting.strength in STRENGTHS
+    assert best.gain >= place.judged(tries, judge)[0].gain
+    score = dict(place.scored([LINE]))[LINE]
+    beside = STRENGTHS[max(0, STRENGTHS.index(best.setting.strength) - 1)]
+    other = place.trials.measured([(LINE, score, replace(best.setting, strength=beside))])
+    assert judge.gains(other)[0] <= best.gain + 1e-4
 
 
 def test_flat_places_promise_nothing():

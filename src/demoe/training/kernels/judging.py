@@ -14,15 +14,18 @@ from demoe.model.kernels.deconvolution import STRENGTHS
 from demoe.model.kernels.estimator import Place as Looked
 from demoe.model.kernels.estimator import both_ways, gray_of
 from demoe.model.kernels.judge import PARTS, STRENGTH, Judge
-from demoe.training.kernels.places import Place
+from demoe.training.kernels.places import SHARP, Place
 
-WORST, BEST = -4.0, 6.0
+WORST, BEST = -6.0, 8.0
 """Gains in dB are learnt within these bounds: beyond, more makes no difference to a choice."""
 
 SIDES = (384, 320, 256)
 """Sides in pixels of the places that are learnt from, in turn."""
 
-STEPS, BATCH, RATE, DECAY = 2000, 4096, 3e-3, 1e-3
+SHARP_COUNTS = 3.0
+"""So much more a sharp place counts: there is nothing to gain, and much to lose."""
+
+STEPS, BATCH, RATE, DECAY = 3500, 4096, 3e-3, 1e-3
 _BORDER = 16
 _LEAST = 1e-7  # error of a sharp place, so that its gains are finite
 
@@ -107,13 +110,16 @@ def learn_judge(tried: Tried, seed: int) -> Judge:
     judge.mean, judge.scale = x.mean(dim=0), x.std(dim=0) + 1e-3
     gains = torch.from_numpy(tried.gains).clamp(WORST, BEST).repeat_interleave(PARTS)
     at = (x - judge.mean) / judge.scale
+    sharp = torch.from_numpy(tried.task[tried.place] == SHARP).repeat_interleave(PARTS)
+    counts = torch.where(sharp, SHARP_COUNTS, 1.0)
     judge.train()
     for member in judge.members:
         optimizer = torch.optim.AdamW(member.parameters(), RATE, weight_decay=DECAY)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
         for _ in range(STEPS):
             some = torch.randint(len(at), (BATCH,))
-            loss = F.huber_loss(member(at[some])[:, 0], gains[some])
+            loss = F.huber_loss(member(at[some])[:, 0], gains[some], reduction="none")
+            loss = (loss * counts[some]).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
