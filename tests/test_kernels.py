@@ -16,6 +16,7 @@ import demoe
 from demoe.cli import main
 from demoe.errors import WeightsError
 from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.kernels import estimator
 from demoe.model.kernels.blind import track_of
 from demoe.model.kernels.deconvolution import STRENGTHS, Deconvolver
 from demoe.model.kernels.estimator import Place, both_ways, careful, round_scores
@@ -232,6 +233,16 @@ def test_measurements_are_undone_by_physics_alone(pollen):
     assert restored.mean() == pytest.approx(blurred.mean(), rel=2e-3)
     assert [blur.words for blur in out.blurs()] == ["defocus, radius 2.5 px"]
     assert np.median(np.asarray(out.consistency)) == pytest.approx(1, abs=0.15)
+
+
+def test_too_large_a_kernel_of_a_measurement_is_taken_smaller(monkeypatch, pollen):
+    monkeypatch.setattr(
+        estimator, "careful", lambda kernel: replace(kernel, size=1.3 * kernel.size)
+    )
+    out = demoe.deblur(pollen[0], "YX")
+    (size,) = {blur.kernel.size for blur in out.blurs()}
+    assert size == pytest.approx(2.5, rel=0.15)  # a half of the 30 %, or less
+    assert psnr(np.asarray(out.image), pollen[1]) > psnr(*pollen) + 1.5
 
 
 def test_what_a_person_paints_on_a_measurement_is_the_networks(pollen):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +18,10 @@ from demoe.plan.windows import WINDOW
 
 BOLDEST = 0.08
 """How strongly a kernel that was found, not given, is undone at most."""
+
+SMALLER, WHITER = 0.87, 0.8
+"""Too large a kernel leaves structure unexplained: one so much smaller is taken instead, and again,
+as long as it leaves no more than so much of that."""
 
 
 class MeasurementKernels:
@@ -68,6 +75,12 @@ class MeasurementKernels:
     def _solution(self, plane: Plane, kernel: Kernel) -> Solution:
         from demoe.model.kernels.deconvolution import Deconvolver
 
-        deconvolver = Deconvolver(kernel.values, photo=False)
         samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-        return Solution(deconvolver, deconvolver.choose(samples, most=BOLDEST), 0.0, kernel)
+        best, least = None, math.inf
+        while True:
+            deconvolver = Deconvolver(kernel.values, photo=False)
+            setting, left = deconvolver.whitest(samples, False, BOLDEST)
+            if best is not None and left > WHITER * least:
+                return best
+            best, least = Solution(deconvolver, setting, 0.0, kernel), left
+            kernel = replace(kernel, size=SMALLER * kernel.size)

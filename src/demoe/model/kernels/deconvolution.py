@@ -134,14 +134,15 @@ class Deconvolver:
             The boldest strength that is tried.
         """
         if linear is not None or not self.photo:
-            return self._whitest(samples, bool(linear), most)[0]
-        display, light = (self._whitest(samples, one, most) for one in (False, True))
+            return self.whitest(samples, bool(linear), most)[0]
+        display, light = (self.whitest(samples, one, most) for one in (False, True))
         return light[0] if light[1] < LIGHT * display[1] else display[0]
 
-    def _whitest(
-        self, samples: Sequence[Pixels], linear: bool, most: float
+    @torch.inference_mode()
+    def whitest(
+        self, samples: Sequence[Pixels], linear: bool, most: float = STRENGTHS[-1]
     ) -> tuple[Setting, float]:
-        """Return the best strength, and the structure that it leaves (`colour_of`)."""
+        """Return the best strength up to ``most``, and what structure it leaves (`colour_of`)."""
         given = [_Given(pixels, linear, self.photo) for pixels in samples]
         best, least = STRENGTHS[0], math.inf
         for strength in (one for one in STRENGTHS if one <= most):
