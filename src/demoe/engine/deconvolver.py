@@ -38,6 +38,9 @@ deny what surrounds them."""
 WHITE, COLOURED = 0.3, 0.6
 """The same of the structure in that difference (`colour_of`): of white noise, 0.03 is found."""
 
+AUDIBLE = 0.7, 1.0
+"""From which difference on, in units of the noise, its structure begins to count, and counts."""
+
 _MEDIAN = 0.6745  # of the sizes of normal deviates
 
 
@@ -219,13 +222,17 @@ def _fallen(off: Pixels) -> Pixels:
     places = [[off[row, col] for col in cols] for row in rows]
     size = np.array([[np.median(np.abs(one)) for one in line] for line in places]) / _MEDIAN
     colour = np.array([[colour_of(_samples(one)) for one in line] for line in places])
-    share = np.maximum(
-        (size - SUPPORTED) / (DENIED - SUPPORTED), (colour - WHITE) / (COLOURED - WHITE)
-    )
-    share = share.clip(0, 1).astype(np.float32)
+    # What is less than the noise has its structure from rounding and compression.
+    heard = _between(size, *AUDIBLE)
+    share = np.maximum(_between(size, SUPPORTED, DENIED), heard * _between(colour, WHITE, COLOURED))
     at = [(np.arange(side) + 0.5) * count / side for count, side in zip(counts, sides, strict=True)]
     fallen: Pixels = spread(share[None], *at)[0][..., None]
     return fallen
+
+
+def _between(values: NDArray[np.float64], low: float, high: float) -> Pixels:
+    """Return 0 for values up to one bound, 1 from the other on, and what lies between."""
+    return ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
 
 
 def _samples(pixels: Pixels) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +20,7 @@ BOLDEST = 0.08
 
 SMALLER, WHITER = 0.87, 0.8
 """Too large a kernel leaves structure unexplained: one so much smaller is taken instead, and again,
-as long as it leaves no more than so much of that."""
+as long as it leaves no more than so much of that, and what is left is more than the noise."""
 
 
 class MeasurementKernels:
@@ -76,11 +75,13 @@ class MeasurementKernels:
         from demoe.model.kernels.deconvolution import Deconvolver
 
         samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-        best, least = None, math.inf
-        while True:
-            deconvolver = Deconvolver(kernel.values, photo=False)
-            setting, left = deconvolver.whitest(samples, False, BOLDEST)
-            if best is not None and left > WHITER * least:
-                return best
-            best, least = Solution(deconvolver, setting, 0.0, kernel), left
-            kernel = replace(kernel, size=SMALLER * kernel.size)
+        deconvolver = Deconvolver(kernel.values, photo=False)
+        left = deconvolver.whitest(samples, False, BOLDEST)
+        while left.size > 1:
+            smaller = replace(kernel, size=SMALLER * kernel.size)
+            other = Deconvolver(smaller.values, photo=False)
+            found = other.whitest(samples, False, BOLDEST)
+            if found.colour > WHITER * left.colour:
+                break
+            kernel, deconvolver, left = smaller, other, found
+        return Solution(deconvolver, left.setting, 0.0, kernel)

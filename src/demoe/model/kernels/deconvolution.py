@@ -10,7 +10,6 @@ best.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +57,25 @@ class Setting:
 
     linear: bool
     strength: float
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a solution, blurred again, leaves unexplained of a picture.
+
+    Attributes
+    ----------
+    setting : Setting
+        How it was found.
+    colour : float
+        What structure that has (`colour_of`).
+    size : float
+        Its root mean square, in units of the noise.
+    """
+
+    setting: Setting
+    colour: float
+    size: float
 
 
 class Deconvolver:
@@ -134,30 +152,33 @@ class Deconvolver:
             The boldest strength that is tried.
         """
         if linear is not None or not self.photo:
-            return self.whitest(samples, bool(linear), most)[0]
+            return self.whitest(samples, bool(linear), most).setting
         display, light = (self.whitest(samples, one, most) for one in (False, True))
-        return light[0] if light[1] < LIGHT * display[1] else display[0]
+        return (light if light.colour < LIGHT * display.colour else display).setting
 
     @torch.inference_mode()
-    def whitest(
-        self, samples: Sequence[Pixels], linear: bool, most: float = STRENGTHS[-1]
-    ) -> tuple[Setting, float]:
-        """Return the best strength up to ``most``, and what structure it leaves (`colour_of`)."""
+    def whitest(self, samples: Sequence[Pixels], linear: bool, most: float = STRENGTHS[-1]) -> Left:
+        """Return the strength up to ``most`` that leaves least structure, and what it leaves."""
         given = [_Given(pixels, linear, self.photo) for pixels in samples]
-        best, least = STRENGTHS[0], math.inf
+        best: Left | None = None
         for strength in (one for one in STRENGTHS if one <= most):
-            found = float(np.mean([self._colour(one, strength) for one in given]))
-            if found > least:
+            colours, powers = zip(*(self._left(one, strength) for one in given), strict=True)
+            found = Left(
+                Setting(linear, strength), float(np.mean(colours)), float(np.mean(powers)) ** 0.5
+            )
+            if best is not None and found.colour > best.colour:
                 break
-            best, least = strength, found
-        return Setting(linear, best), least
+            best = found
+        assert best is not None  # the least strength is always tried
+        return best
 
-    def _colour(self, given: _Given, strength: float) -> float:
-        """Return the structure that a solution, blurred again, leaves unexplained."""
+    def _left(self, given: _Given, strength: float) -> tuple[float, float]:
+        """Return the structure of what a solution leaves, and its power against the noise's."""
         check()
         left = (self._solve(given, strength)[1] - given.seen) / given.variance.sqrt()
         rows, cols = (_EDGE if side > 8 * _EDGE else 0 for side in left.shape[1:])
-        return colour_of(left[:, rows : left.shape[1] - rows, cols : left.shape[2] - cols])
+        left = left[:, rows : left.shape[1] - rows, cols : left.shape[2] - cols]
+        return colour_of(left), float(left.square().mean())
 
     def _solve(
         self, given: _Given, strength: float, beyond: Beyond | None = None

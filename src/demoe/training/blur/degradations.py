@@ -36,6 +36,7 @@ NOISE = 0.75
 """Share of blurred images with noise of their own beside what their kind brings along."""
 JPEG = 0.15
 """Share of images that are stored as JPEG."""
+_ROUNDING = 1e-4  # far less than a level of 8 bits
 
 
 def to_linear(x: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ def _sensor(display: Tensor, draw: Draw, low: float = 0.0005, high: float = 0.02
 def _noise(like: Tensor, draw: Draw) -> Tensor:
     """Return standard normal noise, the same in all channels of a gray image."""
     n, c, h, w = like.shape
-    return draw.normal(n, 1 if _is_gray(like) else c, h, w).to(like)
+    return draw.normal(n, 1 if is_gray(like) else c, h, w).to(like)
 
 
 def _in_light(sharp: Tensor, kernel: Tensor, draw: Draw) -> Tensor:
@@ -159,7 +160,7 @@ def _in_light(sharp: Tensor, kernel: Tensor, draw: Draw) -> Tensor:
 
 def _on_values(sharp: Tensor, draw: Draw) -> bool:
     """Tell whether to blur an image's values as they are."""
-    return draw.chance(MICROSCOPE if _is_gray(sharp) else DISPLAY)
+    return draw.chance(MICROSCOPE if is_gray(sharp) else DISPLAY)
 
 
 def defocus(sharp: Tensor, draw: Draw) -> Example:
@@ -176,7 +177,7 @@ def global_motion(sharp: Tensor, draw: Draw) -> Example:
     Most gray values are light already, and a stage that drifts does not roll.
     """
     path = _camera_path(draw, 3, 28)
-    if _is_gray(sharp) and draw.chance(MICROSCOPE):
+    if is_gray(sharp) and draw.chance(MICROSCOPE):
         kernel = kernels.from_path(KERNEL, path)
         return kernels.convolve(sharp, kernel[None]).clamp(0, 1), sharp, Psf(kernel, False)
     roll = draw.uniform(-0.03, 0.03) if draw.chance(0.4) else 0.0
@@ -292,7 +293,7 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
         elif TASKS[task] == "local_motion":
             other = sharp[(n + 1) % len(tasks)][None].flip(3)
             image, target, psf = local_motion(one, draw, other)
-        elif TASKS[task] == "defocus" and _is_gray(one) and draw.chance(MICROSCOPE):
+        elif TASKS[task] == "defocus" and is_gray(one) and draw.chance(MICROSCOPE):
             image, target, psf = microscope_defocus(one, draw)
         else:
             image, target, psf = _BY_TASK[TASKS[task]](one, draw)
@@ -317,8 +318,9 @@ def _quantised(image: Tensor) -> Tensor:
     return (image * 255).round() / 255
 
 
-def _is_gray(image: Tensor) -> bool:
-    return bool((image == image[:, :1]).all())
+def is_gray(image: Tensor) -> bool:
+    """Tell whether all channels of images (N, 3, H, W) are the same, but for rounding."""
+    return bool(((image - image[:, :1]).abs() < _ROUNDING).all())
 
 
 def _sharp(sharp: Tensor, draw: Draw) -> Example:

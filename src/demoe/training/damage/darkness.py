@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from demoe.training.blur.degradations import to_display, to_linear
-from demoe.training.damage.light import is_gray
+from demoe.training.blur.degradations import is_gray, to_display, to_linear
 from demoe.training.damage.noise import normal
 from demoe.training.random import Draw
 

@@ -8,17 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from demoe.training.blur.degradations import to_display, to_linear
+from demoe.training.blur.degradations import is_gray, to_display, to_linear
 from demoe.training.random import Draw
 
 ON_VALUES = 0.4
 """Share of pictures whose display values are mixed, as in most published test sets, and not their
 light."""
-
-
-def is_gray(image: Tensor) -> bool:
-    """Tell whether all channels of an image (1, 3, H, W) are the same."""
-    return bool((image == image[:, :1]).all())
 
 
 def smooth_field(height: int, width: int, draw: Draw, waves: int = 4) -> Tensor:

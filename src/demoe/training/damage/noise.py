@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from demoe.training.blur.degradations import to_display, to_linear
-from demoe.training.damage.light import is_gray
+from demoe.training.blur.degradations import is_gray, to_display, to_linear
 from demoe.training.random import Draw
 
 PLAIN, SENSOR = 0.55, 0.25
