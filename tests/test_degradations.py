@@ -446,7 +446,7 @@ def test_the_kernel_that_is_told_is_what_blurred_the_image(
 ) -> None:
     for name in ("NOISE", "JPEG", "MICROSCOPE"):
         monkeypatch.setattr(blur, name, 0.0)
-    monkeypatch.setattr(blur, "_noise", lambda like, draw: torch.zeros_like(like))
+    monkeypatch.setattr(blur, "normal", lambda like, draw: torch.zeros_like(like))
     monkeypatch.setattr(blur, "_saturating", lambda linear, draw: linear)
     seen = {True: 0, False: 0, None: 0}
     for seed in range(12):

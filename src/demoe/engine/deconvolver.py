@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
@@ -21,7 +20,7 @@ from demoe.engine.kernels.solution import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.reader import PlaneReader
-from demoe.model.kernels.noise import colour_of
+from demoe.model.kernels.noise import colour_of, samples_of
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.plan.windows import blended
 from demoe.routing.gates import Gates, spread
@@ -221,7 +220,7 @@ def _fallen(off: Pixels) -> Pixels:
     )
     places = [[off[row, col] for col in cols] for row in rows]
     size = np.array([[np.median(np.abs(one)) for one in line] for line in places]) / _MEDIAN
-    colour = np.array([[colour_of(_samples(one)) for one in line] for line in places])
+    colour = np.array([[colour_of(samples_of(one)) for one in line] for line in places])
     # What is less than the noise has its structure from rounding and compression.
     heard = _between(size, *AUDIBLE)
     share = np.maximum(_between(size, SUPPORTED, DENIED), heard * _between(colour, WHITE, COLOURED))
@@ -233,10 +232,6 @@ def _fallen(off: Pixels) -> Pixels:
 def _between(values: NDArray[np.float64], low: float, high: float) -> Pixels:
     """Return 0 for values up to one bound, 1 from the other on, and what lies between."""
     return ((values - low) / (high - low)).clip(0, 1).astype(np.float32)
-
-
-def _samples(pixels: Pixels) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 class NoMaps:

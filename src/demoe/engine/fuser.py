@@ -13,6 +13,7 @@ from demoe.engine.deconvolver import PlaneDeconvolver
 from demoe.engine.kernels.places import sample_boxes
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
+from demoe.model.kernels.noise import noise_of, samples_of
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.routing.router import Pixels
 
@@ -85,7 +86,9 @@ class Fuser:
         pictures = [pixels[inner], network[inner], undone.restored, undone.again, undone.gain]
         noise = self.noise(plane)
         with torch.inference_mode():
-            fused = self._fusion(*(_batch(one) for one in pictures), torch.tensor([noise]))
+            fused = self._fusion(
+                *(samples_of(one)[None] for one in pictures), torch.tensor([noise])
+            )
         found: Pixels = fused[0].numpy().transpose(1, 2, 0)
         return found[core.within(box)]
 
@@ -95,12 +98,6 @@ class Fuser:
         return found
 
     def _noise(self, plane: Plane) -> float:
-        from demoe.model.kernels.noise import noise_of
-
         boxes = sample_boxes(self._plan)
-        samples = [_batch(self._reader.pixels(plane, box))[0] for box in boxes]
+        samples = [samples_of(self._reader.pixels(plane, box)) for box in boxes]
         return float(np.mean([noise_of(one).mean() for one in samples]))
-
-
-def _batch(values: Pixels) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]

@@ -72,15 +72,18 @@ class MeasurementKernels:
         return round_scores(gray_of(self._reader.pixels(plane, box)))
 
     def _solution(self, plane: Plane, kernel: Kernel) -> Solution:
-        from demoe.model.kernels.deconvolution import Deconvolver
+        from demoe.model.kernels.deconvolution import Deconvolver, Left
 
         samples = [self._reader.pixels(plane, box) for box in sample_boxes(self._plan)]
-        deconvolver = Deconvolver(kernel.values, photo=False)
-        left = deconvolver.whitest(samples, False, BOLDEST)
+
+        def tried(kernel: Kernel) -> tuple[Deconvolver, Left]:
+            deconvolver = Deconvolver(kernel.values, photo=False)
+            return deconvolver, deconvolver.whitest(samples, False, BOLDEST)
+
+        deconvolver, left = tried(kernel)
         while left.size > 1:
             smaller = replace(kernel, size=SMALLER * kernel.size)
-            other = Deconvolver(smaller.values, photo=False)
-            found = other.whitest(samples, False, BOLDEST)
+            other, found = tried(smaller)
             if found.colour > WHITER * left.colour:
                 break
             kernel, deconvolver, left = smaller, other, found

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from demoe.model.kernels.fourier import Beyond, differences, grown, joined, roughness, transfer
 from demoe.model.kernels.light import to_display, to_light
-from demoe.model.kernels.noise import colour_of, noise_model, noise_of
+from demoe.model.kernels.noise import colour_of, noise_model, noise_of, samples_of
 from demoe.model.kernels.psf import Psf
 from demoe.wanted import check
 
@@ -129,7 +129,7 @@ class Deconvolver:
     @torch.inference_mode()
     def blur(self, pixels: Pixels, linear: bool) -> Pixels:
         """Return a picture (H, W, S) blurred, mirrored beyond its borders."""
-        x = _tensor(pixels)
+        x = samples_of(pixels)
         x = to_light(x) if linear else x
         x, inner = grown(x, (self.reach,) * 4)
         size = x.shape[1:]
@@ -137,23 +137,18 @@ class Deconvolver:
         return _pixels(to_display(x) if linear else x)
 
     @torch.inference_mode()
-    def choose(
-        self, samples: Sequence[Pixels], linear: bool | None = None, most: float = STRENGTHS[-1]
-    ) -> Setting:
+    def choose(self, samples: Sequence[Pixels]) -> Setting:
         """Choose what leaves nothing but white noise of samples of a plane unexplained.
 
         Parameters
         ----------
         samples : sequence of ndarray
-            (H, W, S) in [0, 1].
-        linear : bool, optional
-            Whether light was blurred; by default what explains a photo better.
-        most : float
-            The boldest strength that is tried.
+            (H, W, S) in [0, 1]; of a photo, light may have been blurred, or display values.
         """
-        if linear is not None or not self.photo:
-            return self.whitest(samples, bool(linear), most).setting
-        display, light = (self.whitest(samples, one, most) for one in (False, True))
+        display = self.whitest(samples, False)
+        if not self.photo:
+            return display.setting
+        light = self.whitest(samples, True)
         return (light if light.colour < LIGHT * display.colour else display).setting
 
     @torch.inference_mode()
@@ -217,7 +212,7 @@ class _Given:
     """A picture, and what all of its solutions share: its noise is found once."""
 
     def __init__(self, pixels: Pixels, linear: bool, photo: bool) -> None:
-        self.seen, self.linear, self._photo = _tensor(pixels), linear, photo
+        self.seen, self.linear, self._photo = samples_of(pixels), linear, photo
         self.y = to_light(self.seen) if linear else self.seen
         self._least = LEAST_NOISE[photo] ** 2
 
@@ -260,10 +255,6 @@ def _cut(psf: Psf) -> Psf:
 def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
     """Keep the transfer functions of kernels that many windows share."""
     return transfer(np.frombuffer(psf).reshape(shape), size)
-
-
-def _tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _pixels(x: Tensor) -> Pixels:

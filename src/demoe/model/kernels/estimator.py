@@ -56,7 +56,7 @@ def gray_of(pixels: NDArray[np.float32]) -> Gray:
     return pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
-def middle_of(gray: Gray) -> Gray:
+def _middle_of(gray: Gray) -> Gray:
     """Return the middle of a place: of what is around a window, the window."""
     starts = [max(0, (side - TRIED) // 2) for side in gray.shape]
     top, left = starts
@@ -88,7 +88,7 @@ class Place:
         self.gray = gray
         self._among = among or _likely(gray)
         self._straight = window_scores(gray, self._among)
-        self.trials = Trials(middle_of(gray) if middle else gray, min(gray.shape))
+        self.trials = Trials(_middle_of(gray) if middle else gray, min(gray.shape))
 
     def guesses(self) -> list[tuple[Kernel, float]]:
         """Return straight kernels that may have blurred it, some of each family, with scores."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,6 +50,11 @@ def mean_model(models: Sequence[NoiseModel]) -> NoiseModel:
     )
 
 
+def samples_of(pixels: NDArray[np.float32]) -> Tensor:
+    """Return a picture (H, W, S) as samples (S, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
 def noise_of(x: Tensor) -> Tensor:
     """Return the standard deviation of the noise of samples (S, H, W), from small differences."""
     if min(x.shape[1:]) < 3:
@@ -67,9 +73,9 @@ def colour_of(x: Tensor) -> float:
     power = torch.fft.rfft2(x - x.mean(dim=(1, 2), keepdim=True)).abs().square()
     found = torch.fft.irfft2(power, size)
     alike = (found / found[:, :1, :1].clamp_min(1e-20)).square()
-    down = [min(_FAR, size[0] // 2), min(_FAR, (size[1] - 1) // 2)]
-    near = alike[:, : down[0] + 1]
-    both = near[:, :, : down[1] + 1].sum(dim=(1, 2)) + near[:, 1:, -down[1] :].sum(dim=(1, 2))
+    down, right = min(_FAR, size[0] // 2), min(_FAR, (size[1] - 1) // 2)
+    near = alike[:, : down + 1]
+    both = near[:, :, : right + 1].sum(dim=(1, 2)) + near[:, 1:, -right:].sum(dim=(1, 2))
     return float((both - alike[:, 0, 0]).mean())
 
 

@@ -143,10 +143,10 @@ def _saturating(linear: Tensor, draw: Draw) -> Tensor:
 def _sensor(display: Tensor, draw: Draw, low: float = 0.0005, high: float = 0.02) -> Tensor:
     """Add shot and read noise of a random level to a display-referred image."""
     level = draw.log_uniform(low, high)
-    return display + _noise(display, draw) * level * (0.4 + display.clamp(0, 1)).sqrt()
+    return display + normal(display, draw) * level * (0.4 + display.clamp(0, 1)).sqrt()
 
 
-def _noise(like: Tensor, draw: Draw) -> Tensor:
+def normal(like: Tensor, draw: Draw) -> Tensor:
     """Return standard normal noise, the same in all channels of a gray image."""
     n, c, h, w = like.shape
     return draw.normal(n, 1 if is_gray(like) else c, h, w).to(like)
@@ -246,7 +246,7 @@ def microscope_defocus(sharp: Tensor, draw: Draw) -> Example:
     if draw.chance(0.7):
         photons = draw.log_uniform(100, 20000)
         offset = draw.uniform(0, 0.03)
-        light = light + _noise(light, draw) * ((light + offset) / photons).sqrt()
+        light = light + normal(light, draw) * ((light + offset) / photons).sqrt()
     return light, sharp, Psf(kernel, False)
 
 
@@ -268,8 +268,8 @@ def low_light(sharp: Tensor, draw: Draw) -> Example:
         linear = _saturating(to_linear(sharp), draw) * exposure
         dark = to_display(linear.clamp(0, 1))  # of the same scene, highlights and all
         seen = kernels.convolve(linear, kernel[None]).clamp_min(0)
-    shot = _noise(seen, draw) * (seen / electrons).sqrt()
-    image = to_display((seen + shot + _noise(seen, draw) * read).clamp(0, 1))
+    shot = normal(seen, draw) * (seen / electrons).sqrt()
+    image = to_display((seen + shot + normal(seen, draw) * read).clamp(0, 1))
     return image, dark, Psf(kernel, not display)
 
 

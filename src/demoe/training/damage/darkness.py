@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from demoe.training.blur.degradations import is_gray, to_display, to_linear
-from demoe.training.damage.noise import normal
+from demoe.training.blur.degradations import is_gray, normal, to_display, to_linear
 from demoe.training.random import Draw
 
 SHORTER = (3.0, 20.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from demoe.training.blur.degradations import is_gray, to_display, to_linear
+from demoe.training.blur.degradations import normal, to_display, to_linear
 from demoe.training.random import Draw
 
 PLAIN, SENSOR = 0.55, 0.25
@@ -49,9 +49,3 @@ def sensor(sharp: Tensor, electrons: float, read: float, draw: Draw) -> Tensor:
     light = to_linear(sharp)
     spread = (light / electrons + (read / electrons) ** 2).sqrt()
     return to_display((light + normal(sharp, draw) * spread).clamp(0, 1))
-
-
-def normal(like: Tensor, draw: Draw) -> Tensor:
-    """Return standard normal noise, the same in all channels of a gray image."""
-    n, c, h, w = like.shape
-    return draw.normal(n, 1 if is_gray(like) else c, h, w).to(like)
