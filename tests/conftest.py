@@ -115,13 +115,14 @@ def _own_surroundings(tmp_path_factory) -> Iterator[None]:
 
 
 def _living_threads() -> set[threading.Thread]:
-    """Threads that would keep the process alive, less the workers that dask keeps for reuse."""
+    """Threads that would keep the process alive, less those that dask and we keep for reuse."""
     kept: set[threading.Thread] = set()
     if dask_threaded := sys.modules.get("dask.threaded"):
         pools = [dask_threaded.default_pool]
         pools += [pool for sizes in dask_threaded.pools.values() for pool in sizes.values()]
         for pool in pools:
             kept |= set(getattr(pool, "_threads", ()))
+    kept |= {thread for thread in threading.enumerate() if thread.name.startswith("demoe-windows")}
     return {thread for thread in threading.enumerate() if not thread.daemon} - kept
 
 

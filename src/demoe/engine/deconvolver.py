@@ -10,6 +10,7 @@ but the difference has structure, which noise has not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +20,11 @@ from demoe.choices import Choice
 from demoe.engine.kernels.solution import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
+from demoe.engine.parallel import each
 from demoe.engine.reader import PlaneReader
 from demoe.model.kernels.noise import colour_of, samples_of
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
-from demoe.plan.windows import blended
+from demoe.plan.windows import blended, windows_touching
 from demoe.routing.gates import Gates, spread
 from demoe.routing.router import Pixels
 
@@ -112,25 +114,24 @@ class PlaneDeconvolver:
 
     def undone(self, plane: Plane, box: Box) -> Undone:
         """Return a rectangle without its blur."""
-        windows = [
-            (window, weight, self._kernels.window(plane, window))
-            for window, weight in blended(self._plan, box)
-        ]
+        self._kernels.look_at(plane)
+        windows = windows_touching(self._plan, box)
+        solutions = list(each(partial(self._kernels.window, plane), windows))
         source = nothing = np.zeros((*box.shape, 1), np.float32)
-        if any(solution is None for *_, solution in windows):
+        if None in solutions:
             source = self._reader.pixels(plane, box)
-        if all(solution is None for *_, solution in windows):
+        if all(solution is None for solution in solutions):
             return Undone(source, source, nothing, nothing)
         samples = 3 if self._reader.image.is_rgb else 1
         totals = Undone(*(np.zeros((*box.shape, n), np.float32) for n in (samples, samples, 1, 1)))
         weights = np.zeros((*box.shape, 1), np.float32)
-        for window, weight, solution in windows:
+        undone = each(partial(self._undone, plane), zip(windows, solutions, strict=True))
+        for (window, weight), solved in zip(blended(self._plan, box), undone, strict=True):
             shared = window.common(box)
             here, there = shared.within(box), shared.within(window)
-            if solution is None:
+            if solved is None:
                 parts = Undone(source[here], source[here], nothing[here], nothing[here])
             else:
-                solved = self._solved(plane, window, solution)
                 parts = Undone(*(values[there] for values in solved))
             part = weight[there][..., None]
             for total, values in zip(totals, parts, strict=True):
@@ -183,7 +184,10 @@ class PlaneDeconvolver:
         blurred: Pixels = total / weights
         return blurred
 
-    def _solved(self, plane: Plane, window: Box, solution: Solution) -> Undone:
+    def _undone(self, plane: Plane, one: tuple[Box, Solution | None]) -> Undone | None:
+        window, solution = one
+        if solution is None:
+            return None
         found: Undone = self._memory.once(
             "window", (plane, window, solution), lambda: self._solve(plane, window, solution)
         )

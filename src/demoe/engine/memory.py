@@ -67,6 +67,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self._telling = threading.RLock()
         self.scale: IntensityScale | None = None
         self.failed: dict[Plane, set[tuple[int, int]]] = {}
         self.too_large = math.inf
@@ -74,37 +75,67 @@ class Memory:
         self.reads: dict[tuple[Plane, Box], bytes] | None = None
         self._kept: dict[str, OrderedDict[Any, Any]] = {kind: OrderedDict() for kind in _REMEMBERED}
         self._told: dict[tuple[str, Any], Any] | None = None
+        self._making: dict[tuple[str, Any], threading.RLock] = {}
 
     def once(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what was computed under a key, computing it at the first call."""
+        """Return what was computed under a key, computing it at the first call.
+
+        Others that ask for the same meanwhile wait; who asks for something else does not.
+        """
+        slot = kind, key
         with self.lock:
-            kept = self._kept[kind]
-            if key not in kept:
-                check()  # what was found so far stays, and is not sought again
-                kept[key] = make()
-                while len(kept) > _REMEMBERED[kind]:
-                    kept.popitem(last=False)
-            kept.move_to_end(key)
-            if self._told is not None and kind in _TOLD:
-                self._told[kind, key] = kept[key]
-            return kept[key]
+            if key in self._kept[kind]:
+                return self._take(slot)
+            making = self._making.setdefault(slot, threading.RLock())
+        with making:
+            with self.lock:
+                if key in self._kept[kind]:  # made while this waited
+                    return self._take(slot)
+            check()  # what was found so far stays, and is not sought again
+            try:
+                made = make()
+                with self.lock:
+                    self._keep(slot, made)
+                    return self._take(slot)
+            finally:
+                with self.lock:
+                    self._making.pop(slot, None)
+
+    def _keep(self, slot: tuple[str, Any], made: Any) -> None:
+        kind, key = slot
+        kept = self._kept[kind]
+        kept[key] = made
+        while len(kept) > _REMEMBERED[kind]:
+            kept.popitem(last=False)
+
+    def _take(self, slot: tuple[str, Any]) -> Any:
+        kind, key = slot
+        self._kept[kind].move_to_end(key)
+        if self._told is not None and kind in _TOLD:
+            self._told[slot] = self._kept[kind][key]
+        return self._kept[kind][key]
 
     def found(self, key: Any, find: Callable[[], object]) -> Found:
         """Return what something finds out or knows that others can be told.
 
         The first time, it is read what that takes; later calls with the same key give the same.
+        What is found at the same time for something else may be among it.
         """
 
         def collect() -> Found:
-            earlier, self.reads = self.reads, {}
-            self._told = {}
-            try:
-                find()
-                return Found(self._told, self.reads)
-            finally:
-                if earlier is not None:
-                    earlier |= self.reads
-                self.reads, self._told = earlier, None
+            with self._telling:
+                with self.lock:
+                    earlier, self.reads = self.reads, {}
+                    self._told = {}
+                try:
+                    find()
+                    with self.lock:
+                        return Found(self._told, self.reads)
+                finally:
+                    with self.lock:
+                        if earlier is not None:
+                            earlier |= self.reads
+                        self.reads, self._told = earlier, None
 
         found: Found = self.once("found", key, collect)
         return found
@@ -113,20 +144,20 @@ class Memory:
         """Know what was found elsewhere; what was read for it counts as read here."""
         with self.lock:
             new = [(kind, key) for kind, key in found.values if key not in self._kept[kind]]
-            for kind, key in new:
-                self.once(kind, key, functools.partial(found.values.get, (kind, key)))
+            for slot in new:
+                self._keep(slot, found.values[slot])
             if new and self.reads is not None:
                 self.reads |= found.reads
 
     def note_reads(self) -> None:
         """From now on, note what is read of the image."""
-        with self.lock:
+        with self._telling, self.lock:
             if self.reads is None:
                 self.reads = {}
 
     def take_reads(self) -> dict[tuple[Plane, Box], bytes]:
         """Return what was read since the last call, and go on noting."""
-        with self.lock:
+        with self._telling, self.lock:
             taken, self.reads = self.reads or {}, {}
             return taken
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from demoe.engine.kernels.places import is_photo
 from demoe.engine.kernels.solution import Blur, Kernels
 from demoe.engine.memory import Found, Memory, memory_of
 from demoe.engine.noise import PlaneNoise
+from demoe.engine.parallel import each
 from demoe.engine.photometry import Photometry
 from demoe.engine.reader import PlaneReader
 from demoe.engine.restorer import Restorer, is_cut
@@ -232,8 +233,9 @@ class PlaneWork:
         if self.kernels is None:
             return []
         part = part or Box(0, 0, self.plan.height, self.plan.width)
+        self.kernels.look_at(plane)
         windows = windows_in(self.plan, part)
-        found = ((window, self.kernels.window(plane, window)) for window in windows)
+        found = zip(windows, each(partial(self.kernels.window, plane), windows), strict=True)
         return [Blur(window, solution.kernel if solution else None) for window, solution in found]
 
     def sub_gates(self, plane: Plane) -> Gates | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from demoe.engine.kernels.places import SAMPLE, sample_boxes
 from demoe.engine.kernels.solution import Solution, values_of
 from demoe.engine.memory import Memory
+from demoe.engine.parallel import each
 from demoe.engine.reader import PlaneReader
 from demoe.model.kernels.families import MOTION, SIDE, Kernel
 from demoe.plan.tiling import Box, Plane, TilePlan
@@ -21,7 +23,7 @@ from demoe.plan.windows import STEP, window_at, window_counts, windows_in
 if TYPE_CHECKING:
     from demoe.model.kernels.deconvolution import Setting
     from demoe.model.kernels.estimator import Estimate, Place, Way
-    from demoe.model.kernels.judge import Judge
+    from demoe.model.kernels.judge import Judge, Try
 
 LEAST_GAIN = 0.3
 """Decibels that a kernel must promise to be used."""
@@ -158,7 +160,7 @@ class PhotoKernels:
 
     def _found(self, plane: Plane) -> _OfPlane:
         boxes = self._boxes()
-        places = [self._place(plane, box, middle=self._is_small) for box in boxes]
+        places = list(each(partial(self._place, plane, middle=self._is_small), boxes))
         guessed, tracks = self._guessed(places)
         apart: list[Estimate] = []
         for one in guessed:
@@ -169,9 +171,8 @@ class PhotoKernels:
             for one in apart
             for linear in (False, True)
         )
-        promises = [
-            self._promise(plane, box, ways, place) for box, place in zip(boxes, places, strict=True)
-        ]
+        known = zip(boxes, places, strict=True)
+        promises = list(each(lambda one: self._promise(plane, one[0], ways, one[1]), known))
         mean = {
             way: float(np.mean([np.clip(promise[way], *_PROMISE) for promise in promises]))
             for way in promises[0]
@@ -190,19 +191,20 @@ class PhotoKernels:
         """Return the best guess of each place, the best first, and tracks among all guesses."""
         from demoe.model.kernels.estimator import both_ways
 
-        tries = [both_ways(_of(self._families, place)) for place in places]
-        open_ones = [
-            n
-            for n, place in enumerate(places)
-            if self._may_be_motion(place.judged(tries[n], self._judge)[0])
-        ]
+        def guess(place: Place) -> tuple[list[Try], Estimate]:
+            tries = both_ways(_of(self._families, place))
+            return tries, place.judged(tries, self._judge)[0]
+
+        tries, firsts = map(list, zip(*each(guess, places), strict=True))
+        open_ones = [n for n, first in enumerate(firsts) if self._may_be_motion(first)]
         open_ones.sort(key=lambda n: -places[n].contrast)
         tracks: list[Kernel] = []
-        for n in open_ones[:MOST_TRACKS]:
-            found = places[n].tracks()
+        sought = open_ones[:MOST_TRACKS]
+        for n, found in zip(sought, each(lambda n: places[n].tracks(), sought), strict=True):
             tracks += [kernel for kernel, _, _ in found]
             tries[n] += found
-        guessed = [place.best(some, self._judge) for place, some in zip(places, tries, strict=True)]
+        known = zip(places, tries, strict=True)
+        guessed = list(each(lambda one: one[0].best(one[1], self._judge), known))
         return sorted(guessed, key=lambda one: -one.gain), tuple(tracks)
 
     def _may_be_motion(self, guess: Estimate) -> bool:
