@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import Choice
+from demoe.engine.extents import Extents
 from demoe.engine.kernels.solution import Kernels, Solution
 from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
@@ -83,6 +84,8 @@ class PlaneDeconvolver:
         Keeps a few windows that neighbouring tiles share, and which cells fell back.
     noise : PlaneNoise, optional
         Says what the data support; without it, nothing falls back.
+    extents : Extents, optional
+        Tell what is blurred, where parts of a window are; without them, all of it is.
     """
 
     def __init__(
@@ -93,10 +96,11 @@ class PlaneDeconvolver:
         pitch: int,
         memory: Memory,
         noise: PlaneNoise | None = None,
+        extents: Extents | None = None,
     ) -> None:
         self._reader, self._plan = reader, plan
         self._kernels, self._pitch = kernels, pitch
-        self._memory, self._noise = memory, noise
+        self._memory, self._noise, self._extents = memory, noise, extents
 
     def tile(self, plane: Plane, row: int, col: int) -> NDArray[Any]:
         """Return the restored core of a tile: (rows, cols, S), dtype of the image."""
@@ -198,13 +202,10 @@ class PlaneDeconvolver:
         margin = solution.deconvolver.margin
         read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)
-        beyond = (
-            margin - (window.top - read.top),
-            margin - (window.left - read.left),
-            margin - (read.bottom - window.bottom),
-            margin - (read.right - window.right),
-        )
-        solved = solution.deconvolver.solve(pixels, solution.setting, beyond)
+        extent = self._extents.of(plane, read) if self._extents else None
+        solved = solution.deconvolver.solve(pixels, solution.setting, extent)
+        if extent is not None:
+            gain *= extent[window.within(read)][..., None]
         restored, again = (one[window.within(read)] for one in solved)
         if self._noise is None:
             return Undone(restored, again, gain, np.zeros_like(gain))

@@ -23,6 +23,7 @@ _REMEMBERED = {
     "kernel": 4096,
     "block": 4096,  # of at most 50 kB each
     "window": 16,  # of at most 3 MB each
+    "extent": 16,  # of at most 1 MB each
     "ceiling": 1,
     "found": 4096,
 }

@@ -18,6 +18,7 @@ from demoe.choices import Choice, names_of
 from demoe.engine.cells import CellMaps
 from demoe.engine.consistency import Consistency
 from demoe.engine.deconvolver import NoMaps, PlaneDeconvolver
+from demoe.engine.extents import Extents
 from demoe.engine.fuser import Fuser
 from demoe.engine.kernels.known import KnownKernels
 from demoe.engine.kernels.measurement import MeasurementKernels
@@ -181,6 +182,7 @@ class PlaneWork:
                 self.reader,
                 self.plan,
                 self._tools.judge,
+                self._extents,
                 FAMILIES.get(self.routing),
                 self._painted_families,
                 self.memory,
@@ -202,7 +204,16 @@ class PlaneWork:
             return None
         noise = None if is_photo(self.image) else self._noise
         pitch = self.recipe.pitch
-        return PlaneDeconvolver(self.reader, self.plan, self.kernels, pitch, self.memory, noise)
+        return PlaneDeconvolver(
+            self.reader, self.plan, self.kernels, pitch, self.memory, noise, self._extents
+        )
+
+    @cached_property
+    def _extents(self) -> Extents | None:
+        """What tells blurred parts of a photo from sharp ones."""
+        if self.kernels_from != "photo" or self._tools.detector is None:
+            return None
+        return Extents(self.reader, self.plan, self._tools.detector, self.memory)
 
     @cached_property
     def fuser(self) -> Fuser | None:

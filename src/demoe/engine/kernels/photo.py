@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from demoe.engine.extents import Extents
 from demoe.engine.kernels.places import SAMPLE, sample_boxes
 from demoe.engine.kernels.solution import Solution, values_of
 from demoe.engine.memory import Memory
@@ -102,6 +103,8 @@ class PhotoKernels:
         Its pixels, how planes are cut, and what was found out so far.
     judge : Judge
         Says what kernels are worth.
+    extents : Extents or None
+        Tell what is blurred, where parts of a place are. Without them, all of it is.
     families : frozenset of str or None
         Those that a person allows in all of the image; None where nobody said anything.
     painted : callable
@@ -113,11 +116,13 @@ class PhotoKernels:
         reader: PlaneReader,
         plan: TilePlan,
         judge: Judge,
+        extents: Extents | None,
         families: Families | None,
         painted: Callable[[Plane, Box], Families | None],
         memory: Memory,
     ) -> None:
         self._reader, self._plan, self._judge = reader, plan, judge
+        self._extents = extents
         self._families, self._painted, self._memory = families, painted, memory
         self.side = SIDE
 
@@ -306,7 +311,9 @@ class PhotoKernels:
     ) -> Place:
         from demoe.model.kernels.estimator import Place, gray_of
 
-        return Place(gray_of(self._reader.pixels(plane, box)), among, middle)
+        gray = gray_of(self._reader.pixels(plane, box))
+        extent = self._extents.of(plane, box) if self._extents else None
+        return Place(gray, among, middle, extent)
 
 
 def _solution(kernel: Kernel, setting: Setting, gain: float) -> Solution:

@@ -39,11 +39,14 @@ _RIDGE = 2.0  # for kernels that spread, against the power of all edges of a pic
 _DESCENTS = 40  # steps of the least squares
 _FAINT = 0.05  # of the brightest value of a kernel: what is less is none
 _SMALL = 0.1  # of all light: a part of a kernel that has less, apart from others, is none
+_BLURRED = 0.9  # how much of a pixel must be blurred to say something of the kernel
 _MORE = 4  # pixels beyond the reach of a kernel
 
 
 @torch.inference_mode()
-def track_of(gray: NDArray[np.float32], linear: bool) -> Kernel:
+def track_of(
+    gray: NDArray[np.float32], linear: bool, extent: NDArray[np.float32] | None = None
+) -> Kernel:
     """Return the motion, of any shape, that seems to have blurred a picture.
 
     Parameters
@@ -53,8 +56,11 @@ def track_of(gray: NDArray[np.float32], linear: bool) -> Kernel:
         much more than 256.
     linear : bool
         Whether light was blurred, not display values.
+    extent : ndarray of float32, optional
+        (H, W), how much of each pixel is blurred, 0 to 1. By default all of it.
     """
     seen = torch.from_numpy(gray)
+    where = torch.ones_like(seen) if extent is None else torch.from_numpy(extent)
     seen = to_light(seen) if linear else seen
     white = float(torch.quantile(seen.flatten()[::7], _WHITE))
     seen = seen / max(white, _DARKEST)
@@ -63,7 +69,7 @@ def track_of(gray: NDArray[np.float32], linear: bool) -> Kernel:
         scale = _SCALE**level
         side = round(SIDE * scale) | 1
         psf = _resized(psf, side) if psf.size else _first(side)
-        scene = _Scene(_shrunk(seen, scale), side)
+        scene = _Scene(_shrunk(seen, scale), _shrunk(where, scale), side)
         for _ in range(_STEPS if level else _LAST_STEPS):
             check()
             psf = _centred(_tidy(scene.kernel(scene.edges(psf, price), psf)))
@@ -72,14 +78,14 @@ def track_of(gray: NDArray[np.float32], linear: bool) -> Kernel:
 
 
 class _Scene:
-    """A picture at one scale, whose kernel has some pixels a side."""
+    """A picture at one scale, and where it is blurred, by a kernel of some pixels a side."""
 
-    def __init__(self, seen: Tensor, side: int) -> None:
+    def __init__(self, seen: Tensor, extent: Tensor, side: int) -> None:
         self._side, self._reach = side, side // 2
-        self._seen, inner = grown(seen[None], (self._reach + _MORE,) * 4)
+        self._seen, inner = grown(seen[None], self._reach + _MORE)
         self._size = self._seen.shape[1:]
         self._inside = torch.zeros_like(self._seen)
-        self._inside[inner] = 1
+        self._inside[inner] = (extent >= _BLURRED).float()
         self._transform = torch.fft.rfft2(self._seen)
         down, right = (torch.empty_like(self._seen) for _ in range(2))
         differences(self._seen, down, right)

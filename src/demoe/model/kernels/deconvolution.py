@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demoe.model.kernels.fourier import Beyond, differences, grown, joined, roughness, transfer
+from demoe.model.kernels.fourier import differences, grown, joined, roughness, transfer
 from demoe.model.kernels.light import to_display, to_light
 from demoe.model.kernels.noise import colour_of, noise_model, noise_of, samples_of
 from demoe.model.kernels.psf import Psf
@@ -35,10 +35,15 @@ LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}
 """What there is at least, of photos and of measurements."""
 
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
+_RELAXED = 1.8  # of the way to what a solution says of what nobody saw: above 1 is quicker, and
+_MOMENTUM = 0.9  # so much of how that changed since the last solution
+_WHITE = 0.98  # what is as bright in a photo may have been brighter
+_ALL = 0.9  # of a pixel is blurred: from then on, what it says of the blurred picture is believed
+_NONE, _MOST = 0.3, 0.8  # up to which it stays as it is, and from which on it is restored
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _EDGE = 16  # pixels at the borders of a sample, beyond which much is guessed
-_BORDER = 24  # pixels beyond the PSF's reach after which what lies further makes no difference
+_BORDER = 16  # pixels beyond the PSF's reach after which what lies further makes little difference
 
 Pixels = NDArray[np.float32]
 
@@ -93,7 +98,7 @@ class Deconvolver:
     reach : int
         Pixels around a place that its blur looks at.
     margin : int
-        Pixels around a place that its solution looks at.
+        Pixels around a place that its solution should see.
     """
 
     def __init__(self, psf: Psf, photo: bool) -> None:
@@ -104,12 +109,15 @@ class Deconvolver:
 
     @torch.inference_mode()
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
-        """Return a picture (H, W, S) without the blur; beyond its borders it is mirrored."""
+        """Return a picture (H, W, S) without the blur."""
         return self.solve(pixels, setting)[0]
 
     @torch.inference_mode()
     def solve(
-        self, pixels: Pixels, setting: Setting, beyond: Beyond | None = None
+        self,
+        pixels: Pixels,
+        setting: Setting,
+        extent: Pixels | None = None,
     ) -> tuple[Pixels, Pixels]:
         """Return a picture (H, W, S) without the blur, and that blurred again.
 
@@ -117,21 +125,26 @@ class Deconvolver:
         ----------
         pixels, setting : ndarray of float32, Setting
             The picture, and how.
-        beyond : (int, int, int, int), optional
-            Pixels that are mirrored on above, left, below and right: what the picture lacks of
-            `margin` around the part that is wanted. By default `margin` on each side.
+        extent : ndarray of float32, optional
+            (H, W), how much of each pixel is blurred, 0 to 1: what is not stays as it is. By
+            default all of it.
         """
-        restored, again = self._solve(
-            _Given(pixels, setting.linear, self.photo), setting.strength, beyond
-        )
-        return _pixels(restored), _pixels(again)
+        given = _Given(pixels, setting.linear, self.photo)
+        if extent is None:
+            restored, again = self._solve(given, setting.strength)
+            return _pixels(restored), _pixels(again)
+        whole = torch.from_numpy(extent)
+        restored, again = self._solve(given, setting.strength, whole >= _ALL)
+        share = ((whole - _NONE) / (_MOST - _NONE)).clamp(0, 1)
+        seen = given.seen
+        return _pixels(seen.lerp(restored, share)), _pixels(seen.lerp(again, share))
 
     @torch.inference_mode()
     def blur(self, pixels: Pixels, linear: bool) -> Pixels:
         """Return a picture (H, W, S) blurred, mirrored beyond its borders."""
         x = samples_of(pixels)
         x = to_light(x) if linear else x
-        x, inner = grown(x, (self.reach,) * 4)
+        x, inner = grown(x, self.reach)
         size = x.shape[1:]
         x = torch.fft.irfft2(self._transfer(size) * torch.fft.rfft2(x), size)[inner]
         return _pixels(to_display(x) if linear else x)
@@ -176,19 +189,28 @@ class Deconvolver:
         return colour_of(left), float(left.square().mean())
 
     def _solve(
-        self, given: _Given, strength: float, beyond: Beyond | None = None
+        self,
+        given: _Given,
+        strength: float,
+        extent: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
+        """Return the solution and what it gives when it is blurred again, both (S, H, W).
+
+        Where a picture is not blurred, by ``extent`` (H, W), it says nothing.
+        """
         weight = strength / given.power[:, None, None]
-        y, inner = grown(given.y, beyond or (self.margin,) * 4)
+        y, inner = grown(given.y, self.reach)
         size = y.shape[1:]
         blur = self._transfer(size)
-        data = weight * blur.conj() * torch.fft.rfft2(y)
+        back = weight * blur.conj()
         power = weight * (blur.real.square() + blur.imag.square()) + 1e-9
         rough = roughness(size)
         one, flat = torch.tensor(1.0), torch.tensor(_FLAT)
-        x, floor = y, min(0.0, float(y.min()))  # no darker than black, or than what was seen
+        floor = min(0.0, float(y.min()))  # no darker than black, or than what was seen
         down, right, kept = (torch.empty_like(y) for _ in range(3))
+        believed = _Believed(y, inner, self.photo, extent)
+        x = believed.begun(torch.fft.irfft2(blur * torch.fft.rfft2(y), size))
+        data = back * torch.fft.rfft2(x)
         for penalty in _PENALTIES:
             differences(x, down, right)
             torch.addcmul(flat, down, down, out=kept).addcmul_(right, right).rsqrt_()
@@ -200,12 +222,68 @@ class Deconvolver:
             # Times the inverse: dividing complex numbers takes seven times as long.
             total.mul_(torch.add(power, rough, alpha=penalty).reciprocal_())
             x = torch.fft.irfft2(total, size).clamp_min_(floor)
+            if penalty != _PENALTIES[-1]:
+                again = torch.fft.irfft2(total.mul_(blur), size)
+                data = back * torch.fft.rfft2(believed.after(again))
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
         x, again = x[inner], again[inner]
         return (to_display(x), to_display(again)) if given.linear else (x, again)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
         return _transfer(self._psf.tobytes(), self._psf.shape, size)
+
+
+class _Believed:
+    """A blurred picture with what nobody saw of it: beyond borders, above white, where it is sharp.
+
+    There, a solution, blurred again, says what was seen, and the next one is made to fit that, as
+    for any data that are missing (Dempster, Laird and Rubin, J. R. Stat. Soc. B 39, 1977). Without
+    it, edges that reach a border ring, and most so if the blur is wide.
+
+    Parameters
+    ----------
+    y : Tensor
+        (S, H, W), mirrored beyond its borders.
+    inner : tuple of slice
+        What was seen of it.
+    photo : bool
+        Whether values end at white.
+    extent : Tensor or None
+        (H, W), where the blur was seen; None for everywhere.
+    """
+
+    def __init__(
+        self, y: Tensor, inner: tuple[slice, slice, slice], photo: bool, extent: Tensor | None
+    ) -> None:
+        self._seen, self._inner, self._extent = y[inner], inner, extent
+        white = self._seen >= _WHITE
+        self._white = white if photo and bool(white.any()) else None
+        self._whole = y
+        self._before: Tensor | None = None
+
+    def begun(self, blurred: Tensor) -> Tensor:
+        """Return the picture, where it was not seen blurred once more: so sharp it cannot be."""
+        self._whole = blurred
+        self._put(self._seen)
+        return self._whole
+
+    def after(self, again: Tensor) -> Tensor:
+        """Return what is believed after a solution that is this when blurred again."""
+        self._whole.lerp_(again, _RELAXED)
+        if self._before is not None:
+            self._whole.add_(again - self._before, alpha=_MOMENTUM)
+        self._before, seen = again, self._seen
+        if self._white is not None:
+            more = torch.maximum(self._whole[self._inner], seen)
+            seen = torch.where(self._white, more, seen)
+        self._put(seen)
+        return self._whole
+
+    def _put(self, seen: Tensor) -> None:
+        """Put what was seen where it belongs."""
+        if self._extent is not None:
+            seen = torch.where(self._extent, seen, self._whole[self._inner])
+        self._whole[self._inner] = seen
 
 
 class _Given:

@@ -75,6 +75,9 @@ class Place:
         those that may have blurred it.
     middle : bool
         Whether its middle alone shall be undone, and the rest only helps to tell how.
+    extent : ndarray of float32, optional
+        (H, W), how much of each pixel is blurred, 0 to 1: the kernel of that is asked for. By
+        default all of it is.
 
     Attributes
     ----------
@@ -83,12 +86,20 @@ class Place:
     """
 
     def __init__(
-        self, gray: Gray, among: Sequence[Kernel] | None = None, middle: bool = False
+        self,
+        gray: Gray,
+        among: Sequence[Kernel] | None = None,
+        middle: bool = False,
+        extent: Gray | None = None,
     ) -> None:
-        self.gray = gray
-        self._among = among or _likely(gray)
-        self._straight = window_scores(gray, self._among)
-        self.trials = Trials(_middle_of(gray) if middle else gray, min(gray.shape))
+        self.gray, self._extent = gray, extent
+        # What is sharp would speak for no blur at all.
+        self._heard = gray if extent is None else gray.mean() + extent * (gray - gray.mean())
+        self._among = among or _likely(self._heard)
+        self._straight = window_scores(self._heard, self._among)
+        tried = [_middle_of(one) if middle and one is not None else one for one in (gray, extent)]
+        assert tried[0] is not None
+        self.trials = Trials(tried[0], min(gray.shape), tried[1])
 
     def guesses(self) -> list[tuple[Kernel, float]]:
         """Return straight kernels that may have blurred it, some of each family, with scores."""
@@ -107,7 +118,7 @@ class Place:
         """
         if min(self.gray.shape) < LEAST_SIDE:
             return []
-        kernels = [track_of(self.gray, linear) for linear in (False, True)]
+        kernels = [track_of(self.gray, linear, self._extent) for linear in (False, True)]
         return [
             (kernel, score, Setting(linear, STRENGTH))
             for (kernel, score), linear in zip(self.scored(kernels), (False, True), strict=True)
@@ -135,7 +146,7 @@ class Place:
         """Return kernels with scores among each other and all straight ones."""
         if not kernels:
             return []
-        both = np.concatenate([self._straight, window_scores(self.gray, kernels)], axis=1)
+        both = np.concatenate([self._straight, window_scores(self._heard, kernels)], axis=1)
         return list(zip(kernels, pooled(both)[-len(kernels) :].tolist(), strict=True))
 
     def judged(self, tries: Sequence[Try], judge: Judge) -> list[Estimate]:

@@ -15,9 +15,6 @@ from demoe.model.kernels.psf import Psf, centroid
 _JOIN = 8  # pixels at least in which the last row turns into the first one, and so the columns
 _FACTORS = (2, 3, 5, 7)  # of sides whose Fourier transforms are quick
 
-Beyond = tuple[int, int, int, int]
-"""Pixels to mirror on above, left of, below and right of a picture."""
-
 
 def differences(x: Tensor, down: Tensor, right: Tensor) -> None:
     """Write the differences of samples (S, H, W) to the next row and column, around the borders."""
@@ -37,8 +34,15 @@ def joined(down: Tensor, right: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def grown(x: Tensor, beyond: Beyond) -> tuple[Tensor, tuple[slice, slice, slice]]:
+def grown(x: Tensor, by: int) -> tuple[Tensor, tuple[slice, slice, slice]]:
     """Mirror samples (S, H, W) on, and let them turn into their beginning, as transforms see them.
+
+    Parameters
+    ----------
+    x : Tensor
+        (S, H, W).
+    by : int
+        Pixels to mirror on each side, as far as there are so many.
 
     Returns
     -------
@@ -48,11 +52,9 @@ def grown(x: Tensor, beyond: Beyond) -> tuple[Tensor, tuple[slice, slice, slice]
         Where the samples lie in it.
     """
     height, width = x.shape[1:]
-    above, left, below, right = (
-        min(most, side - 1) for most, side in zip(beyond, (height, width) * 2, strict=True)
-    )
-    x = F.pad(x[None], (left, right, above, below), mode="reflect")[0]
-    inner = slice(None), slice(above, above + height), slice(left, left + width)
+    down, across = min(by, height - 1), min(by, width - 1)
+    x = F.pad(x[None], (across, across, down, down), mode="reflect")[0]
+    inner = slice(None), slice(down, down + height), slice(across, across + width)
     return _closed(_closed(x, 1), 2), inner
 
 

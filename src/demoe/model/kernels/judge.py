@@ -27,6 +27,9 @@ STRENGTH = 0.01
 TRIED = 256
 """Side in pixels of the parts by which what they do is measured."""
 
+BLURRED, LEAST = 0.9, 2000
+"""How much of a pixel must be blurred to count, and how many such pixels a part needs."""
+
 PARTS = 2
 """So many of them of a large picture: one alone is a few edges too odd now and then."""
 
@@ -127,12 +130,17 @@ class Trials:
         (H, W), luma of display values in [0, 1].
     side : int
         Least side of the place that this is, or whose middle: scores are of all of it.
+    extent : ndarray of float32, optional
+        (H, W), how much of each pixel is blurred, 0 to 1: only what is counts. By default all.
     """
 
-    def __init__(self, gray: Gray, side: int) -> None:
-        self._gray, self._side = gray, side
-        self._parts = _parts_of(gray)
-        self._before = [_Before(gray[part]) for part in self._parts]
+    def __init__(self, gray: Gray, side: int, extent: Gray | None = None) -> None:
+        self._gray, self._side, self._extent = gray, side, extent
+        self._parts = _parts_of(gray, extent)
+        self._before = [
+            _Before(gray[part], None if extent is None else extent[part] >= BLURRED)
+            for part in self._parts
+        ]
         self._tried: dict[tuple[Kernel, Setting], tuple[Gray, list[list[float]]]] = {}
 
     def measured(self, tries: Sequence[Try], best: float = math.inf) -> Measured:
@@ -176,7 +184,8 @@ class Trials:
     def _of(self, kernel: Kernel, setting: Setting) -> tuple[Gray, list[list[float]]]:
         if (kernel, setting) not in self._tried:
             check()
-            solved = Deconvolver(kernel.values, photo=True).solve(self._gray[..., None], setting)
+            deconvolver = Deconvolver(kernel.values, photo=True)
+            solved = deconvolver.solve(self._gray[..., None], setting, self._extent)
             x, again = (a[..., 0] for a in solved)
             x = x.clip(0, 1.2)
             parts = zip(self._before, self._parts, strict=True)
@@ -185,68 +194,85 @@ class Trials:
         return self._tried[kernel, setting]
 
 
-def _parts_of(gray: Gray) -> list[tuple[slice, slice]]:
-    """Return the parts by which a picture is judged: opposite corners of what is large."""
+def _parts_of(gray: Gray, extent: Gray | None) -> list[tuple[slice, slice]]:
+    """Return the parts by which a picture is judged: opposite corners of what is large.
+
+    Where parts of it are blurred, those in which enough is.
+    """
     rows, cols = ([slice(0, TRIED), slice(max(0, side - TRIED), side)] for side in gray.shape)
-    return list(zip(rows, cols, strict=True))[: PARTS if max(gray.shape) > TRIED else 1]
+    parts = list(zip(rows, cols, strict=True))[: PARTS if max(gray.shape) > TRIED else 1]
+    if extent is None:
+        return parts
+    return [part for part in parts if (extent[part][_INNER] >= BLURRED).sum() >= LEAST] or parts
 
 
 class _Before:
-    """What a part was like before anything was tried on it."""
+    """What a part was like before anything was tried on it.
 
-    def __init__(self, gray: Gray) -> None:
+    Parameters
+    ----------
+    gray : ndarray of float32
+        (H, W).
+    where : ndarray of bool or None
+        (H, W), what of it counts; None for all.
+    """
+
+    def __init__(self, gray: Gray, where: NDArray[np.bool_] | None) -> None:
         self._gray = gray
+        if where is None or where[_INNER].sum() < LEAST:
+            where = np.ones(gray.shape, bool)
+        self._where = where[_INNER]
         self._noise = max(float(noise_of(torch.from_numpy(gray)[None])[0]), LEAST_NOISE[True])
-        edges = _edges(gray)
-        self._sparsity, self._mean, self._root = _spread(edges)
+        self._sparsity, self._mean, self._root = self._spread(gray)
+        inside = gray[where]
         self._ranges = [_range(gray, side) for side in (7, 25)]
         self.noise_and_light = [
             np.log(self._noise),
-            float((gray > _WHITE).mean()),
-            float(gray.mean()),
+            float((inside > _WHITE).mean()),
+            float(inside.mean()),
             np.log(self._mean + 1e-4),
             self._sparsity,
         ]
 
     def against(self, x: Gray, again: Gray) -> list[float]:
         """Measure a picture that was made of it, and what that gives when blurred again."""
-        noise = self._noise
+        noise, where = self._noise, self._where
         left = (again - self._gray)[_INNER]
-        square = float((left**2).mean())
-        sparsity, mean, root = _spread(_edges(x))
-        centred = left - left.mean()
-        beside = [(centred[1:] * centred[:-1]).mean(), (centred[:, 1:] * centred[:, :-1]).mean()]
+        inside = left[where]
+        square = float((inside**2).mean())
+        sparsity, mean, root = self._spread(x)
+        # Where it does not count, nothing is left.
+        centred = np.where(where, left - inside.mean(), 0)
+        own = float((centred**2).sum()) + 1e-12
+        beside = (centred[1:] * centred[:-1]).sum() + (centred[:, 1:] * centred[:, :-1]).sum()
         over = [
-            float((np.maximum(low - x, 0) + np.maximum(x - high, 0))[_INNER].mean())
+            float((np.maximum(low - x, 0) + np.maximum(x - high, 0))[_INNER][where].mean())
             for low, high in self._ranges
         ]
-        change = float(np.sqrt(((x - self._gray)[_INNER] ** 2).mean()))
+        change = float(np.sqrt(((x - self._gray)[_INNER][where] ** 2).mean()))
         return [
             np.log(np.sqrt(square) / noise + 1e-3),
-            np.log(float(np.median(np.abs(left))) / 0.6745 / noise + 0.1),
+            np.log(float(np.median(np.abs(inside))) / 0.6745 / noise + 0.1),
             np.log(sparsity / self._sparsity),
             np.log(mean / self._mean),
             np.log(root / self._root),
             *(np.log(one / noise + 0.01) for one in over),
             np.log(change / noise + 0.01),
-            float(sum(beside)) / 2 / (float((centred**2).mean()) + 1e-12),
+            float(beside) / 2 / own,
             np.log(colour_of(torch.from_numpy(centred)[None]) + 1e-3),
         ]
 
-
-def _edges(x: Gray) -> Gray:
-    x = x[_INNER]
-    return np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
-
-
-def _spread(edges: Gray) -> tuple[float, float, float]:
-    """Return how evenly edges are spread, their mean, and the mean of their roots."""
-    mean = float(edges.mean()) + 1e-6
-    return (
-        mean / (float(np.sqrt((edges**2).mean())) + 1e-6),
-        mean,
-        float(np.sqrt(edges).mean()) + 1e-4,
-    )
+    def _spread(self, x: Gray) -> tuple[float, float, float]:
+        """Return how evenly edges are spread, their mean, and the mean of their roots."""
+        x = x[_INNER]
+        edges = np.hypot(np.diff(x, axis=1)[:-1], np.diff(x, axis=0)[:, :-1])
+        edges = edges[self._where[:-1, :-1]]
+        mean = float(edges.mean()) + 1e-6
+        return (
+            mean / (float(np.sqrt((edges**2).mean())) + 1e-6),
+            mean,
+            float(np.sqrt(edges).mean()) + 1e-4,
+        )
 
 
 def _range(gray: Gray, side: int) -> tuple[Gray, Gray]:

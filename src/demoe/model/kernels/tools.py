@@ -7,26 +7,39 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from demoe.model.kernels.detector import Detector, detector_of
 from demoe.model.kernels.fusion import Fusion, fusion_of
 from demoe.model.kernels.judge import Judge, judge_of
 
-JUDGE, FUSION = "kernels.judge.", "kernels.fusion."
+JUDGE, FUSION, DETECTOR = "kernels.judge.", "kernels.fusion.", "kernels.detector."
 """Begin the names of their tensors."""
 
 
 @dataclass(frozen=True)
 class KernelTools:
-    """What finds kernels in photos, and what makes one picture of source and restorations."""
+    """What finds kernels in photos, and what makes one picture of source and restorations.
+
+    Attributes
+    ----------
+    judge : Judge
+        Says what kernels are worth.
+    fusion : Fusion
+        Weighs source, network and deconvolution.
+    detector : Detector or None
+        Tells what is blurred from what is sharp; weights of earlier versions have none.
+    """
 
     judge: Judge
     fusion: Fusion
+    detector: Detector | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a weights file keeps of them."""
-        parts = {JUDGE: self.judge, FUSION: self.fusion}
+        parts = {JUDGE: self.judge, FUSION: self.fusion, DETECTOR: self.detector}
         return {
             begin + key: value
             for begin, part in parts.items()
+            if part is not None
             for key, value in part.state_dict().items()
         }
 
@@ -41,8 +54,9 @@ def tools_of(tensors: Mapping[str, Tensor], name: str) -> KernelTools | None:
     """
     parts = {
         begin: {key.removeprefix(begin): v for key, v in tensors.items() if key.startswith(begin)}
-        for begin in (JUDGE, FUSION)
+        for begin in (JUDGE, FUSION, DETECTOR)
     }
     if not any(parts.values()):
         return None
-    return KernelTools(judge_of(parts[JUDGE], name), fusion_of(parts[FUSION], name))
+    detector = detector_of(parts[DETECTOR], name) if parts[DETECTOR] else None
+    return KernelTools(judge_of(parts[JUDGE], name), fusion_of(parts[FUSION], name), detector)

@@ -36,6 +36,8 @@ NOISE = 0.75
 """Share of blurred images with noise of their own beside what their kind brings along."""
 JPEG = 0.15
 """Share of images that are stored as JPEG."""
+OWN = 0.5
+"""Share of moving objects that are cut from the picture that they move in."""
 _ROUNDING = 1e-4  # far less than a level of 8 bits
 
 
@@ -82,12 +84,15 @@ class Blurred:
         (N,) index into ``TASKS``; -1 for images that are sharp already.
     psf : tuple of Psf or None
         What blurred each image; None where that is no single kernel.
+    extent : Tensor or None
+        (N, 1, H, W), how much of each pixel is blurred, 0 to 1.
     """
 
     image: Tensor
     target: Tensor
     task: Tensor
     psf: tuple[Psf | None, ...] = ()
+    extent: Tensor | None = None
 
 
 def _optical_kernel(draw: Draw, strength: float) -> Tensor:
@@ -215,7 +220,11 @@ def synth_global_motion(sharp: Tensor, draw: Draw) -> Example:
 
 
 def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
-    """Draw a blob (1, 1, h, w), its edge sharp or soft, that covers about 10-50 % of the image."""
+    """Draw blobs (1, 1, h, w), their edges sharp or soft, that cover about 10-50 % of the image."""
+    if draw.chance(0.5):  # anywhere, and several
+        field = F.interpolate(draw.normal(1, 1, 5, 5), (h, w), mode="bicubic", align_corners=False)
+        level = torch.quantile(field, 1 - draw.uniform(0.15, 0.5))
+        return ((field - level) / draw.log_uniform(0.01, 0.2)).sigmoid()
     coarse = draw.normal(1, 1, 6, 6)
     field = F.interpolate(coarse, (h, w), mode="bicubic", align_corners=False)
     y = torch.linspace(-1, 1, h)[:, None] - draw.uniform(-0.4, 0.4)
@@ -225,8 +234,14 @@ def _object_mask(h: int, w: int, draw: Draw) -> Tensor:
     return ((field - level) / draw.log_uniform(0.003, 0.03)).sigmoid()
 
 
-def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> Example:
-    """Move a masked object, cut from ``other``, over a sharp background, mostly in linear light."""
+def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move a masked object, cut from ``other``, over a sharp background, mostly in linear light.
+
+    Returns
+    -------
+    image, target, extent : Tensor
+        The latter (1, 1, H, W), how much of each pixel the object covers.
+    """
     h, w = sharp.shape[2:]
     path = _straight_path(draw, 4, 28) if draw.chance(0.7) else _camera_path(draw, 5, 28)
     kernel = kernels.from_path(KERNEL, path)[None]
@@ -234,9 +249,10 @@ def local_motion(sharp: Tensor, draw: Draw, other: Tensor) -> Example:
     display = _on_values(sharp, draw)
     back, front = (sharp, other) if display else (to_linear(sharp), to_linear(other))
     front = front * alpha
-    seen = kernels.convolve(front, kernel) + (1 - kernels.convolve(alpha, kernel)) * back
+    cover = kernels.convolve(alpha, kernel)
+    seen = kernels.convolve(front, kernel) + (1 - cover) * back
     seen, still = seen.clamp(0, 1), front + (1 - alpha) * back
-    return (seen, still, None) if display else (to_display(seen), to_display(still), None)
+    return (seen, still, cover) if display else (to_display(seen), to_display(still), cover)
 
 
 def microscope_defocus(sharp: Tensor, draw: Draw) -> Example:
@@ -285,14 +301,16 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
     draw : Draw
         Source of all randomness.
     """
-    images, targets, psfs = [], [], []
+    images, targets, psfs, extents = [], [], [], []
     for n, task in enumerate(tasks):
         one = sharp[n : n + 1]
+        extent = torch.full_like(one[:, :1], task >= 0)
         if task < 0:
             image, target, psf = _sharp(one, draw)
         elif TASKS[task] == "local_motion":
-            other = sharp[(n + 1) % len(tasks)][None].flip(3)
-            image, target, psf = local_motion(one, draw, other)
+            other = one if draw.chance(OWN) else sharp[(n + 1) % len(tasks)][None].flip(3)
+            image, target, extent = local_motion(one, draw, other)
+            psf = None
         elif TASKS[task] == "defocus" and is_gray(one) and draw.chance(MICROSCOPE):
             image, target, psf = microscope_defocus(one, draw)
         else:
@@ -305,11 +323,13 @@ def degrade(sharp: Tensor, tasks: list[int], draw: Draw) -> Blurred:
         images.append(image.clamp(0, 1))
         targets.append(target)
         psfs.append(psf)
+        extents.append(extent)
     return Blurred(
         _quantised(torch.cat(images)[INNER]),
         torch.cat(targets)[INNER],
         torch.tensor(tasks, device=sharp.device),
         tuple(psfs),
+        torch.cat(extents)[INNER],
     )
 
 

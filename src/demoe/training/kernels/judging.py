@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from demoe.model.kernels.deconvolution import STRENGTHS
+from demoe.model.kernels.detector import Detector, extent_of
 from demoe.model.kernels.estimator import Place as Looked
 from demoe.model.kernels.estimator import both_ways, gray_of
 from demoe.model.kernels.judge import PARTS, STRENGTH, Judge
@@ -19,7 +20,7 @@ from demoe.training.kernels.places import SHARP, Place
 WORST, BEST = -6.0, 8.0
 """Gains in dB are learnt within these bounds: beyond, more makes no difference to a choice."""
 
-SIDES = (384, 320, 256)
+SIDES = (384, 384, 320, 256, 192, 128)
 """Sides in pixels of the places that are learnt from, in turn."""
 
 SHARP_COUNTS = 3.0
@@ -52,13 +53,17 @@ class Tried:
     task: NDArray[np.int64]
 
 
-def try_guesses(places: Iterable[Place], seed: int, report: Callable[[int], None]) -> Tried:
+def try_guesses(
+    places: Iterable[Place], detector: Detector, seed: int, report: Callable[[int], None]
+) -> Tried:
     """Measure guesses on places, and what they gain there, each at two strengths.
 
     Parameters
     ----------
     places : iterable of Place
         Where.
+    detector : Detector
+        Tells what is blurred of those that are in parts.
     seed : int
         Says which strengths.
     report : callable
@@ -69,7 +74,7 @@ def try_guesses(places: Iterable[Place], seed: int, report: Callable[[int], None
     for number, place in enumerate(places):
         side = SIDES[number % len(SIDES)]
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
-        looked = Looked(gray)
+        looked = Looked(gray, extent=extent_of(detector.likely(gray), gray))
         tries = both_ways(looked.guesses()) + looked.tracks()
         strengths = rng.choice([one for one in STRENGTHS if one != STRENGTH], len(tries)).tolist()
         tries += [

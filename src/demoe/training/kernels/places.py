@@ -40,12 +40,15 @@ class Place:
         Index into `TASKS`; -1 where nothing was done.
     psf : Psf or None
         What blurred it where that is one kernel all over.
+    extent : ndarray of float32
+        (`SIDE`, `SIDE`), how much of each pixel is blurred, 0 to 1.
     """
 
     blurred: Picture
     sharp: Picture
     task: int
     psf: Psf | None
+    extent: NDArray[np.float32]
 
 
 def photos_in(folder: Path) -> list[Path]:
@@ -97,7 +100,8 @@ def places(
             np.ascontiguousarray(one[0].numpy().transpose(1, 2, 0))
             for one in (made.image, made.target)
         )
-        yield Place(blurred, target, task, made.psf[0])
+        assert made.extent is not None
+        yield Place(blurred, target, task, made.psf[0], made.extent[0, 0].numpy())
 
 
 def _need() -> int:
