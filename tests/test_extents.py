@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+import demoe
 from demoe.engine.extents import Extents
 from demoe.engine.memory import Memory
 from demoe.engine.reader import PlaneReader
@@ -107,6 +108,17 @@ def test_a_motion_is_found_in_the_part_that_moved(sharp, moved):
     in_part, in_all = (likeness(track_of(seen, False, one)) for one in (extent, None))
     assert in_part > 0.75
     assert in_part > in_all
+
+
+def test_borders_of_a_known_motion_agree_with_the_data():
+    sharp = np.asarray(load_sample("pollen").sharp.data).astype(float)
+    seen = ndimage.convolve(sharp, LINE.values)[40:-40, 40:-40]
+    noise = np.random.default_rng(0).normal(0, 0.05 * sharp.std(), seen.shape)
+    seen = (seen + noise).clip(0).round().astype(np.uint16)
+    result = demoe.deblur(seen, "YX", psf=LINE.values)
+    found, wanted = np.asarray(result.image).astype(float), sharp[40:-40, 40:-40]
+    assert ((found - wanted) ** 2).mean() < 0.7 * ((seen - wanted) ** 2).mean()
+    assert np.asarray(result.consistency).max() < 1.3
 
 
 # -- where it is -----------------------------------------------------------------------------------

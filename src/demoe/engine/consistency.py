@@ -13,6 +13,8 @@ from demoe.engine.reader import PlaneReader
 from demoe.plan.tiling import Box, Plane, TilePlan
 from demoe.routing.router import Pixels
 
+_NEAR_BORDER = 1e-6  # what a pixel counts there: something, for cells that have no others
+
 Look = Callable[[Box], Pixels]
 """Returns a rectangle of the result, scaled as `PlaneReader.pixels` scales the source."""
 
@@ -42,7 +44,8 @@ class Consistency:
     def cells(self, plane: Plane, rows: range, cols: range, result: Look) -> NDArray[np.float32]:
         """Return the root mean square of what is left unexplained, in units of the noise.
 
-        About 1 where the result is what the data say; more where it is not supported.
+        About 1 where the result is what the data say; more where it is not supported. What lies so
+        near a border of the plane that it was blurred with what nobody saw hardly counts.
 
         Returns
         -------
@@ -55,8 +58,21 @@ class Consistency:
         seen = self._reader.pixels(plane, box)
         left = self._deconvolver.blurred(plane, box, result) - seen
         square = (left**2 / self._noise.variance(plane, seen)).mean(axis=2)
+        reach = self._deconvolver.reach(plane, box)
+        weight = np.outer(
+            _weights(box.top, box.bottom, size[0], reach),
+            _weights(box.left, box.right, size[1], reach),
+        )
         tops, lefts = (np.arange(0, side, pitch) for side in square.shape)
-        sums = np.add.reduceat(np.add.reduceat(square, tops, axis=0), lefts, axis=1)
-        down, across = np.diff([*tops, len(square)]), np.diff([*lefts, square.shape[1]])
-        found: NDArray[np.float32] = np.sqrt(sums / np.outer(down, across)).astype(np.float32)
+
+        def by_cell(values: Pixels) -> Pixels:
+            return np.add.reduceat(np.add.reduceat(values, tops, axis=0), lefts, axis=1)
+
+        found: NDArray[np.float32] = np.sqrt(by_cell(weight * square) / by_cell(weight))
         return found
+
+
+def _weights(start: int, stop: int, side: int, reach: int) -> Pixels:
+    """Return what rows or columns of a plane count: nearly nothing within reach of its borders."""
+    at = np.arange(start, stop)
+    return np.where((at >= reach) & (at < side - reach), 1, _NEAR_BORDER).astype(np.float32)

@@ -160,6 +160,11 @@ class PlaneDeconvolver:
             if is_here and fallen[down - core.top, right - core.left] > 0.5:
                 self._memory.failed_in(plane).add((row, col))
 
+    def reach(self, plane: Plane, box: Box) -> int:
+        """Return how many pixels around it the widest blur that was found in a rectangle looks."""
+        solutions = (self._kernels.window(plane, one) for one in windows_touching(self._plan, box))
+        return max((one.deconvolver.reach for one in solutions if one is not None), default=0)
+
     def blurred(self, plane: Plane, box: Box, result: Callable[[Box], Pixels]) -> Pixels:
         """Return a rectangle of some result blurred by the kernels that were found there.
 
