@@ -14,7 +14,7 @@ from demoe.engine.reader import PlaneReader
 from demoe.image.lazy_image import LazyImage
 from demoe.model.kernels import deconvolution
 from demoe.model.kernels.blind import track_of
-from demoe.model.kernels.deconvolution import Deconvolver, Setting
+from demoe.model.kernels.deconvolution import Deconvolver, Seen, Setting
 from demoe.model.kernels.detector import GRID, REACH, Detector
 from demoe.model.kernels.estimator import gray_of
 from demoe.model.kernels.families import Kernel
@@ -83,7 +83,7 @@ def test_what_is_sharp_stays_and_what_moved_is_undone(sharp, moved):
     extent[:, 200:] = 1
     seen = np.where(extent[..., None] > 0, moved, sharp)
     deconvolver = Deconvolver(LINE.values, photo=True)
-    restored, again = deconvolver.solve(seen, BOLD, extent)
+    restored, again = deconvolver.solve(Seen(seen, False, True, extent), BOLD.strength)
     np.testing.assert_allclose(restored[:, :200], sharp[:, :200], atol=1e-6)
     np.testing.assert_allclose(again[:, :200], sharp[:, :200], atol=1e-6)
     gained = _error(seen, sharp) / _error(restored, sharp)

@@ -23,6 +23,7 @@ from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.parallel import each
 from demoe.engine.reader import PlaneReader
+from demoe.model.kernels.deconvolution import Seen
 from demoe.model.kernels.noise import colour_of, samples_of
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.plan.windows import blended, windows_touching
@@ -208,7 +209,9 @@ class PlaneDeconvolver:
         read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)
         extent = self._extents.of(plane, read) if self._extents else None
-        solved = solution.deconvolver.solve(pixels, solution.setting, extent)
+        setting, photo = solution.setting, solution.deconvolver.photo
+        given = Seen(pixels, setting.linear, photo, extent)
+        solved = solution.deconvolver.solve(given, setting.strength)
         if extent is not None:
             gain *= extent[window.within(read)][..., None]
         restored, again = (one[window.within(read)] for one in solved)

@@ -107,37 +107,17 @@ class Deconvolver:
         self.reach = max(self._psf.shape) // 2
         self.margin = self.reach + _BORDER
 
-    @torch.inference_mode()
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
         """Return a picture (H, W, S) without the blur."""
-        return self.solve(pixels, setting)[0]
+        return self.solve(Seen(pixels, setting.linear, self.photo), setting.strength)[0]
 
     @torch.inference_mode()
-    def solve(
-        self,
-        pixels: Pixels,
-        setting: Setting,
-        extent: Pixels | None = None,
-    ) -> tuple[Pixels, Pixels]:
-        """Return a picture (H, W, S) without the blur, and that blurred again.
-
-        Parameters
-        ----------
-        pixels, setting : ndarray of float32, Setting
-            The picture, and how.
-        extent : ndarray of float32, optional
-            (H, W), how much of each pixel is blurred, 0 to 1: what is not stays as it is. By
-            default all of it.
-        """
-        given = _Given(pixels, setting.linear, self.photo)
-        if extent is None:
-            restored, again = self._solve(given, setting.strength)
-            return _pixels(restored), _pixels(again)
-        whole = torch.from_numpy(extent)
-        restored, again = self._solve(given, setting.strength, whole >= _ALL)
-        share = ((whole - _NONE) / (_MOST - _NONE)).clamp(0, 1)
-        seen = given.seen
-        return _pixels(seen.lerp(restored, share)), _pixels(seen.lerp(again, share))
+    def solve(self, seen: Seen, strength: float) -> tuple[Pixels, Pixels]:
+        """Return a picture (H, W, S) without the blur, and that blurred again."""
+        restored, again = self._solve(seen, strength)
+        if seen.share is not None:
+            restored, again = (seen.values.lerp(x, seen.share) for x in (restored, again))
+        return _pixels(restored), _pixels(again)
 
     @torch.inference_mode()
     def blur(self, pixels: Pixels, linear: bool) -> Pixels:
@@ -167,10 +147,10 @@ class Deconvolver:
     @torch.inference_mode()
     def whitest(self, samples: Sequence[Pixels], linear: bool, most: float = STRENGTHS[-1]) -> Left:
         """Return the strength up to ``most`` that leaves least structure, and what it leaves."""
-        given = [_Given(pixels, linear, self.photo) for pixels in samples]
+        seen = [Seen(pixels, linear, self.photo) for pixels in samples]
         best: Left | None = None
         for strength in (one for one in STRENGTHS if one <= most):
-            colours, powers = zip(*(self._left(one, strength) for one in given), strict=True)
+            colours, powers = zip(*(self._left(one, strength) for one in seen), strict=True)
             found = Left(
                 Setting(linear, strength), float(np.mean(colours)), float(np.mean(powers)) ** 0.5
             )
@@ -180,26 +160,18 @@ class Deconvolver:
         assert best is not None  # the least strength is always tried
         return best
 
-    def _left(self, given: _Given, strength: float) -> tuple[float, float]:
+    def _left(self, seen: Seen, strength: float) -> tuple[float, float]:
         """Return the structure of what a solution leaves, and its power against the noise's."""
         check()
-        left = (self._solve(given, strength)[1] - given.seen) / given.variance.sqrt()
+        left = (self._solve(seen, strength)[1] - seen.values) / seen.variance.sqrt()
         rows, cols = (_EDGE if side > 8 * _EDGE else 0 for side in left.shape[1:])
         left = left[:, rows : left.shape[1] - rows, cols : left.shape[2] - cols]
         return colour_of(left), float(left.square().mean())
 
-    def _solve(
-        self,
-        given: _Given,
-        strength: float,
-        extent: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the solution and what it gives when it is blurred again, both (S, H, W).
-
-        Where a picture is not blurred, by ``extent`` (H, W), it says nothing.
-        """
-        weight = strength / given.power[:, None, None]
-        y, inner = grown(given.y, self.reach)
+    def _solve(self, seen: Seen, strength: float) -> tuple[Tensor, Tensor]:
+        """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
+        weight = strength / seen.power[:, None, None]
+        y, inner = grown(seen.y, self.reach)
         size = y.shape[1:]
         blur = self._transfer(size)
         back = weight * blur.conj()
@@ -208,7 +180,7 @@ class Deconvolver:
         one, flat = torch.tensor(1.0), torch.tensor(_FLAT)
         floor = min(0.0, float(y.min()))  # no darker than black, or than what was seen
         down, right, kept = (torch.empty_like(y) for _ in range(3))
-        believed = _Believed(y, inner, self.photo, extent)
+        believed = _Believed(y, inner, self.photo, seen.extent)
         x = believed.begun(torch.fft.irfft2(blur * torch.fft.rfft2(y), size))
         data = back * torch.fft.rfft2(x)
         for penalty in _PENALTIES:
@@ -227,7 +199,7 @@ class Deconvolver:
                 data = back * torch.fft.rfft2(believed.after(again))
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
         x, again = x[inner], again[inner]
-        return (to_display(x), to_display(again)) if given.linear else (x, again)
+        return (to_display(x), to_display(again)) if seen.linear else (x, again)
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
         return _transfer(self._psf.tobytes(), self._psf.shape, size)
@@ -286,13 +258,40 @@ class _Believed:
         self._whole[self._inner] = seen
 
 
-class _Given:
-    """A picture, and what all of its solutions share: its noise is found once."""
+class Seen:
+    """A blurred picture, and what all of its solutions share: its noise is found once.
 
-    def __init__(self, pixels: Pixels, linear: bool, photo: bool) -> None:
-        self.seen, self.linear, self._photo = samples_of(pixels), linear, photo
-        self.y = to_light(self.seen) if linear else self.seen
+    Parameters
+    ----------
+    pixels : ndarray of float32
+        (H, W, S) in [0, 1].
+    linear : bool
+        Whether light was blurred.
+    photo : bool
+        Whether it has display values, which end at white.
+    extent : ndarray of float32, optional
+        (H, W), how much of each pixel is blurred, 0 to 1: what is not stays as it is. By default
+        all of it is.
+
+    Attributes
+    ----------
+    values, y : Tensor
+        (S, H, W): what was seen, and what was blurred, the same as light where that is so.
+    extent, share : Tensor or None
+        (H, W): where the blur was seen, and how much is restored.
+    """
+
+    def __init__(
+        self, pixels: Pixels, linear: bool, photo: bool, extent: Pixels | None = None
+    ) -> None:
+        self.values, self.linear, self._photo = samples_of(pixels), linear, photo
+        self.y = to_light(self.values) if linear else self.values
         self._least = LEAST_NOISE[photo] ** 2
+        self.extent = self.share = None
+        if extent is not None:
+            whole = torch.from_numpy(extent)
+            self.extent = whole >= _ALL
+            self.share = ((whole - _NONE) / (_MOST - _NONE)).clamp(0, 1)
 
     @functools.cached_property
     def power(self) -> Tensor:
@@ -306,12 +305,12 @@ class _Given:
     def variance(self) -> Tensor:
         """Variance of the noise, that broadcasts to samples (S, H, W) of what is seen."""
         if self._photo:
-            return noise_of(self.seen).mean().square().clamp_min(_TINY)
+            return noise_of(self.values).mean().square().clamp_min(_TINY)
         return self._unbounded.clamp_min(self._least)
 
     @functools.cached_property
     def _unbounded(self) -> Tensor:
-        return _variance(self.seen)
+        return _variance(self.values)
 
 
 def _variance(x: Tensor) -> Tensor:

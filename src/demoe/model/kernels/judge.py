@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from demoe.model.checkpoint import fill
-from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Setting
+from demoe.model.kernels.deconvolution import LEAST_NOISE, Deconvolver, Seen, Setting
 from demoe.model.kernels.families import Kernel
 from demoe.model.kernels.noise import colour_of, noise_of
 from demoe.wanted import check
@@ -135,7 +135,10 @@ class Trials:
     """
 
     def __init__(self, gray: Gray, side: int, extent: Gray | None = None) -> None:
-        self._gray, self._side, self._extent = gray, side, extent
+        self._gray, self._side = gray, side
+        self._seen = {
+            linear: Seen(gray[..., None], linear, True, extent) for linear in (False, True)
+        }
         self._parts = _parts_of(gray, extent)
         self._before = [
             _Before(gray[part], None if extent is None else extent[part] >= BLURRED)
@@ -185,7 +188,7 @@ class Trials:
         if (kernel, setting) not in self._tried:
             check()
             deconvolver = Deconvolver(kernel.values, photo=True)
-            solved = deconvolver.solve(self._gray[..., None], setting, self._extent)
+            solved = deconvolver.solve(self._seen[setting.linear], setting.strength)
             x, again = (a[..., 0] for a in solved)
             x = x.clip(0, 1.2)
             parts = zip(self._before, self._parts, strict=True)
