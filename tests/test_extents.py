@@ -121,6 +121,28 @@ def test_borders_of_a_known_motion_agree_with_the_data():
     assert np.asarray(result.consistency).max() < 1.3
 
 
+@pytest.fixture(scope="module")
+def beside(sharp, moved):
+    """A photo whose right side moved."""
+    seen = np.where(np.arange(sharp.shape[1])[:, None] >= 190, moved, sharp)
+    return (seen.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def test_the_bundled_detector_tells_what_moved(sharp, beside):
+    tools = demoe.load_model().tools
+    likely = tools.detector.likely(gray_of(beside.astype(np.float32) / 255))
+    textured = ndimage.generic_gradient_magnitude(gray_of(sharp), ndimage.sobel) > 0.1
+    left, right = (likely[:, part][textured[:, part]] for part in (np.s_[:170], np.s_[210:]))
+    assert np.median(left) < 0.4
+    assert np.median(right) > 0.6
+
+
+def test_tiles_of_what_is_in_parts_equal_the_whole(beside):
+    whole = np.asarray(demoe.deblur(beside, "YXS").image)
+    tiled = np.asarray(demoe.deblur(beside, "YXS", tile=128).image)
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
 # -- where it is -----------------------------------------------------------------------------------
 
 
@@ -151,23 +173,22 @@ def test_parts_are_told_once(sharp):
     detector = _Right(likely)
     extents = _extents(sharp, detector)
     whole = Box(0, 0, height, width)
-    found = extents.of(PLANE, whole)
-    np.testing.assert_array_equal(found, likely > 0.5)
-    assert extents.of(PLANE, whole) is found
+    np.testing.assert_array_equal(extents.of(PLANE, whole), likely > 0.5)
+    assert extents.are_parts(PLANE, whole)
     assert len(detector.asked) == 1
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_what_is_all_alike_or_unsure_has_no_parts(sharp, value):
     extents = _extents(sharp, _Right(np.full(sharp.shape[:2], value, np.float32)))
-    assert extents.of(PLANE, Box(0, 0, *sharp.shape[:2])) is None
+    assert not extents.are_parts(PLANE, Box(0, 0, *sharp.shape[:2]))
 
 
 def test_plain_places_say_nothing():
     plain = np.full((256, 256, 3), 0.5, np.float32)
     extent = np.zeros((256, 256), np.float32)
     extent[:128] = 1
-    assert _extents(plain, _Right(extent)).of(PLANE, Box(0, 0, 256, 256)) is None
+    assert not _extents(plain, _Right(extent)).are_parts(PLANE, Box(0, 0, 256, 256))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 300), (64, 64), (129, 200)])

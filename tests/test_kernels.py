@@ -509,6 +509,11 @@ def test_a_fusion_reaches_no_further_than_it_says():
 def test_incomplete_tools_are_refused():
     tensors = KernelTools(demoe.load_model().tools.judge, Fusion()).tensors()
     assert tools_of({}, "nothing") is None
+    assert tools_of(tensors, "weights without a detector").detector is None
+    tensors["kernels.detector.last.bias"] = torch.zeros(1)
+    with pytest.raises(WeightsError, match="detector of blur"):
+        tools_of(tensors, "these weights")
+    del tensors["kernels.detector.last.bias"]
     tensors.pop("kernels.judge.mean")
     with pytest.raises(WeightsError, match="judge of kernels"):
         tools_of(tensors, "these weights")
@@ -523,11 +528,15 @@ def test_tools_are_learnt_from_a_folder_of_photos(tmp_path, capsys):
         picture = (255 * (rough - rough.min()) / np.ptp(rough)).astype(np.uint8)
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     out = tmp_path / "taught.safetensors"
-    learn(f"--pictures {tmp_path} --out {out} --places 3 --examples 2 --minutes 0.05".split())
+    few = "--scenes 4 --places 3 --examples 2 --minutes 0.05"
+    learn(f"--pictures {tmp_path} --out {out} {few}".split())
     printed = capsys.readouterr().out
     assert "7 pictures to learn from, 2 held out" in printed
+    assert "blurred or sharp, told right" in printed
     assert "fused | network | deconvolution" in printed
-    assert demoe.load_model(out).tools is not None
+    tools = demoe.load_model(out).tools
+    assert tools is not None
+    assert tools.detector is not None
 
 
 def test_a_deconvolver_blurs_as_it_undoes(sharp):

@@ -208,8 +208,11 @@ class PlaneDeconvolver:
         margin = solution.deconvolver.margin
         read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)
-        extent = self._extents.of(plane, read) if self._extents else None
         setting, photo = solution.setting, solution.deconvolver.photo
+        extent = None
+        if setting.parts:
+            assert self._extents is not None  # or nobody would have told parts
+            extent = self._extents.of(plane, read)
         given = Seen(pixels, setting.linear, photo, extent)
         solved = solution.deconvolver.solve(given, setting.strength)
         if extent is not None:
@@ -218,6 +221,9 @@ class PlaneDeconvolver:
         if self._noise is None:
             return Undone(restored, again, gain, np.zeros_like(gain))
         seen = pixels[window.within(read)]
+        # A little light may have gone to what nobody saw.
+        lost = (seen - again).mean(axis=(0, 1))
+        restored, again = restored + lost, again + lost
         noise: Pixels = self._noise.variance(plane, seen) ** np.float32(0.5)
         fallen = _fallen((again - seen) / noise)
         return Undone(restored + fallen * (seen - restored), again, gain, fallen)

@@ -34,21 +34,30 @@ class Extents:
         self._reader, self._plan = reader, plan
         self._detector, self._memory = detector, memory
 
-    def of(self, plane: Plane, box: Box) -> Extent | None:
-        """Return how much of each pixel (rows, cols) of a rectangle is blurred, 0 to 1.
+    def of(self, plane: Plane, box: Box) -> Extent:
+        """Return how much of each pixel (rows, cols) of a rectangle is blurred, 0 to 1."""
+        from demoe.model.kernels.detector import extent_of
 
-        None where it is not clear that some of it is, and some is not.
-        """
-        found: Extent | None = self._memory.once(
+        return extent_of(self._likely(plane, box)[0])
+
+    def are_parts(self, plane: Plane, box: Box) -> bool:
+        """Tell whether some of a rectangle is clearly blurred, and some clearly not."""
+        from demoe.model.kernels.detector import is_in_parts
+
+        return is_in_parts(*self._likely(plane, box))
+
+    def _likely(self, plane: Plane, box: Box) -> tuple[Extent, Extent]:
+        """Return how likely each pixel is blurred, and its luma."""
+        found: tuple[Extent, Extent] = self._memory.once(
             "extent", (plane, box), lambda: self._find(plane, box)
         )
         return found
 
-    def _find(self, plane: Plane, box: Box) -> Extent | None:
-        from demoe.model.kernels.detector import GRID, REACH, extent_of
+    def _find(self, plane: Plane, box: Box) -> tuple[Extent, Extent]:
+        from demoe.model.kernels.detector import GRID, REACH
         from demoe.model.kernels.estimator import gray_of
 
         read = box.grown(REACH, self._plan.height, self._plan.width)
         read = Box(read.top // GRID * GRID, read.left // GRID * GRID, read.bottom, read.right)
         gray, here = gray_of(self._reader.pixels(plane, read)), box.within(read)
-        return extent_of(self._detector.likely(gray)[here], gray[here])
+        return self._detector.likely(gray)[here], gray[here]

@@ -166,18 +166,28 @@ class PhotoKernels:
     def _found(self, plane: Plane) -> _OfPlane:
         boxes = self._boxes()
         places = list(each(partial(self._place, plane, middle=self._is_small), boxes))
-        guessed, tracks = self._guessed(places)
+        in_parts: dict[Box, Place] = {}
+        if self._extents:
+            parted = [box for box in boxes if self._extents.are_parts(plane, box)]
+            look = partial(self._place, plane, middle=self._is_small, parts=True)
+            in_parts = dict(zip(parted, each(look, parted), strict=True))
+        found = [self._guessed(some) for some in (places, list(in_parts.values()))]
+        tracks = tuple(track for _, some in found for track in some)
         apart: list[Estimate] = []
-        for one in guessed:
-            if len(apart) < MOST_KERNELS and not any(one.kernel.is_near(k.kernel) for k in apart):
+        for one in sorted((e for some, _ in found for e in some), key=lambda one: -one.gain):
+            if len(apart) < MOST_KERNELS and not any(one.is_near(other) for other in apart):
                 apart.append(one)
         ways = tuple(
             (one.kernel, replace(one.setting, linear=linear))
             for one in apart
             for linear in (False, True)
         )
-        known = zip(boxes, places, strict=True)
-        promises = list(each(lambda one: self._promise(plane, one[0], ways, one[1]), known))
+
+        def promise(known: tuple[Box, Place]) -> Promise:
+            box, place = known
+            return self._promise(plane, box, ways, place, in_parts.get(box))
+
+        promises = list(each(promise, zip(boxes, places, strict=True)))
         mean = {
             way: float(np.mean([np.clip(promise[way], *_PROMISE) for promise in promises]))
             for way in promises[0]
@@ -185,7 +195,7 @@ class PhotoKernels:
         first: Way | None = max(mean, key=mean.__getitem__)
         if first is not None and mean[first] < self._least:
             first = None
-        chosen = (_choice(promise, first, self._least) for promise in promises)
+        chosen = (_choice(one, first, self._least) for one in promises)
         used = {first, *chosen} - {None}
         ordered = (way for way in promises[0] if way in used)
         solutions = {way: _solution(*way, mean[way]) for way in ordered}
@@ -197,10 +207,11 @@ class PhotoKernels:
         from demoe.model.kernels.estimator import both_ways
 
         def guess(place: Place) -> tuple[list[Try], Estimate]:
-            tries = both_ways(_of(self._families, place))
+            tries = both_ways(_of(self._families, place), place.parts)
             return tries, place.judged(tries, self._judge)[0]
 
-        tries, firsts = map(list, zip(*each(guess, places), strict=True))
+        begun = list(each(guess, places))
+        tries, firsts = [some for some, _ in begun], [first for _, first in begun]
         open_ones = [n for n, first in enumerate(firsts) if self._may_be_motion(first)]
         open_ones.sort(key=lambda n: -places[n].contrast)
         tracks: list[Kernel] = []
@@ -209,8 +220,7 @@ class PhotoKernels:
             tracks += [kernel for kernel, _, _ in found]
             tries[n] += found
         known = zip(places, tries, strict=True)
-        guessed = list(each(lambda one: one[0].best(one[1], self._judge), known))
-        return sorted(guessed, key=lambda one: -one.gain), tuple(tracks)
+        return list(each(lambda one: one[0].best(one[1], self._judge), known)), tuple(tracks)
 
     def _may_be_motion(self, guess: Estimate) -> bool:
         """Tell whether motions of any shape are worth the search where this is the best guess."""
@@ -218,24 +228,41 @@ class PhotoKernels:
         return open_to_it and _allow_motion(self._families)
 
     def _promise(
-        self, plane: Plane, box: Box, ways: tuple[Way, ...], place: Place | None = None
+        self,
+        plane: Plane,
+        box: Box,
+        ways: tuple[Way, ...],
+        place: Place | None = None,
+        parted: Place | None = None,
     ) -> Promise:
         """Return what each of some ways to undo a place is expected to gain."""
 
         def judge() -> Promise:
-            looked = place or self._place(plane, box)
-            return self._tried(looked, looked.scored(_kernels_of(ways)), ways)
+            return self._tried(plane, box, place or self._place(plane, box), ways, parted)
 
         found: Promise = self._memory.once("kernel", (plane, box, ways), judge)
         return found
 
     def _tried(
-        self, place: Place, scored: list[tuple[Kernel, float]], ways: Sequence[Way]
+        self,
+        plane: Plane,
+        box: Box,
+        place: Place,
+        ways: Sequence[Way],
+        parted: Place | None = None,
     ) -> Promise:
-        """Return what some ways to undo a place with kernels that were scored there promise."""
-        scores = dict(scored)
-        tries = [(kernel, scores[kernel], setting) for kernel, setting in ways]
-        gains = {(e.kernel, e.setting): e.gain for e in place.judged(tries, self._judge)}
+        """Return what some ways to undo a place promise, or parts of it, which is ``parted``."""
+        gains: Promise = {}
+        for parts in (False, True):
+            some = [way for way in ways if way[1].parts is parts]
+            if not some:
+                continue
+            looked = place
+            if parts:
+                looked = parted or self._place(plane, box, place.among, parts=True)
+            scores = dict(looked.scored(_kernels_of(some)))
+            tries = [(kernel, scores[kernel], setting) for kernel, setting in some]
+            gains |= {(e.kernel, e.setting): e.gain for e in looked.judged(tries, self._judge)}
         return {way: gains[way] for way in ways}
 
     def _best(self, plane: Plane, window: Box, families: Families | None) -> Solution | None:
@@ -277,11 +304,10 @@ class PhotoKernels:
             promise = {way: every[way] for way in found.solutions}
         else:
             place = self._place(plane, box, found.likeliest)
-            scored = place.scored(_kernels_of(found.solutions))
-            score = dict(scored)
+            score = dict(place.scored(_kernels_of(found.solutions)))
             ranked = sorted(found.solutions, key=lambda way: score[way[0]])[:MOST_WAYS]
             ways = tuple(dict.fromkeys(way for way in (*ranked, found.first) if way))
-            promise = self._tried(place, scored, ways)
+            promise = self._tried(plane, box, place, ways)
         way = _choice(promise, found.first, self._least)
         return way, 0.0 if way is None else promise[way]
 
@@ -289,10 +315,17 @@ class PhotoKernels:
         """Return how a window is undone by a kernel of some families, found there."""
         from demoe.model.kernels.estimator import both_ways
 
-        place, guesses = self._place(plane, self._around(window)), []
-        if _allow_motion(families):
-            guesses = place.scored(self._of_plane(plane).tracks)
-        best = place.best(both_ways([*_of(families, place), *guesses]), self._judge)
+        box = self._around(window)
+        tracks = self._of_plane(plane).tracks if _allow_motion(families) else ()
+
+        def ask(place: Place) -> Estimate:
+            guesses = [*_of(families, place), *place.scored(tracks)]
+            return place.best(both_ways(guesses, place.parts), self._judge)
+
+        places = [self._place(plane, box)]
+        if self._extents and self._extents.are_parts(plane, box):
+            places.append(self._place(plane, box, parts=True))
+        best = max(map(ask, places), key=lambda one: one.gain)
         if best.gain < ASKED_GAIN:
             return None
         return _solution(best.kernel, best.setting, best.gain)
@@ -308,11 +341,12 @@ class PhotoKernels:
         box: Box,
         among: tuple[Kernel, ...] | None = None,
         middle: bool = True,
+        parts: bool = False,
     ) -> Place:
         from demoe.model.kernels.estimator import Place, gray_of
 
         gray = gray_of(self._reader.pixels(plane, box))
-        extent = self._extents.of(plane, box) if self._extents else None
+        extent = self._extents.of(plane, box) if self._extents and parts else None
         return Place(gray, among, middle, extent)
 
 

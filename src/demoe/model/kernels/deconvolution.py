@@ -58,10 +58,13 @@ class Setting:
         Whether light was blurred, not the display values.
     strength : float
         Weight of the data against the smoothness.
+    parts : bool
+        Whether only parts of a photo are blurred, as a `Detector` tells, and the rest stays.
     """
 
     linear: bool
     strength: float
+    parts: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,23 +82,25 @@ class Detector(nn.Module):
         return np.ascontiguousarray(spread[0, 0, :height, :width].numpy())
 
 
-def extent_of(likely: Gray, gray: Gray) -> Gray | None:
-    """Return how much of each pixel (H, W) is blurred, 0 to 1.
+def extent_of(likely: Gray) -> Gray:
+    """Return how much of each pixel (H, W) is blurred, 0 to 1, of `Detector.likely`."""
+    extent: Gray = np.clip((likely - SHARP) / np.float32(BLURRED - SHARP), 0, 1)
+    return extent
 
-    None where it is not clear that some of it is, and some is not.
+
+def is_in_parts(likely: Gray, gray: Gray) -> bool:
+    """Tell whether some of a picture is clearly blurred, and some clearly not.
 
     Parameters
     ----------
     likely, gray : ndarray of float32
-        (H, W), from `Detector.likely`, and the luma that it is of.
+        (H, W), of `Detector.likely`, and the luma that it is of.
     """
     cells = _cells(likely).mean(axis=(1, 3))
     told = _cells(gray).std(axis=(1, 3)) >= TEXTURE
     least = PART * max(1, int(told.sum()))
-    if min((told & (cells >= BLURRED)).sum(), (told & (cells <= SHARP)).sum()) < least:
-        return None
-    extent: Gray = np.clip((likely - SHARP) / np.float32(BLURRED - SHARP), 0, 1)
-    return extent
+    fewer = min((told & (cells >= BLURRED)).sum(), (told & (cells <= SHARP)).sum())
+    return bool(fewer >= least)
 
 
 def _cells(values: Gray) -> Gray:

@@ -48,6 +48,10 @@ class Estimate:
     setting: Setting
     gain: float
 
+    def is_near(self, other: Estimate) -> bool:
+        """Tell whether two are much the same, of all of a place or of parts."""
+        return self.setting.parts is other.setting.parts and self.kernel.is_near(other.kernel)
+
 
 def gray_of(pixels: NDArray[np.float32]) -> Gray:
     """Return the luma (H, W) of a picture (H, W, 1 or 3)."""
@@ -81,6 +85,10 @@ class Place:
 
     Attributes
     ----------
+    among : tuple of Kernel
+        Straight kernels beside which others are scored.
+    parts : bool
+        Whether only parts of it are blurred.
     trials : Trials
         Kernels tried on it, or on its middle.
     """
@@ -92,11 +100,11 @@ class Place:
         middle: bool = False,
         extent: Gray | None = None,
     ) -> None:
-        self.gray, self._extent = gray, extent
+        self.gray, self._extent, self.parts = gray, extent, extent is not None
         # What is sharp would speak for no blur at all.
         self._heard = gray if extent is None else gray.mean() + extent * (gray - gray.mean())
-        self._among = among or _likely(self._heard)
-        self._straight = window_scores(self._heard, self._among)
+        self.among = tuple(among or _likely(self._heard))
+        self._straight = window_scores(self._heard, self.among)
         tried = [_middle_of(one) if middle and one is not None else one for one in (gray, extent)]
         assert tried[0] is not None
         self.trials = Trials(tried[0], min(gray.shape), tried[1])
@@ -120,7 +128,7 @@ class Place:
             return []
         kernels = [track_of(self.gray, linear, self._extent) for linear in (False, True)]
         return [
-            (kernel, score, Setting(linear, STRENGTH))
+            (kernel, score, Setting(linear, STRENGTH, self.parts))
             for (kernel, score), linear in zip(self.scored(kernels), (False, True), strict=True)
         ]
 
@@ -135,12 +143,12 @@ class Place:
 
     def _ranked(self, odd: float) -> list[Kernel]:
         """Return straight kernels, what explains the place best first."""
-        return [self._among[i] for i in pooled(self._straight, odd).argsort()]
+        return [self.among[i] for i in pooled(self._straight, odd).argsort()]
 
     def likeliest(self, count: int) -> list[Kernel]:
         """Return the straight kernels that explain it best, and the best one of each window."""
         order = [*pooled(self._straight).argsort()[:count], *self._straight.argmin(axis=1)]
-        return [self._among[i] for i in dict.fromkeys(order)]
+        return [self.among[i] for i in dict.fromkeys(order)]
 
     def scored(self, kernels: Sequence[Kernel]) -> list[tuple[Kernel, float]]:
         """Return kernels with scores among each other and all straight ones."""
@@ -207,9 +215,9 @@ def _climbed(one: Estimate, again: Callable[[Estimate, float], Estimate]) -> Est
     return one
 
 
-def both_ways(guesses: Sequence[tuple[Kernel, float]]) -> list[Try]:
-    """Let kernels be tried on display values and on light."""
-    settings = [Setting(linear, STRENGTH) for linear in (False, True)]
+def both_ways(guesses: Sequence[tuple[Kernel, float]], parts: bool = False) -> list[Try]:
+    """Let kernels be tried on display values and on light, in parts of a place or all over."""
+    settings = [Setting(linear, STRENGTH, parts) for linear in (False, True)]
     return [(kernel, score, setting) for kernel, score in guesses for setting in settings]
 
 

@@ -61,6 +61,7 @@ MEASURES = (
     "light",
     "side of the place",
     "strength",
+    "share that is blurred",
 )
 """What a guess is judged by, in order; most as logarithms."""
 
@@ -180,7 +181,7 @@ class Trials:
         ]
         done = zip(self._of(kernel, setting)[1], self._before, strict=True)
         return [
-            [score, score - best, *of_part, *size, *before.noise_and_light, *last]
+            [score, score - best, *of_part, *size, *before.noise_and_light, *last, before.share]
             for of_part, before in done
         ]
 
@@ -225,6 +226,7 @@ class _Before:
         if where is None or where[_INNER].sum() < LEAST:
             where = np.ones(gray.shape, bool)
         self._where = where[_INNER]
+        self.share = np.log(float(self._where.mean()))
         self._noise = max(float(noise_of(torch.from_numpy(gray)[None])[0]), LEAST_NOISE[True])
         self._sparsity, self._mean, self._root = self._spread(gray)
         inside = gray[where]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from demoe.model.kernels.deconvolution import STRENGTHS
-from demoe.model.kernels.detector import Detector, extent_of
+from demoe.model.kernels.detector import Detector, extent_of, is_in_parts
 from demoe.model.kernels.estimator import Place as Looked
 from demoe.model.kernels.estimator import both_ways, gray_of
 from demoe.model.kernels.judge import PARTS, STRENGTH, Judge
@@ -74,19 +74,23 @@ def try_guesses(
     for number, place in enumerate(places):
         side = SIDES[number % len(SIDES)]
         gray, sharp = (_middle(gray_of(one), side) for one in (place.blurred, place.sharp))
-        looked = Looked(gray, extent=extent_of(detector.likely(gray), gray))
-        tries = both_ways(looked.guesses()) + looked.tracks()
-        strengths = rng.choice([one for one in STRENGTHS if one != STRENGTH], len(tries)).tolist()
-        tries += [
-            (kernel, score, replace(setting, strength=strength))
-            for (kernel, score, setting), strength in zip(tries, strengths, strict=True)
-        ]
-        restored = [looked.trials.restored(kernel, setting) for kernel, _, setting in tries]
-        before = _error(gray, sharp)
-        found = looked.trials.measured(tries)
-        measured.append(np.broadcast_to(found, (len(tries), PARTS, found.shape[2])))
-        gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
-        owner += [number] * len(restored)
+        before, likely = _error(gray, sharp), detector.likely(gray)
+        looks = [Looked(gray)]
+        if is_in_parts(likely, gray):
+            looks.append(Looked(gray, extent=extent_of(likely)))
+        for looked in looks:
+            tries = both_ways(looked.guesses(), looked.parts) + looked.tracks()
+            others = [one for one in STRENGTHS if one != STRENGTH]
+            strengths = rng.choice(others, len(tries)).tolist()
+            tries += [
+                (kernel, score, replace(setting, strength=strength))
+                for (kernel, score, setting), strength in zip(tries, strengths, strict=True)
+            ]
+            restored = [looked.trials.restored(kernel, setting) for kernel, _, setting in tries]
+            found = looked.trials.measured(tries)
+            measured.append(np.broadcast_to(found, (len(tries), PARTS, found.shape[2])))
+            gains += [10 * np.log10(before / _error(x.clip(0, 1), sharp)) for x in restored]
+            owner += [number] * len(restored)
         tasks.append(place.task)
         report(number + 1)
     return Tried(
