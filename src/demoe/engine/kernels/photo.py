@@ -51,7 +51,8 @@ MOST_TRACKS = 2
 """Places of a plane on which motions of any shape are sought, which takes longest."""
 
 SURE = 2.0
-"""Decibels from which on a lens out of focus is believed without looking for motions."""
+"""Decibels from which on a lens out of focus is believed without looking for motions, and any blur
+without looking for it in parts of a place."""
 
 LIKELIEST = 4
 """Straight kernels of each place beside which the spectrum of a window ranks those of its plane."""
@@ -166,15 +167,18 @@ class PhotoKernels:
     def _found(self, plane: Plane) -> _OfPlane:
         boxes = self._boxes()
         places = list(each(partial(self._place, plane, middle=self._is_small), boxes))
+        guessed, tracks = self._guessed(places)
         in_parts: dict[Box, Place] = {}
         if self._extents:
-            parted = [box for box in boxes if self._extents.are_parts(plane, box)]
+            known = zip(boxes, guessed, strict=True)
+            unsure = [box for box, guess in known if guess.gain < SURE]
+            parted = [box for box in unsure if self._extents.are_parts(plane, box)]
             look = partial(self._place, plane, middle=self._is_small, parts=True)
             in_parts = dict(zip(parted, each(look, parted), strict=True))
-        found = [self._guessed(some) for some in (places, list(in_parts.values()))]
-        tracks = tuple(track for _, some in found for track in some)
+            more_guesses, more_tracks = self._guessed(list(in_parts.values()))
+            guessed, tracks = guessed + more_guesses, tracks + more_tracks
         apart: list[Estimate] = []
-        for one in sorted((e for some, _ in found for e in some), key=lambda one: -one.gain):
+        for one in sorted(guessed, key=lambda one: -one.gain):
             if len(apart) < MOST_KERNELS and not any(one.is_near(other) for other in apart):
                 apart.append(one)
         ways = tuple(
@@ -203,7 +207,7 @@ class PhotoKernels:
         return _OfPlane(solutions, first, ways, tuple(likeliest), tracks)
 
     def _guessed(self, places: Sequence[Place]) -> tuple[list[Estimate], tuple[Kernel, ...]]:
-        """Return the best guess of each place, the best first, and tracks among all guesses."""
+        """Return the best guess of each place, and tracks among all guesses."""
         from demoe.model.kernels.estimator import both_ways
 
         def guess(place: Place) -> tuple[list[Try], Estimate]:
