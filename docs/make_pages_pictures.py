@@ -87,8 +87,8 @@ def opened(sample: str, tile: int):
         get_app_model().commands.execute_command("napari-demoe.deblur")
         widget = viewer.window.dock_widgets["Deblur (DeMoE)"]
         widget.choose_model("default")
-        widget.routing.setCurrentIndex(widget.routing.findData("local"))
-        widget.tile.setCurrentIndex(widget.tile.findData(tile))
+        widget.form["routing"].value = "local"
+        widget.form["tile"].value = tile
         live()
         viewer.reset_view(margin=0.02)
         yield viewer, widget
