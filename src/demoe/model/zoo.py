@@ -115,7 +115,7 @@ BUNDLED = {
     ),
     "mimdit-small": Bundled(
         "mimdit",
-        "Small network after the idea of MiM-DiT, experts within experts: haze and low light.",
+        "Small network after the idea of MiM-DiT, experts within experts: rain, haze, low light.",
     ),
 }
 
