@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from demoe.choices import TASKS
 from demoe.model.kernels.detector import GRID, Detector
 from demoe.model.kernels.estimator import gray_of
+from demoe.training.kernels.fitting import fit
 from demoe.training.kernels.places import SHARP, Place
 
 SHARES = {
@@ -27,10 +27,9 @@ SHARES = {
 }
 """How often each task is drawn for the detector: mostly what is blurred in parts."""
 
-CROP, BATCH, RATE, WARM_UP = 256, 8, 2e-3, 50
+CROP, BATCH = 256, 8
 _TEXTURE = 0.03  # standard deviation of a place of the grid from which on it counts fully
 _PLAIN = 0.1  # so much more than nothing a place without any counts
-_EVERY = 200  # steps between reports
 
 
 @dataclass(frozen=True)
@@ -74,23 +73,17 @@ def learn_detector(
     """
     torch.manual_seed(seed)
     rng, detector = np.random.default_rng(seed), Detector()
-    optimizer = torch.optim.AdamW(detector.parameters(), RATE, weight_decay=1e-4)
-    start, step, losses = time.monotonic(), 0, []
-    while (spent := (time.monotonic() - start) / seconds) < 1:
-        rate = RATE * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * np.cos(spent * np.pi / 2) ** 2)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+
+    def lesson() -> tuple[Tensor, float]:
         gray, extent = _batch(scenes, rng)
         loss = _loss(detector(gray), gray, extent)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(detector.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        losses.append(float(loss.detach()))
-        if step % _EVERY == 0:
-            report(f"step {step}, {spent:.0%}: loss {np.mean(losses[-_EVERY:]):.3f}")
-    return detector.eval().requires_grad_(False)
+        return loss, float(loss.detach())
+
+    def tell(step: int, spent: float, loss: float) -> None:
+        report(f"step {step}, {spent:.0%}: loss {loss:.3f}")
+
+    fit(detector, seconds, lesson, tell)
+    return detector
 
 
 def told_right(detector: Detector, scenes: Sequence[Scene]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ from torch import Tensor
 import demoe
 from demoe.model.kernels.fusion import Fusion
 from demoe.plan.tiling import Box
+from demoe.training.kernels.fitting import fit
 from demoe.training.kernels.places import Place
 
-CROP, BATCH, RATE = 160, 8, 2e-3
-WARM_UP = 50
+CROP, BATCH = 160, 8
 _LEAST = 3e-5  # mean square error below which nobody sees a difference
 _HARM = 2.0  # how much more a loss against the source counts than a gain
-_EVERY = 200  # steps between reports
 
 
 @dataclass(frozen=True)
@@ -90,26 +88,18 @@ def learn_fusion(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     fusion = begin or _beginning()
-    fusion.train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(fusion.parameters(), RATE, weight_decay=1e-4)
-    start, step, gains = time.monotonic(), 0, []
-    while (spent := (time.monotonic() - start) / seconds) < 1:
-        rate = RATE * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * np.cos(spent * np.pi / 2) ** 2)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+
+    def lesson() -> tuple[Tensor, float]:
         pictures, noise, target = _batch(examples, rng)
-        fused = fuse(fusion, pictures, noise)
-        gain = _gains(fused, target, pictures[:, :3])
+        gain = _gains(fuse(fusion, pictures, noise), target, pictures[:, :3])
         loss = -(gain - (_HARM - 1) * (-gain).clamp_min(0)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(fusion.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        gains.append(float(gain.detach().mean()))
-        if step % _EVERY == 0:
-            report(f"step {step}, {spent:.0%}: {np.mean(gains[-_EVERY:]):+.3f} dB")
-    return fusion.eval().requires_grad_(False)
+        return loss, float(gain.detach().mean())
+
+    def tell(step: int, spent: float, gain: float) -> None:
+        report(f"step {step}, {spent:.0%}: {gain:+.3f} dB")
+
+    fit(fusion, seconds, lesson, tell)
+    return fusion
 
 
 def _beginning() -> Fusion:
