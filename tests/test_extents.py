@@ -64,7 +64,7 @@ def test_what_surrounds_a_window_is_not_made_up(sharp, moved):
     whole = deconvolver.restore(moved, BOLD)
     cut = moved[100 - margin : 200 + margin, 100 - margin : 200 + margin]
     alone = deconvolver.restore(cut, BOLD)[margin:-margin, margin:-margin]
-    assert np.abs(alone - whole[100:200, 100:200]).mean() < 0.006
+    assert np.abs(alone - whole[100:200, 100:200]).mean() < 0.008
 
 
 def test_what_is_white_may_have_been_brighter(monkeypatch, sharp):

@@ -23,7 +23,6 @@ from demoe.engine.memory import Memory
 from demoe.engine.noise import PlaneNoise
 from demoe.engine.parallel import each
 from demoe.engine.reader import PlaneReader
-from demoe.model.kernels.deconvolution import Seen
 from demoe.model.kernels.noise import colour_of, samples_of
 from demoe.plan.tiling import Box, Plane, TilePlan, touched
 from demoe.plan.windows import blended, windows_touching
@@ -208,12 +207,12 @@ class PlaneDeconvolver:
         margin = solution.deconvolver.margin
         read = window.grown(margin, self._plan.height, self._plan.width)
         pixels = self._reader.pixels(plane, read)
-        setting, photo = solution.setting, solution.deconvolver.photo
+        setting = solution.setting
         extent = None
         if setting.parts:
             assert self._extents is not None  # or nobody would have told parts
             extent = self._extents.of(plane, read)
-        given = Seen(pixels, setting.linear, photo, extent)
+        given = solution.deconvolver.seen(pixels, setting.linear, extent)
         solved = solution.deconvolver.solve(given, setting.strength)
         if extent is not None:
             gain *= extent[window.within(read)][..., None]

@@ -52,4 +52,4 @@ class KnownKernels:
     def _deconvolver(self) -> Deconvolver:
         from demoe.model.kernels.deconvolution import Deconvolver
 
-        return Deconvolver(self._psf, photo=is_photo(self._reader.image))
+        return Deconvolver(self._psf, photo=is_photo(self._reader.image), exact=True)

@@ -1,15 +1,20 @@
-"""A known blur undone: deconvolution with total variation, by half-quadratic splitting.
+"""A blur undone: deconvolution with few edges, by half-quadratic splitting.
 
-The restored picture x minimises ``lambda / 2 |k * x - y|^2 + |grad x|``, no darker than black
-(Rudin, Osher and Fatemi 1992; Wang, Yang, Yin and Zhang, SIAM J. Imaging Sci. 1, 2008): edges may
-be sharp, and noise makes no texture. ``lambda`` is the strength over the variance of the noise. How
-strongly, and whether light or display values were blurred, is chosen by what explains the picture
-best.
+The restored picture x minimises ``lambda / 2 |k * x - y|^2`` and what its gradients cost, no darker
+than black (Wang, Yang, Yin and Zhang, SIAM J. Imaging Sci. 1, 2008). ``lambda`` is the strength
+over the variance of the noise. A gradient costs its length (total variation: Rudin, Osher and
+Fatemi 1992): edges may be sharp, and noise makes no texture. Of a photo whose blur is known
+exactly, a long gradient costs hardly more than a short one, as the nonnegative garrote has it
+(Breiman, Technometrics 37, 1995): edges become steeper, and so would those that a wrong kernel
+makes. Colours of a photo are solved apart from luma: they have fewer edges, and luma has less noise
+than each sample. How strongly, and whether light or display values were blurred, is chosen by what
+explains the picture best.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,11 +40,16 @@ LEAST_NOISE = {True: 1 / 255, False: 1 / 1000}
 """What there is at least, of photos and of measurements."""
 
 _PENALTIES = (4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)  # the splitting's, from loose to tight
+_OF_EXACT = tuple(4 * 64 ** (n / 7) for n in range(8))  # the same where the kernel is exact, and
+_OF_COLOURS = (16.0, 64.0, 256.0)  # of a photo's colours, in which less happens
 _RELAXED = 1.8  # of the way to what a solution says of what nobody saw: above 1 is quicker, and
 _MOMENTUM = 0.9  # so much of how that changed since the last solution
 _WHITE = 0.98  # what is as bright in a photo may have been brighter
 _ALL = 0.9  # of a pixel is blurred: from then on, what it says of the blurred picture is believed
 _NONE, _MOST = 0.3, 0.8  # up to which it stays as it is, and from which on it is restored
+_LEAST_OF_EXACT = 1 / 400  # noise of luma, in which that of three samples is averaged
+_LUMA = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, as is
+_COLOURS = torch.tensor([0.5 / 0.886, 0.5 / 0.701])[:, None, None]  # how far blue and red are off
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
 _EDGE = 16  # pixels at the borders of a sample, beyond which much is guessed
@@ -95,6 +105,8 @@ class Deconvolver:
         (rows, cols), odd, summing to 1.
     photo : bool
         Whether pictures have display values, so that light may have been blurred.
+    exact : bool
+        Whether the PSF is known, not found.
 
     Attributes
     ----------
@@ -104,15 +116,19 @@ class Deconvolver:
         Pixels around a place that its solution should see.
     """
 
-    def __init__(self, psf: Psf, photo: bool) -> None:
-        self.photo = photo
+    def __init__(self, psf: Psf, photo: bool, exact: bool = False) -> None:
+        self.photo, self.exact = photo, exact
         self._psf = _cut(np.asarray(psf, dtype=np.float64))
         self.reach = max(self._psf.shape) // 2
         self.margin = self.reach + _BORDER
 
     def restore(self, pixels: Pixels, setting: Setting) -> Pixels:
         """Return a picture (H, W, S) without the blur."""
-        return self.solve(Seen(pixels, setting.linear, self.photo), setting.strength)[0]
+        return self.solve(self.seen(pixels, setting.linear), setting.strength)[0]
+
+    def seen(self, pixels: Pixels, linear: bool, extent: Pixels | None = None) -> Seen:
+        """Return a picture as it is solved; see `Seen`."""
+        return Seen(pixels, linear, self.photo, extent, self.exact)
 
     @torch.inference_mode()
     def solve(self, seen: Seen, strength: float) -> tuple[Pixels, Pixels]:
@@ -150,7 +166,7 @@ class Deconvolver:
     @torch.inference_mode()
     def whitest(self, samples: Sequence[Pixels], linear: bool, most: float = STRENGTHS[-1]) -> Left:
         """Return the strength up to ``most`` that leaves least structure, and what it leaves."""
-        seen = [Seen(pixels, linear, self.photo) for pixels in samples]
+        seen = [self.seen(pixels, linear) for pixels in samples]
         best: Left | None = None
         for strength in (one for one in STRENGTHS if one <= most):
             colours, powers = zip(*(self._left(one, strength) for one in seen), strict=True)
@@ -173,36 +189,44 @@ class Deconvolver:
 
     def _solve(self, seen: Seen, strength: float) -> tuple[Tensor, Tensor]:
         """Return the solution and what it gives when it is blurred again, both (S, H, W)."""
-        weight = strength / seen.power[:, None, None]
-        y, inner = grown(seen.y, self.reach)
+        solved = [self._layer(layer, seen.extent, strength) for layer in seen.layers]
+        x, again = (seen.joined(parts) for parts in zip(*solved, strict=True))
+        return (to_display(x), to_display(again)) if seen.linear else (x, again)
+
+    def _layer(
+        self, layer: _Layer, extent: Tensor | None, strength: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the solution of a layer and that blurred again."""
+        weight = strength / layer.power[:, None, None]
+        y, inner = grown(layer.y, self.reach)
         size = y.shape[1:]
         blur = self._transfer(size)
         back = weight * blur.conj()
         power = weight * (blur.real.square() + blur.imag.square()) + 1e-9
         rough = roughness(size)
         one, flat = torch.tensor(1.0), torch.tensor(_FLAT)
-        floor = min(0.0, float(y.min()))  # no darker than black, or than what was seen
         down, right, kept = (torch.empty_like(y) for _ in range(3))
-        believed = _Believed(y, inner, self.photo, seen.extent)
+        believed = _Believed(y, inner, layer, extent)
         x = believed.begun(torch.fft.irfft2(blur * torch.fft.rfft2(y), size))
         data = back * torch.fft.rfft2(x)
-        for penalty in _PENALTIES:
+        for penalty in layer.penalties:
             differences(x, down, right)
-            torch.addcmul(flat, down, down, out=kept).addcmul_(right, right).rsqrt_()
-            # Of each gradient, what is long.
-            torch.sub(one, kept, alpha=1 / penalty, out=kept).clamp_min_(0)
+            torch.addcmul(flat, down, down, out=kept).addcmul_(right, right)
+            # Of each gradient, what is long: all of it, nearly, where edges are to be steep.
+            kept = kept.reciprocal_() if layer.steep else kept.rsqrt_()
+            less = penalty**-2 if layer.steep else 1 / penalty
+            torch.sub(one, kept, alpha=less, out=kept).clamp_min_(0)
             edges = joined(down.mul_(kept), right.mul_(kept), out=kept)
             total = torch.fft.rfft2(edges)
             torch.add(data, total, alpha=penalty, out=total)
             # Times the inverse: dividing complex numbers takes seven times as long.
             total.mul_(torch.add(power, rough, alpha=penalty).reciprocal_())
-            x = torch.fft.irfft2(total, size).clamp_min_(floor)
-            if penalty != _PENALTIES[-1]:
+            x = torch.fft.irfft2(total, size).clamp_min_(layer.floor)
+            if penalty != layer.penalties[-1]:
                 again = torch.fft.irfft2(total.mul_(blur), size)
                 data = back * torch.fft.rfft2(believed.after(again))
         again = torch.fft.irfft2(blur * torch.fft.rfft2(x), size)
-        x, again = x[inner], again[inner]
-        return (to_display(x), to_display(again)) if seen.linear else (x, again)
+        return x[inner], again[inner]
 
     def _transfer(self, size: tuple[int, ...]) -> Tensor:
         return _transfer(self._psf.tobytes(), self._psf.shape, size)
@@ -221,18 +245,17 @@ class _Believed:
         (S, H, W), mirrored beyond its borders.
     inner : tuple of slice
         What was seen of it.
-    photo : bool
-        Whether values end at white.
+    layer : _Layer
+        Says what is white.
     extent : Tensor or None
         (H, W), where the blur was seen; None for everywhere.
     """
 
     def __init__(
-        self, y: Tensor, inner: tuple[slice, slice, slice], photo: bool, extent: Tensor | None
+        self, y: Tensor, inner: tuple[slice, slice, slice], layer: _Layer, extent: Tensor | None
     ) -> None:
         self._seen, self._inner, self._extent = y[inner], inner, extent
-        white = self._seen >= _WHITE
-        self._white = white if photo and bool(white.any()) else None
+        self._white = layer.white
         self._whole = y
         self._before: Tensor | None = None
 
@@ -275,6 +298,8 @@ class Seen:
     extent : ndarray of float32, optional
         (H, W), how much of each pixel is blurred, 0 to 1: what is not stays as it is. By default
         all of it is.
+    exact : bool
+        Whether its PSF is known, not found.
 
     Attributes
     ----------
@@ -285,9 +310,15 @@ class Seen:
     """
 
     def __init__(
-        self, pixels: Pixels, linear: bool, photo: bool, extent: Pixels | None = None
+        self,
+        pixels: Pixels,
+        linear: bool,
+        photo: bool,
+        extent: Pixels | None = None,
+        exact: bool = False,
     ) -> None:
         self.values, self.linear, self._photo = samples_of(pixels), linear, photo
+        self._steep = photo and exact
         self.y = to_light(self.values) if linear else self.values
         self._least = LEAST_NOISE[photo] ** 2
         self.extent = self.share = None
@@ -297,10 +328,47 @@ class Seen:
             self.share = ((whole - _NONE) / (_MOST - _NONE)).clamp(0, 1)
 
     @functools.cached_property
-    def power(self) -> Tensor:
-        """Mean variance of the noise of each sample (S,) of ``y``."""
-        if self._photo:
-            return noise_of(self.y).square().clamp_min(self._least)
+    def layers(self) -> tuple[_Layer, ...]:
+        """What is solved one after the other: of a photo in colours, luma and colours."""
+        floor = min(0.0, float(self.y.min()))  # no darker than black, or than what was seen
+        if not self._photo:
+            return (_Layer(self.y, self._power, None, False, floor, _PENALTIES),)
+        if len(self.y) == 1:
+            return (self._luma(self.y, floor),)
+        luma = torch.tensordot(_LUMA, self.y, 1)
+        colours = (self.y[[2, 0]] - luma) * _COLOURS
+        power = noise_of(colours).square().clamp_min(self._least)
+        return (
+            self._luma(luma[None], floor),
+            _Layer(colours, power, None, self._steep, -math.inf, _OF_COLOURS),
+        )
+
+    def _luma(self, y: Tensor, floor: float) -> _Layer:
+        """Return the luma (1, H, W) of a photo as it is solved."""
+        white = y >= _WHITE
+        least = _LEAST_OF_EXACT**2 if self._steep else self._least
+        return _Layer(
+            y,
+            noise_of(y).square().clamp_min(least),
+            white if bool(white.any()) else None,
+            self._steep,
+            floor,
+            _OF_EXACT if self._steep else _PENALTIES,
+        )
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return samples (S, H, W) of what was made of layers."""
+        if len(parts) == 1:
+            return parts[0]
+        luma, colours = parts
+        blue, red = colours / _COLOURS
+        blue, red = blue + luma[0], red + luma[0]
+        green = (luma[0] - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
+        return torch.stack([red, green, blue])
+
+    @property
+    def _power(self) -> Tensor:
+        """Mean variance of the noise of each sample (S,) of a measurement."""
         variance = _variance(self.y) if self.linear else self._unbounded
         return torch.stack([one.mean() for one in variance]).clamp_min(self._least)
 
@@ -314,6 +382,34 @@ class Seen:
     @functools.cached_property
     def _unbounded(self) -> Tensor:
         return _variance(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """Samples that are solved alike.
+
+    Attributes
+    ----------
+    y : Tensor
+        (S, H, W), blurred.
+    power : Tensor
+        (S,), mean variance of their noise.
+    white : Tensor or None
+        (S, H, W) bool, where there may have been more.
+    steep : bool
+        Whether a long gradient costs hardly more than a short one.
+    floor : float
+        The least that a value may be.
+    penalties : tuple of float
+        Of the splitting.
+    """
+
+    y: Tensor
+    power: Tensor
+    white: Tensor | None
+    steep: bool
+    floor: float
+    penalties: tuple[float, ...]
 
 
 def _variance(x: Tensor) -> Tensor:
@@ -331,7 +427,7 @@ def _cut(psf: Psf) -> Psf:
     return np.ascontiguousarray(psf[rows, cols])
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=64)
 def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
     """Keep the transfer functions of kernels that many windows share."""
     return transfer(np.frombuffer(psf).reshape(shape), size)
