@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demoe.model.kernels.fourier import differences, grown, joined, roughness, transfer
-from demoe.model.kernels.light import to_display, to_light
+from demoe.model.kernels.light import LUMA, to_display, to_light
 from demoe.model.kernels.noise import colour_of, noise_model, noise_of, samples_of
 from demoe.model.kernels.psf import Psf
 from demoe.wanted import check
@@ -48,7 +48,6 @@ _WHITE = 0.98  # what is as bright in a photo may have been brighter
 _ALL = 0.9  # of a pixel is blurred: from then on, what it says of the blurred picture is believed
 _NONE, _MOST = 0.3, 0.8  # up to which it stays as it is, and from which on it is restored
 _LEAST_OF_EXACT = 1 / 400  # noise of luma, in which that of three samples is averaged
-_LUMA = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue: ITU-R BT.601, as is
 _COLOURS = torch.tensor([0.5 / 0.886, 0.5 / 0.701])[:, None, None]  # how far blue and red are off
 _FLAT = 1e-18  # square of a gradient that is none
 _TINY = 1e-8  # variance that no picture of 8 bits goes below
@@ -117,7 +116,7 @@ class Deconvolver:
     """
 
     def __init__(self, psf: Psf, photo: bool, exact: bool = False) -> None:
-        self.photo, self.exact = photo, exact
+        self.photo, self._exact = photo, exact
         self._psf = _cut(np.asarray(psf, dtype=np.float64))
         self.reach = max(self._psf.shape) // 2
         self.margin = self.reach + _BORDER
@@ -128,7 +127,7 @@ class Deconvolver:
 
     def seen(self, pixels: Pixels, linear: bool, extent: Pixels | None = None) -> Seen:
         """Return a picture as it is solved; see `Seen`."""
-        return Seen(pixels, linear, self.photo, extent, self.exact)
+        return Seen(pixels, linear, self.photo, extent, self._exact)
 
     @torch.inference_mode()
     def solve(self, seen: Seen, strength: float) -> tuple[Pixels, Pixels]:
@@ -335,7 +334,7 @@ class Seen:
             return (_Layer(self.y, self._power, None, False, floor, _PENALTIES),)
         if len(self.y) == 1:
             return (self._luma(self.y, floor),)
-        luma = torch.tensordot(_LUMA, self.y, 1)
+        luma = torch.tensordot(torch.tensor(LUMA), self.y, 1)
         colours = (self.y[[2, 0]] - luma) * _COLOURS
         power = noise_of(colours).square().clamp_min(self._least)
         return (
@@ -363,7 +362,7 @@ class Seen:
         luma, colours = parts
         blue, red = colours / _COLOURS
         blue, red = blue + luma[0], red + luma[0]
-        green = (luma[0] - _LUMA[0] * red - _LUMA[2] * blue) / _LUMA[1]
+        green = (luma[0] - LUMA[0] * red - LUMA[2] * blue) / LUMA[1]
         return torch.stack([red, green, blue])
 
     @property
@@ -427,7 +426,7 @@ def _cut(psf: Psf) -> Psf:
     return np.ascontiguousarray(psf[rows, cols])
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=32)
 def _transfer(psf: bytes, shape: tuple[int, int], size: tuple[int, ...]) -> Tensor:
     """Keep the transfer functions of kernels that many windows share."""
     return transfer(np.frombuffer(psf).reshape(shape), size)

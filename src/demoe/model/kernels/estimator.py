@@ -12,6 +12,7 @@ from demoe.model.kernels.blind import LEAST_SIDE, track_of
 from demoe.model.kernels.deconvolution import STRENGTHS, Setting
 from demoe.model.kernels.families import Kernel, round_kernels, straight_kernels
 from demoe.model.kernels.judge import STRENGTH, TRIED, Judge, Trials, Try
+from demoe.model.kernels.light import LUMA
 from demoe.model.kernels.spectrum import CLIP, pooled, rough_scores, window_scores
 
 CAREFUL = 0.9
@@ -57,7 +58,7 @@ def gray_of(pixels: NDArray[np.float32]) -> Gray:
     """Return the luma (H, W) of a picture (H, W, 1 or 3)."""
     if pixels.shape[2] == 1:
         return np.ascontiguousarray(pixels[..., 0])
-    return pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return pixels @ np.array(LUMA, dtype=np.float32)
 
 
 def _middle_of(gray: Gray) -> Gray:

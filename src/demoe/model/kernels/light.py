@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)
+"""What red, green and blue count in luma (ITU-R BT.601)."""
+
 
 def to_light(x: Tensor) -> Tensor:
     """Undo the sRGB curve (IEC 61966-2-1); values below 0 and above 1 follow it on."""
