@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import dask.array as da
+
     from demoe.image.lazy_image import LazyImage
 
 LARGE = 4096
-"""Planes longer than this are shown from the pyramid that is stored with them, if there is one."""
+"""Planes longer than this are shown from the pyramid that is stored with them; where there is none
+and parts of a plane can be read, from one that is made of what is looked at."""
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -53,20 +56,30 @@ def read(path: str) -> list[LayerTuple]:
         If the path cannot be read; one sentence that says why.
     """
     import demoe
-    from demoe.io.names import is_url, is_zarr
+    from demoe.io.names import is_url
     from napari_demoe._layers import image_kwargs
 
     image = demoe.open_image(path)
     kwargs = image_kwargs(image)
     levels = [image.data]
-    if max(image.plane_shape) > LARGE and (is_url(path) or is_zarr(Path(path))):
-        from demoe.io.zarr import coarser_levels
-
-        levels += coarser_levels(path, image.axes)
+    if max(image.plane_shape) > LARGE:
+        levels += _coarser_levels(path, image)
     layers: list[LayerTuple] = [(image.data, kwargs, "image")]
     if len(levels) > 1:
         layers = [(levels, {**kwargs, "multiscale": True}, "image")]
     return layers if is_url(path) else layers + _map_layers(Path(path), image, kwargs)
+
+
+def _coarser_levels(path: str, image: LazyImage) -> list[da.Array]:
+    from demoe.io.names import is_url, is_zarr
+    from demoe.io.zarr import coarser_levels
+    from demoe.live.pixels import coarser
+
+    stored = coarser_levels(path, image.axes) if is_url(path) or is_zarr(Path(path)) else []
+    blocks = (image.data.chunksize[image.axes.index(letter)] for letter in "YX")
+    if stored or tuple(blocks) == tuple(image.plane_shape):
+        return stored
+    return coarser(image.data, image.axes)
 
 
 def _map_layers(path: Path, image: LazyImage, kwargs: dict[str, Any]) -> list[LayerTuple]:

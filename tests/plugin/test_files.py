@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from napari.components import ViewerModel
 from npe2 import PluginManifest
 
@@ -137,6 +138,21 @@ def test_a_large_image_is_shown_from_its_pyramid(tmp_path, shape, axes):
     np.testing.assert_array_equal(lazy.data.compute(), pixels)
     coarse = np.asarray(levels[1]).astype(float)
     assert abs(coarse.mean() - pixels.mean()) < 2
+
+
+def test_a_huge_plane_without_a_pyramid_is_shown_in_parts(tmp_path):
+    """All of it would be 80 GB."""
+    path = tmp_path / "huge.zarr"
+    array = zarr.create_array(path, shape=(200_000,) * 2, chunks=(1024,) * 2, dtype=np.uint16)
+    array[100_000:101_000, 100_000:101_000] = 77
+    ((levels, kwargs, _),) = read(str(path))
+    layer = ViewerModel().add_image(levels, **kwargs)
+    assert layer.multiscale
+    assert layer.data_level == len(levels) - 1
+    assert max(levels[-1].shape) <= 512
+    part = np.asarray(levels[1][50_000:50_300, 50_000:50_300])
+    assert (part == 77).all()
+    assert levels[1].shape == (100_000, 100_000)
 
 
 def test_the_reader_takes_single_images_only(tmp_path):

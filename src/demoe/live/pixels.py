@@ -277,6 +277,37 @@ class Exact:
         return np.asarray(self[...], dtype=dtype)
 
 
+def coarser(array: da.Array, axes: str) -> list[da.Array]:
+    """Return levels of an array that has no pyramid, each half as large as the one before.
+
+    What nobody looks at is not read, and of very large parts a sparse sample is (`MUCH`).
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        In full size.
+    axes : str
+        Its axes.
+
+    Returns
+    -------
+    list of dask.array.Array
+        From fine to coarse, the last one up to `LEAST_SIDE` pixels a side.
+    """
+    pixels = LivePixels(array, axes, (1, 1), lambda _: None, ())
+    return [
+        da.from_array(
+            exact,
+            chunks=tuple(
+                {"Y": LEAST_SIDE, "X": LEAST_SIDE, "S": -1}.get(letter, 1) for letter in axes
+            ),
+            name=False,
+            meta=np.empty((0,) * exact.ndim, exact.dtype),
+        )
+        for exact in (Exact(pixels, level) for level in range(1, pixels.levels))
+    ]
+
+
 def gather(
     pixels: LivePixels,
     box: tuple[slice, ...],
