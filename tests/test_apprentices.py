@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 
 import demoe
-from demoe.choices import DAMAGES, names_of, to_record
+from demoe.choices import DAMAGES, INSTRUCTIONS, names_of, to_record
 from demoe.cli import main
 from demoe.errors import WeightsError
 from demoe.model.architectures import ARCHITECTURES, build
 from demoe.model.checkpoint import read_state_dict, write_weights
+from demoe.model.instructir.tenant import pupil
 from demoe.model.loading import load_model
 from demoe.model.moceir.balance import imbalance
 from demoe.training.damage.damages import KINDS, Wrong
@@ -35,7 +36,8 @@ APPRENTICES = [name for name, one in ARCHITECTURES.items() if one.learns]
 WIDTHS = {"instructir": 4, "moceir": 4, "mimdit": 48}
 """Of networks that train in seconds."""
 
-DEFAULT = Path(demoe.__file__).parent / "weights" / "default.safetensors"
+WEIGHTS = Path(demoe.__file__).parent / "weights"
+DEFAULT, SMALL = WEIGHTS / "default.safetensors", WEIGHTS / "instructir-small.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,18 @@ def test_a_told_network_can_begin_as_one_for_blur(images: SharpImages) -> None:
 def test_instructions_lie_at_right_angles() -> None:
     stored = starting_network("instructir", None, 8)[1].stored
     torch.testing.assert_close(stored @ stored.T, torch.eye(len(DAMAGES)), atol=1e-5, rtol=0)
+
+
+def test_what_was_not_offered_can_be_learnt_again() -> None:
+    begun = demoe.load_model("instructir-small").network
+    assert "blur" not in names_of(begun.choices)
+    stored = starting_network("instructir", SMALL, None)[1].stored
+    torch.testing.assert_close(stored @ stored.T, torch.eye(len(DAMAGES)), atol=1e-3, rtol=0)
+    kept = [KINDS.index(name) for name in names_of(begun.choices)]
+    assert torch.equal(stored[kept], begun.stored)
+    begun.choices = INSTRUCTIONS[2:6]  # one of them is not trained here
+    with pytest.raises(WeightsError, match="and no others: noise, blur"):
+        pupil(begun)
 
 
 def test_the_balance_is_best_where_work_is_shared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,31 @@ def untrained(config: NetworkConfig) -> InstructIRNet:
     network = InstructIRNet(config)
     for parameter in network.ending.parameters():
         nn.init.zeros_(parameter)
-    generator = torch.Generator().manual_seed(config.text)
-    drawn = torch.randn(config.text, config.instructions, generator=generator)
-    network.get_buffer(STORED).copy_(torch.linalg.qr(drawn)[0].T)
+    network.get_buffer(STORED).copy_(_directions(config.text))
     network.choices = DAMAGES
     return network
+
+
+def completed(network: InstructIRNet) -> InstructIRNet:
+    """Let a network know all of `DAMAGES` by name again, of which it may offer some alone.
+
+    Those that it does not know get the directions that they have in an `untrained` network.
+    """
+    told = _directions(network.config.text).to(network.stored)
+    for choice, direction in zip(network.choices, network.stored, strict=True):
+        told[DAMAGES.index(choice)] = direction
+    network.config = replace(network.config, instructions=len(DAMAGES))
+    network.register_buffer(STORED, told)
+    network.choices = DAMAGES
+    return network
+
+
+def _directions(length: int) -> Tensor:
+    """Return directions (kinds, length) at right angles, one for each of `DAMAGES`."""
+    generator = torch.Generator().manual_seed(length)
+    drawn = torch.randn(length, len(DAMAGES), generator=generator)
+    directions: Tensor = torch.linalg.qr(drawn).Q.T
+    return directions
 
 
 def compact(width: int) -> InstructIRNet:

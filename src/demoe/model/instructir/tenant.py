@@ -14,7 +14,7 @@ from torch import Tensor
 from demoe.choices import DAMAGES, MOST, Choice, more, names_of
 from demoe.errors import RecipeError, WeightsError
 from demoe.model.checkpoint import fill, read_state_dict
-from demoe.model.instructir.beginning import adopted, compact
+from demoe.model.instructir.beginning import adopted, compact, completed
 from demoe.model.instructir.blocks import InstructionBlock
 from demoe.model.instructir.config import (
     PUBLISHED,
@@ -332,19 +332,19 @@ def fresh(width: int = 16) -> InstructIRNet:
 
 
 def pupil(network: InstructIRNet | TextHead) -> InstructIRNet:
-    """Return a network to be trained further.
+    """Return a network to be trained further, on what it does not offer as well.
 
     Raises
     ------
     WeightsError
-        If it does not know all that is trained by name.
+        If it knows none of what is trained by name, or something else.
     """
-    if isinstance(network, TextHead) or network.choices != DAMAGES:
+    if isinstance(network, TextHead) or not network.choices or {*network.choices} - {*DAMAGES}:
         raise WeightsError(
-            "`demoe train` goes on with InstructIR networks that know these instructions by name: "
-            f"{', '.join(names_of(DAMAGES))}."
+            "`demoe train` goes on with InstructIR networks that know some of these instructions "
+            f"by name, and no others: {', '.join(names_of(DAMAGES))}."
         )
-    return network
+    return completed(network)
 
 
 def adopt(tensors: Mapping[str, Tensor], name: str) -> InstructIRNet:
