@@ -110,8 +110,28 @@ class Computed:
         except DemoeError as error:
             self.fail(str(error))
             return
+        if self._keeps_for(job):
+            return
         self._paused = None
         self._begin(job, preview_meta(job) if preview else job.meta, "", preview)
+
+    def _keeps_for(self, job: Job) -> bool:
+        """Go on with a stopped run that keeps its tiles where another is to; tell whether one does.
+
+        If the other is another run, that is said; nothing is lost.
+        """
+        paused = self._paused
+        if not job.output or paused is None or paused.output != job.output or not self.resumable:
+            return False
+        asked, stopped = ((one.recipe, one.meta["unique_id"]) for one in (job, paused))
+        if asked == stopped and job.expert_map is None is paused.expert_map:
+            self.resume()
+        else:
+            self.fail(
+                f"The stopped run keeps its tiles for {job.output}, with other settings; resume "
+                "it, remove its layer, or name another output."
+            )
+        return True
 
     def resume(self) -> None:
         """Go on with a run that was cancelled; does nothing while one is on."""
@@ -331,8 +351,6 @@ class Computed:
     def fail(self, message: str, notify: bool = True) -> None:
         """End with a sentence that says what went wrong."""
         self.state, self.error, self.note = "failed", message, ""
-        if not self.busy:
-            self._display.drop_working()
         if notify:
             from napari.utils.notifications import show_error
 

@@ -136,13 +136,16 @@ def deblur_layer(
     Raises
     ------
     RecipeError
-        If a field or the scope is wrong.
+        If a field or the scope is wrong, or the layer holds no image.
     """
     import napari
 
     from demoe.errors import RecipeError
+    from napari_demoe._layers import is_image
     from napari_demoe._worker import launch, pulse
 
+    if not is_image(layer):
+        raise RecipeError(f"{layer} is no image layer; deblur_layer takes one of viewer.layers.")
     if scope not in SCOPES:
         raise RecipeError(f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.")
     recipe = Recipe().replace(**fields)

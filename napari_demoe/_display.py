@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -42,6 +43,8 @@ REST = 3
 
 LARGE = 2048
 """Planes longer than this are shown by levels, of which the viewer reads what it needs."""
+
+_PART = re.compile(r" \((running|\d+ of [\d,]+ tiles?)\)$")  # what a name says of a run
 
 MAPS = ("confidence", "consistency", "complexity", "blur", "kernels")
 """What is shown of a result beside its expert map, by the names of the layers here."""
@@ -123,11 +126,21 @@ class Display:
         """What computes the layer in work."""
         return None if self.working is None else self.runs.get(self.working)
 
+    @property
+    def coarser(self) -> int:
+        """How many pixels a side one pixel stands for that is shown of the layer in work."""
+        layer = self.working
+        if layer is None or not layer.multiscale:
+            return 1
+        return round(float(np.max(layer.downsample_factors[layer.data_level])))
+
     # -- layers come and go -------------------------------------------------------------------
 
     def follow_layers(self) -> bool:
         """Forget layers that were removed; tell whether the one in work was."""
         layers = self._viewer.layers
+        if self.working is not None and self.working is self.result not in layers:
+            self._drop_maps()
         if self.overlay is not None and self.overlay not in layers:
             self.overlay, self._found = None, ([], [])
         for name in MAPS:
@@ -153,8 +166,19 @@ class Display:
     def drop_working(self) -> None:
         """Remove the layer in work."""
         layer, self.working = self.working, None
-        if layer is not None and layer in self._viewer.layers:
+        if layer is None:
+            return
+        if layer is self.result:
+            self._drop_maps()
+        if layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
+
+    def _drop_maps(self) -> None:
+        """Remove the maps of the last result."""
+        maps = [getattr(self, name) for name in ("overlay", *MAPS)]
+        for each in maps:
+            if each is not None and each in self._viewer.layers:
+                self._viewer.layers.remove(each)
 
     def name_working(self) -> None:
         """Say in the layer's name what there is of it."""
@@ -164,7 +188,7 @@ class Display:
             self.working.name = self._plain_name() + part
 
     def _plain_name(self) -> str:
-        return self.working.name.partition(" (")[0]
+        return _PART.sub("", self.working.name)
 
     def _keep(self, layer: Image, run: LiveRun) -> None:
         """Let a run live as long as the layer that shows it."""
@@ -236,6 +260,7 @@ class Display:
     def renew(self, done: Finished) -> None:
         """Put what was corrected, or came about since, into the last result and its maps."""
         layer, overlay = self.result, self.overlay
+        self.name_working()
         self._put_pixels(layer, done)
         left = self._remember(layer, done)
         if overlay is not None:
@@ -362,17 +387,19 @@ class Display:
     def describe_cell(self, position: tuple[float, ...]) -> str:
         """Say which expert worked at a place, how sure that is, and what blur was found.
 
-        For example "defocus 0.93; defocus, radius 3.2 px".
+        For example "defocus 0.93; defocus, radius 3.2 px"; also while the map is hidden.
         """
         layer = self.overlay
-        if layer is None or not layer.visible:
+        if layer is None:
             return ""
         left = layer.metadata["demoe"]
         words = words_of(left["choices"])
-        value = layer.get_value(position, world=True)
-        if value is None or value >= len(words):  # a person may paint anything
-            return ""
         cell = tuple(np.rint(layer.world_to_data(position)).astype(int))
+        if not all(0 <= at < length for at, length in zip(cell, layer.data.shape, strict=True)):
+            return ""
+        value = layer.data[cell]
+        if value >= len(words):  # a person may paint anything
+            return ""
         at = dict(zip(left["axes"], cell, strict=False))
         place = tuple(at[letter] for letter in plane_axes(left["axes"]) + "YX")
         if value != left["expert_map"][place]:

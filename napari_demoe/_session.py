@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from demoe.lazy import Deblurred
 
+AFAR = 4
+"""From so many pixels a side on that one on the screen stands for, that is said."""
+
 Pulse = Callable[[Callable[[], None]], Callable[[], None]]
 """Calls a function on the main thread now and then; returns what ends that."""
 
@@ -233,7 +236,11 @@ class Session:
             if self.done >= self.total:
                 words = "All in view is done; look elsewhere."
                 return words if self.waits else "Drawing the maps …"
-            return f"Deblurring tile {self.done + 1} of {self.total}{wait}"
+            coarser = self.display.coarser
+            from_far = f" From afar: 1 of {coarser**2} pixels is seen, so zoom in."
+            return f"Deblurring tile {self.done + 1} of {self.total}{wait}." + from_far * (
+                coarser >= AFAR
+            )
         if self.computed.note or self.state == "failed":
             return self.computed.note
         if self.source is None:

@@ -130,12 +130,12 @@ def _steps(job: Job) -> Generator[object, None, None]:
                 yield TilesDone(*run.order.counts())
             elif run.order.scope.kind != "view" or run.is_complete:
                 break
-            else:  # until somebody looks elsewhere
+            else:  # until somebody looks elsewhere, which is told before it is worked on
                 if len(run.done) != told:
                     told = len(run.done)
                     yield _all_known(job, run)
-                yield TilesDone(*run.order.counts())
                 run.order.wait(REPORT_SECONDS)
+                yield TilesDone(*run.order.counts())
     yield TilesDone(*run.order.counts())
     yield _all_known(job, run)
 

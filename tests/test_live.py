@@ -175,6 +175,17 @@ def test_a_glance_never_reads_in_the_thread_that_looks(stack):
     glances.close()
 
 
+@pytest.mark.parametrize(
+    ("level", "box", "rough"), [(0, Box(0, 0, 600, 600), -1), (1, Box(0, 0, 1024, 1024), 0)]
+)
+def test_what_is_quicker_to_read_is_read_first(level, box, rough):
+    glances = Glances(live(np.zeros((2048, 2048), np.uint8), "YX", 128, set()))
+    glances.close()
+    glances._thread.join()  # so that nothing is read
+    glances.look(level, (), box)
+    assert glances._asked[rough][0] == 2
+
+
 def test_a_finished_tile_shows_in_what_was_read_before(stack):
     done: set = set()
     pixels = live(stack, "ZYX", 128, done)

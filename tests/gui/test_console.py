@@ -63,3 +63,5 @@ def test_what_is_wrong_is_said(viewer, photo, settings):
         deblur_layer(layer, viewer, scope="screen", **settings)
     with pytest.raises(demoe.RecipeError):
         deblur_layer(layer, viewer, tile=7)
+    with pytest.raises(demoe.RecipeError, match="no image layer"):
+        deblur_layer(viewer.add_labels(np.zeros((8, 8), int)), viewer)

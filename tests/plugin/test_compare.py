@@ -1,5 +1,7 @@
 """A result beside its source, without a window."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -178,6 +180,20 @@ def test_figures_follow_the_sliders_and_colours_are_averaged(deblurred, viewer):
         assert figures.mean == pytest.approx((value + 11.5, value + 16.5))
         assert figures.sharpness[0] > figures.sharpness[1]  # the same edges on a brighter ground
         assert figures.shares == ()
+
+
+def test_figures_wait_for_what_is_not_read_yet(deblurred, viewer, picture):
+    """A level that is looked at shows black for it."""
+
+    class Unread:
+        shape, dtype, ndim, exact = picture.shape, picture.dtype, picture.ndim, picture
+
+        def __getitem__(self, key):
+            return np.zeros_like(picture[key])
+
+    view = looked_at(viewer, pair_of(deblurred(picture), viewer.layers))
+    known = measure(replace(view, result=picture))
+    assert measure(replace(view, result=Unread())) == known
 
 
 def test_a_large_view_is_measured_in_its_middle(viewer):

@@ -323,7 +323,7 @@ def test_a_place_is_described_in_words(session, viewer, worker, picture):
     session.overlay.undo()
     assert session.describe_cell((1000.0, 10.0)) == ""
     session.overlay.visible = False
-    assert session.describe_cell((10.0, 10.0)) == ""
+    assert session.describe_cell((10.0, 10.0)) == "defocus 1.00"
 
 
 def test_deleting_the_running_result_cancels(session, viewer, worker, picture):
@@ -350,6 +350,37 @@ def test_closing_stops_the_run_and_forgets_the_viewer(session, viewer, worker, p
     session.changed.connect(lambda: seen.append(1))
     viewer.add_image(picture)
     assert seen == []
+
+
+@pytest.mark.parametrize("leave", ["close", "remove"])
+def test_maps_of_a_run_that_is_left_go_with_it(session, viewer, worker, leave):
+    viewer.add_image(np.zeros((3, 130, 130), np.uint8), name="stack")
+    session.scope = "view"
+    session.start()
+    while session.overlay is None:
+        worker.step()
+    assert len(viewer.layers) > 3
+    if leave == "close":
+        session.close()
+    else:
+        viewer.layers.remove(session.result)
+    worker.finish()
+    assert [layer.name for layer in viewer.layers] == ["stack"]
+
+
+def test_that_one_looks_from_afar_is_said(session, viewer, worker, monkeypatch):
+    monkeypatch.setattr(_display, "LARGE", 500)
+    viewer.add_image(np.zeros((1300, 4100), np.uint8), name="big")
+    session.choices.tile = 512
+    session.start()
+    while not session.total:
+        worker.step()
+    viewer.layers[-1].data_level = 3
+    assert "1 of 64 pixels is seen" in session.status
+    viewer.layers[-1].data_level = 0
+    assert "afar" not in session.status
+    session.cancel()
+    worker.finish()
 
 
 def test_what_is_looked_at_comes_first(session, viewer, worker):
@@ -411,11 +442,15 @@ def test_only_what_is_in_view_is_computed_and_shown_at_once(session, viewer, wor
     viewer.dims.set_current_step(0, 2)
     session.tick()
     before = len(run.done)
+    worker.step()
+    assert (session.done, session.total) == (0, 15)  # said before the first tile is done
+    assert "tile 1 of 15" in session.status
     while len(run.done) < before + 15:
         worker.step()
     for _ in range(3):
         worker.step()
     assert (session.overlay.data[2] > 0).all()
+    assert result.name == "stack deblurred (30 of 45 tiles)"
     session.cancel()
     worker.finish()
     assert session.state == "paused"
@@ -475,6 +510,44 @@ def test_tiles_that_are_kept_for_an_output_can_be_finished_elsewhere(
     viewer.layers.remove(viewer.layers[-1])
     report = demoe.run(path, target, worker.job.recipe, resume=True)
     assert report.computed == report.tiles - 2
+
+
+def test_running_again_for_the_same_output_goes_on_with_the_stopped_run(
+    session, viewer, worker, picture, tmp_path, computed
+):
+    viewer.add_image(picture, name="photo (1)")
+    session.output = str(tmp_path / "out.ome.zarr")
+    session.start()
+    while session.done < 2:
+        worker.step()
+    session.cancel()
+    worker.finish()
+    session.choices.routing = "defocus"
+    session.start()
+    assert "keeps its tiles" in session.error
+    assert session.resumable
+    assert viewer.layers[-1].name == "photo (1) deblurred (2 of 6 tiles)"
+    session.choices.routing = "auto"
+    computed.clear()
+    session.start()
+    worker.finish()
+    assert (session.state, session.error) == ("idle", "")
+    assert len(computed) == 4
+    assert session.result.name == "photo (1) deblurred"
+
+
+def test_a_complaint_before_a_run_leaves_the_stopped_one_alone(session, viewer, worker, picture):
+    viewer.add_image(picture, name="photo")
+    session.start()
+    while session.done < 1:
+        worker.step()
+    session.cancel()
+    worker.finish()
+    session.choices.psf = "radius=two"
+    session.start()
+    assert "not understood" in session.error
+    assert session.resumable
+    assert viewer.layers[-1].name == "photo deblurred (1 of 6 tiles)"
 
 
 def test_a_known_psf_is_undone_without_the_network(session, viewer, worker, picture):

@@ -27,6 +27,8 @@ def series_number(path: str, series: int | str, names: Sequence[str]) -> int:
     ImageError
         If there is none, or several have the name; the sentence lists what there is.
     """
+    if not names:
+        raise ImageError(f"{path} holds no image; it may be damaged.")
     if isinstance(series, str) and series not in names and series.isdecimal():
         series = int(series[:9])
     if isinstance(series, int):
@@ -43,5 +45,5 @@ def series_number(path: str, series: int | str, names: Sequence[str]) -> int:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     raise ImageError(
         f"{path} holds {len(names)} image(s), and series={quoted(series)} {why}; give one of these "
-        f"numbers or names: {listed or 'none'}{more}."
+        f"numbers or names: {listed}{more}."
     )

@@ -30,7 +30,8 @@ LEAST_SIDE = 512
 MUCH = 2**29
 """Pixels of the source above which a coarse level may be shown from a sparse sample of it."""
 
-_READ = 2**30  # pixels in the blocks of the source that are then read, at most, more or less
+_READ = 2**30  # pixels in the blocks of the source that are then read, at most, more or less, and
+_READ_AT_ONCE = 2**28  # where somebody waits for them
 _LEAST_BLOCK = 2**19  # pixels that a smaller block counts as: it takes a time to find it
 _SMALL = 32  # finished tiles are remembered at every so many pixels
 _REMEMBERED = 65_536  # finished tiles, of a few kB each
@@ -77,6 +78,9 @@ class LivePixels:
         Those that are finished; it grows.
     pyramid : sequence of dask.array.Array
         Coarser levels of ``under`` that exist already.
+    read : int
+        Pixels of ``under`` that are read at once, at most, more or less: of what has more, and more
+        than `MUCH`, a coarse level shows a sparse sample.
     """
 
     def __init__(
@@ -87,11 +91,12 @@ class LivePixels:
         tile: Tile,
         done: Collection[Where],
         pyramid: Sequence[da.Array] = (),
+        read: int = _READ,
     ) -> None:
         self.axes, self.dtype = axes, under.dtype
         self.done = done
         self._under, self._pyramid = under, tuple(pyramid)
-        self._side, self._tile = side, tile
+        self._side, self._tile, self._read = side, tile, read
         self._small: OrderedDict[Where, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
         longest = max(under.shape[axes.index(a)] for a in "YX")
@@ -211,7 +216,7 @@ class LivePixels:
         source, own = self._level_below(level)
         step //= own
         area = (box.bottom - box.top) * (box.right - box.left) * 4**level
-        sparse = self._sparse(source, step, box) if area > MUCH else 1
+        sparse = self._sparse(source, step, box) if area > min(MUCH, self._read) else 1
         index = dict(zip(plane_axes(self.axes), plane, strict=True))
         lengths = dict(zip(self.axes, source.shape, strict=True))
 
@@ -235,7 +240,7 @@ class LivePixels:
     def _sparse(self, source: da.Array, step: int, box: Box) -> int:
         """Say of how many pixels a side, at a step of an array, one shall do for a rectangle."""
         block = math.prod(int(source.chunksize[self.axes.index(letter)]) for letter in "YX")
-        reach = math.isqrt(_READ // max(block, _LEAST_BLOCK))  # blocks a side that may be read
+        reach = math.isqrt(self._read // max(block, _LEAST_BLOCK))  # blocks a side that may be read
         found = 1
         for letter, start, stop in (("Y", box.top, box.bottom), ("X", box.left, box.right)):
             side = source.chunksize[self.axes.index(letter)]
@@ -294,7 +299,7 @@ def coarser(array: da.Array, axes: str) -> list[da.Array]:
     list of dask.array.Array
         From fine to coarse, the last one up to `LEAST_SIDE` pixels a side.
     """
-    pixels = LivePixels(array, axes, (1, 1), lambda _: None, ())
+    pixels = LivePixels(array, axes, (1, 1), lambda _: None, (), read=_READ_AT_ONCE)
     return [
         da.from_array(
             exact,
