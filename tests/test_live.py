@@ -186,6 +186,19 @@ def test_what_is_quicker_to_read_is_read_first(level, box, rough):
     assert glances._asked[rough][0] == 2
 
 
+def test_who_waited_in_vain_is_not_made_to_wait_again(monkeypatch):
+    glances = Glances(live(np.zeros((700, 700), np.uint8), "YX", 128, set()))
+    glances.close()
+    glances._thread.join()  # so that nothing is read
+    waits = []
+    monkeypatch.setattr(glances._ready, "wait", waits.append)
+    np.asarray(glances.levels[0][:8, :8])
+    count = len(waits)
+    assert count > 0
+    np.asarray(glances.levels[0][:8, :8])
+    assert len(waits) == count
+
+
 def test_a_finished_tile_shows_in_what_was_read_before(stack):
     done: set = set()
     pixels = live(stack, "ZYX", 128, done)

@@ -28,8 +28,9 @@ BLOCK = 512
 MEMORY_BYTES = 256 * 2**20
 """Blocks that are kept take at most so much."""
 
-PATIENCE_SECONDS = 0.02
-"""What is quick to read, as from memory, is waited for so long."""
+PATIENCE_SECONDS, REST_SECONDS = 0.01, 0.5
+"""What is quick to read, as from memory, is waited for so long; after it was in vain, not again for
+a while: a viewer asks several times in a row."""
 
 Key = tuple[int, tuple[int, ...], int, int]
 """Level, plane, and row and column of a block."""
@@ -53,6 +54,7 @@ class Glances:
         self._asked: list[Key] = []
         self._late: list[Where] = []  # done while a block is read
         self._ready = threading.Condition()
+        self._slow_until = 0.0
         self._closed = False
         self.error = ""
         self._thread = threading.Thread(target=self._read, name="demoe-glance", daemon=True)
@@ -91,9 +93,13 @@ class Glances:
                 few = self._area(missing) < self._area(last)
                 self._asked = missing + rough if few else rough + missing
                 self._ready.notify_all()
+                if time.monotonic() < self._slow_until:
+                    until = 0.0
                 while missing and (left := until - time.monotonic()) > 0:
                     self._ready.wait(left)
                     missing = [key for key in missing if key not in self._known]
+                    if missing:
+                        self._slow_until = time.monotonic() + REST_SECONDS
             values = self._roughly(level, plane, box)
             for key in keys:
                 if key in self._known:
