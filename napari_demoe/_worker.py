@@ -7,9 +7,6 @@ thread that draws the window.
 from __future__ import annotations
 
 import math
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -42,9 +39,6 @@ MEMORY_BYTES = 2**28
 
 REPORT_SECONDS = 0.2
 """How often a download, or a run that waits, is reported."""
-
-NICE = 10
-"""How much the worker makes way for the window, as Unix counts it."""
 
 PULSE_MILLISECONDS = 60
 """How often the viewer is asked what is looked at, and shown what is new."""
@@ -116,7 +110,6 @@ def steps(job: Job) -> Generator[object, None, None]:
 
 
 def _steps(job: Job) -> Generator[object, None, None]:
-    _make_way()
     yield TilesDone(0)  # a chance to stop before the network is loaded
     if job.live is not None:
         run = job.live
@@ -145,16 +138,6 @@ def _steps(job: Job) -> Generator[object, None, None]:
                 yield TilesDone(*run.order.counts())
     yield TilesDone(*run.order.counts())
     yield _all_known(job, run)
-
-
-def _make_way() -> None:
-    """Let the window's thread go first where all cores are busy; threads begun here follow.
-
-    Elsewhere than on Linux, priorities are those of a process.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _warm_up() -> None:
