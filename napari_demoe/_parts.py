@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from magicgui.widgets import ComboBox
@@ -24,6 +25,12 @@ def list_layers(combo: ComboBox, chosen: Layer | None) -> None:
             combo.value = chosen
         else:
             combo.native.setCurrentIndex(-1)
+
+
+def explain(combo: ComboBox, lines: Mapping[str, str]) -> None:
+    """Say a line about each choice where the pointer rests on it in the list."""
+    for number, value in enumerate(combo.choices):
+        combo.native.setItemData(number, lines.get(value, ""), Qt.ItemDataRole.ToolTipRole)
 
 
 def may_download(parent: QWidget, model: ModelInfo) -> bool:

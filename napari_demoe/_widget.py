@@ -29,7 +29,7 @@ from napari_demoe._choices import PAINTED
 from napari_demoe._compare_bar import CompareBar
 from napari_demoe._form import Fold, RecipeForm, column, show_row
 from napari_demoe._legend import Legend
-from napari_demoe._parts import line, list_layers, may_download, rolled, rule, wrap
+from napari_demoe._parts import explain, line, list_layers, may_download, rolled, rule, wrap
 from napari_demoe._session import Session
 from napari_demoe._widget_words import (
     DECISIONS,
@@ -293,6 +293,7 @@ class DeblurWidget(QWidget):
     def choose_model(self, model: str) -> None:
         """Select a network by name, or by the path of a file with weights."""
         self.form.choose("model", model, words=Path(model).name)
+        explain(self.form["model"], {one.name: one.summary for one in list_models()})
         self.session.choose_network(model)
 
     def _toggle(self, name: str, visible: bool) -> None:

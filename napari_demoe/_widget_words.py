@@ -9,6 +9,7 @@ MODEL_WORDS = {
     "default": "Bundled network",
     "instructir-small": "Bundled InstructIR network",
     "moceir-small": "Bundled MoCE-IR network",
+    "mimdit-small": "Bundled MiM-DiT-like network",
     "demoe": "Released DeMoE network",
     "instructir": "Released InstructIR network",
 }

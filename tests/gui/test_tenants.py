@@ -1,8 +1,11 @@
 """The widget offers what the chosen network has, and no more."""
 
 import numpy as np
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QRadioButton
 from toy import settled
+
+from demoe.model import zoo
 
 
 def offered(widget) -> list[str]:
@@ -29,6 +32,19 @@ def test_menus_and_legend_follow_the_network(viewer, widget, finish, monkeypatch
     qtbot.waitUntil(lambda: len(offered(widget)) == 5)
     assert widget.form["routing"].value == "auto"
     assert {label.text() for label in widget.legend.shares} == {""}
+
+
+def test_the_list_of_networks_explains_each(widget):
+    combo = widget.form["model"]
+    for number, (name, words) in enumerate(zip(combo.choices, _items(combo), strict=True)):
+        said = combo.native.itemData(number, Qt.ItemDataRole.ToolTipRole)
+        if name in zoo.BUNDLED:
+            assert said == zoo.BUNDLED[name].summary
+            assert words != name
+
+
+def _items(combo) -> list[str]:
+    return [combo.native.itemText(number) for number in range(combo.native.count())]
 
 
 def test_a_known_psf_needs_no_expert(viewer, widget, finish):
