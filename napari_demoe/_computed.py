@@ -124,7 +124,7 @@ class Computed:
         if not job.output or paused is None or paused.output != job.output or not self.resumable:
             return False
         asked, stopped = ((one.recipe, one.meta["unique_id"]) for one in (job, paused))
-        if asked == stopped and job.expert_map is None is paused.expert_map:
+        if asked == stopped and job.expert_map is None and paused.expert_map is None:
             self.resume()
         else:
             self.fail(

@@ -18,6 +18,7 @@ from demoe.live.kernels import placed
 from napari_demoe._blurs import blur_at, glyphs, glyphs_kwargs
 from napari_demoe._chosen import Chosen
 from napari_demoe._layers import result_kwargs
+from napari_demoe._looking import steps_of
 from napari_demoe._maps import (
     cells_to_layer_order,
     complexity_kwargs,
@@ -129,18 +130,16 @@ class Display:
     @property
     def coarser(self) -> int:
         """How many pixels a side one pixel stands for that is shown of the layer in work."""
-        layer = self.working
-        if layer is None or not layer.multiscale:
-            return 1
-        return round(float(np.max(layer.downsample_factors[layer.data_level])))
+        return 1 if self.working is None else round(float(steps_of(self.working).max()))
 
     # -- layers come and go -------------------------------------------------------------------
 
     def follow_layers(self) -> bool:
         """Forget layers that were removed; tell whether the one in work was."""
         layers = self._viewer.layers
-        if self.working is not None and self.working is self.result not in layers:
-            self._drop_maps()
+        is_unwanted = self.working is not None and self.working not in layers
+        if is_unwanted:
+            self._forget_working()
         if self.overlay is not None and self.overlay not in layers:
             self.overlay, self._found = None, ([], [])
         for name in MAPS:
@@ -148,10 +147,7 @@ class Display:
                 setattr(self, name, None)
         if self.result is not None and self.result not in layers:
             self.result = None
-        if self.working is None or self.working in layers:
-            return False
-        self.working = None
-        return True
+        return is_unwanted
 
     def take_unseen(self) -> list[LiveRun]:
         """Return the runs whose layers are gone, and forget them."""
@@ -165,20 +161,19 @@ class Display:
 
     def drop_working(self) -> None:
         """Remove the layer in work."""
-        layer, self.working = self.working, None
-        if layer is None:
-            return
-        if layer is self.result:
-            self._drop_maps()
-        if layer in self._viewer.layers:
+        layer = self._forget_working()
+        if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
 
-    def _drop_maps(self) -> None:
-        """Remove the maps of the last result."""
-        maps = [getattr(self, name) for name in ("overlay", *MAPS)]
-        for each in maps:
-            if each is not None and each in self._viewer.layers:
-                self._viewer.layers.remove(each)
+    def _forget_working(self) -> Image | None:
+        """Let go of the layer in work, remove what maps it has, and return it."""
+        layer, self.working = self.working, None
+        if layer is not None and layer is self.result:
+            maps = [getattr(self, name) for name in ("overlay", *MAPS)]
+            for each in maps:
+                if each is not None and each in self._viewer.layers:
+                    self._viewer.layers.remove(each)
+        return layer
 
     def name_working(self) -> None:
         """Say in the layer's name what there is of it."""

@@ -11,7 +11,8 @@ import numpy as np
 from demoe.image.difference import ArrayLike
 from demoe.image.sharpness import sharpness
 from napari_demoe._compare import Pair
-from napari_demoe._layers import ours
+from napari_demoe._layers import exactly, ours
+from napari_demoe._looking import steps_of
 from napari_demoe._maps import cells_to_layer_order, expert_shares
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def looked_at(viewer: ViewerModel, pair: Pair) -> View | None:
     if dims.ndisplay != 2 or min(shown) < 0:
         return None
     result, source = pair.levels()[layer.data_level]
-    factors = layer.downsample_factors[layer.data_level][: layer.ndim] if layer.multiscale else 1
+    factors = steps_of(layer)
     corners = np.array([layer.world_to_data(c) for c in _canvas_corners(viewer)])
     low, high = (np.rint(end(corners, axis=0)) for end in (np.min, np.max))
     whole = np.asarray((layer.data[0] if layer.multiscale else layer.data).shape[: layer.ndim])
@@ -179,8 +180,7 @@ def _cells(
 
 
 def _gray(view: View, array: ArrayLike) -> np.ndarray:
-    array = getattr(array, "exact", array)  # a level for eyes does not wait for what is unread
-    values = np.asarray(array[view.box], np.float32)
+    values = np.asarray(exactly(array)[view.box], np.float32)
     return values.mean(axis=-1) if view.colour else values
 
 

@@ -94,7 +94,7 @@ def to_lazy(data: Any, meta: Mapping[str, Any]) -> LazyImage:
         If the layer holds no image (bool, complex), or its axes cannot be named.
     """
     array = data[0] if meta.get("multiscale") else data
-    array = getattr(array, "exact", array)  # a result that is looked at shows black for the unread
+    array = exactly(array)
     axes = layer_axes(len(array.shape), meta)
     spatial = axes.removesuffix("S")
     steps = meta.get("scale")
@@ -116,6 +116,11 @@ def to_lazy(data: Any, meta: Mapping[str, Any]) -> LazyImage:
         channel_names=_channel_names(meta, axes, array.shape),
         name=str(meta.get("name") or "image"),
     )
+
+
+def exactly(array: Any) -> Any:
+    """Return an array that waits for its pixels; one for eyes shows black for what is unread."""
+    return getattr(array, "exact", array)
 
 
 def image_kwargs(image: LazyImage) -> dict[str, Any]:

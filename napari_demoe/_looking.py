@@ -30,9 +30,7 @@ def view_of(layer: Image, axes: str, displayed: Sequence[int], focus: Sequence[f
     focus : sequence of float
         The middle of the canvas, in pixels of the layer's finest level.
     """
-    factors = np.ones(layer.ndim)
-    if layer.multiscale:
-        factors = np.asarray(layer.downsample_factors[layer.data_level], dtype=float)[: layer.ndim]
+    factors = steps_of(layer)
     low, high = (np.asarray(corner)[: layer.ndim] * factors for corner in layer.corner_pixels)
     high = high + factors  # the last pixel belongs to it
     spatial = axes.removesuffix("S")
@@ -47,6 +45,13 @@ def view_of(layer: Image, axes: str, displayed: Sequence[int], focus: Sequence[f
     centre = focus[spatial.index("Y")], focus[spatial.index("X")]
     plane = tuple(spans[letter][0] for letter in plane_axes(axes))
     return View(plane, Box(top, left, bottom, right), centre)
+
+
+def steps_of(layer: Image) -> np.ndarray:
+    """Return how many pixels one that is shown stands for, along each axis (ndim,)."""
+    if not layer.multiscale:
+        return np.ones(layer.ndim)
+    return np.asarray(layer.downsample_factors[layer.data_level], dtype=float)[: layer.ndim]
 
 
 def framed(shapes: Shapes | None, layer: Image, axes: str, point: Sequence[float]) -> Scope:

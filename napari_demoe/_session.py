@@ -236,11 +236,11 @@ class Session:
             if self.done >= self.total:
                 words = "All in view is done; look elsewhere."
                 return words if self.waits else "Drawing the maps …"
+            words = f"Deblurring tile {self.done + 1} of {self.total}{wait}."
             coarser = self.display.coarser
-            from_far = f" From afar: 1 of {coarser**2} pixels is seen, so zoom in."
-            return f"Deblurring tile {self.done + 1} of {self.total}{wait}." + from_far * (
-                coarser >= AFAR
-            )
+            if coarser >= AFAR:
+                words += f" From afar: 1 of {coarser**2} pixels is seen, so zoom in."
+            return words
         if self.computed.note or self.state == "failed":
             return self.computed.note
         if self.source is None:

@@ -92,6 +92,15 @@ def test_maps_are_shown_one_after_the_other_where_there_is_a_clock(viewer, worke
     assert beats == []
 
 
+def stop_after(session, worker, tiles):
+    """Begin a run, and stop it when some tiles are done."""
+    session.start()
+    while session.done < tiles:
+        worker.step()
+    session.cancel()
+    worker.finish()
+
+
 def test_a_run_goes_from_words_to_result(session, viewer, worker, picture):
     source = viewer.add_image(picture, name="photo", scale=(0.5, 0.5))
     assert "100 × 150" in session.status  # noqa: RUF001
@@ -159,11 +168,7 @@ def test_cancel_keeps_what_is_done_and_resume_goes_on(session, viewer, worker, p
 
 def test_a_run_that_is_stopped_and_left_stays_as_it_is(session, viewer, worker, picture):
     viewer.add_image(picture, name="photo")
-    session.start()
-    while session.done < 1:
-        worker.step()
-    session.cancel()
-    worker.finish()
+    stop_after(session, worker, 1)
     session.start()
     worker.finish()
     assert not session.resumable
@@ -502,11 +507,7 @@ def test_tiles_that_are_kept_for_an_output_can_be_finished_elsewhere(
     ((data, kwargs, _),) = read(str(path))
     viewer.add_image(data, **kwargs)
     session.output = str(target)
-    session.start()
-    while session.done < 2:
-        worker.step()
-    session.cancel()
-    worker.finish()
+    stop_after(session, worker, 2)
     viewer.layers.remove(viewer.layers[-1])
     report = demoe.run(path, target, worker.job.recipe, resume=True)
     assert report.computed == report.tiles - 2
@@ -517,11 +518,7 @@ def test_running_again_for_the_same_output_goes_on_with_the_stopped_run(
 ):
     viewer.add_image(picture, name="photo (1)")
     session.output = str(tmp_path / "out.ome.zarr")
-    session.start()
-    while session.done < 2:
-        worker.step()
-    session.cancel()
-    worker.finish()
+    stop_after(session, worker, 2)
     session.choices.routing = "defocus"
     session.start()
     assert "keeps its tiles" in session.error
@@ -538,11 +535,7 @@ def test_running_again_for_the_same_output_goes_on_with_the_stopped_run(
 
 def test_a_complaint_before_a_run_leaves_the_stopped_one_alone(session, viewer, worker, picture):
     viewer.add_image(picture, name="photo")
-    session.start()
-    while session.done < 1:
-        worker.step()
-    session.cancel()
-    worker.finish()
+    stop_after(session, worker, 1)
     session.choices.psf = "radius=two"
     session.start()
     assert "not understood" in session.error

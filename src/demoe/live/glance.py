@@ -98,8 +98,8 @@ class Glances:
                 while missing and (left := until - time.monotonic()) > 0:
                     self._ready.wait(left)
                     missing = [key for key in missing if key not in self._known]
-                    if missing:
-                        self._slow_until = time.monotonic() + REST_SECONDS
+                if missing and until:  # waited for in vain
+                    self._slow_until = time.monotonic() + REST_SECONDS
             values = self._roughly(level, plane, box)
             for key in keys:
                 if key in self._known:

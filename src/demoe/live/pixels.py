@@ -285,7 +285,7 @@ class Exact:
 def coarser(array: da.Array, axes: str) -> list[da.Array]:
     """Return levels of an array that has no pyramid, each half as large as the one before.
 
-    What nobody looks at is not read, and of very large parts a sparse sample is (`MUCH`).
+    What nobody looks at is not read, and of very large parts a sparse sample is (`LivePixels`).
 
     Parameters
     ----------
