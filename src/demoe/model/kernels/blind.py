@@ -4,7 +4,9 @@ At each scale a picture with few edges is sought that explains, by the kernel fo
 that is seen: each edge has its price (Xu, Zheng and Jia, CVPR 2013). Then the kernel is sought that
 makes of these edges what is seen, by least squares without negative values. What is found at one
 scale is where the next finer one begins (Fergus et al., SIGGRAPH 2006; Cho and Lee, SIGGRAPH Asia
-2009). The price falls from step to step: strong edges, which survive a blur, decide first.
+2009). The price falls from step to step: strong edges, which survive a blur, decide first. Where
+only parts of a picture are blurred, what is around them counts as unknown, and is filled in step
+by step with what the kernel makes of the picture found so far (expectation and maximisation).
 """
 
 from __future__ import annotations
@@ -33,11 +35,12 @@ _STEPS, _LAST_STEPS = 5, 3  # at each scale, and at the finest one
 _PRICE, _CHEAPER = 0.02, 1.1  # of an edge at first, and by what it falls after each step
 _LAST_CHEAPER = 1.43  # the same at the finest scale
 _LOOSE, _TIGHT = 2.0, 100.0  # of the splitting: times the price, and in the end
+_TIGHTER, _TIGHTER_IN_PARTS = 2.0, 1.5  # in each step; what is unknown takes more of them
 _WHITE = 0.995  # of all values, so many are at most as bright as what counts as 1
 _DARKEST = 0.05
 _RIDGE = 2.0  # for kernels that spread, against the power of all edges of a picture of 384 pixels
 _DESCENTS = 40  # steps of the least squares
-_FAINT = 0.05  # of the brightest value of a kernel: what is less is none
+_FAINT = 0.1  # of the brightest value of a kernel: what is less is none
 _SMALL = 0.1  # of all light: a part of a kernel that has less, apart from others, is none
 _BLURRED = 0.9  # how much of a pixel must be blurred to say something of the kernel
 _MORE = 4  # pixels beyond the reach of a kernel
@@ -87,6 +90,7 @@ class _Scene:
         self._inside = torch.zeros_like(self._seen)
         self._inside[inner] = (extent >= _BLURRED).float()
         self._transform = torch.fft.rfft2(self._seen)
+        self._unknown = None if bool((extent >= _BLURRED).all()) else 1 - self._inside
         down, right = (torch.empty_like(self._seen) for _ in range(2))
         differences(self._seen, down, right)
         self._differences = [torch.fft.rfft2(one * self._inside) for one in (down, right)]
@@ -94,19 +98,24 @@ class _Scene:
     def edges(self, psf: Psf, price: float) -> tuple[Tensor, Tensor]:
         """Return the differences, down and right, of a picture with few edges that explains it."""
         blur = transfer(psf, self._size)
-        data = blur.conj() * self._transform
         power = blur.real.square() + blur.imag.square()
         rough = roughness((self._size[0], self._size[1]))
-        x, penalty = self._seen, _LOOSE * price
+        tighter = _TIGHTER if self._unknown is None else _TIGHTER_IN_PARTS
+        x, transform, penalty = self._seen, self._transform, _LOOSE * price
+        data = blur.conj() * transform
         down, right, edges = (torch.empty_like(x) for _ in range(3))
         while penalty < _TIGHT:
+            if self._unknown is not None:
+                again = torch.fft.irfft2(blur * transform, self._size)
+                whole = torch.lerp(self._seen, again, self._unknown)
+                data = blur.conj() * torch.fft.rfft2(whole)
             differences(x, down, right)
             kept = torch.addcmul(down.square(), right, right) > price / penalty
             joined(down.mul_(kept), right.mul_(kept), out=edges)
-            total = torch.add(data, torch.fft.rfft2(edges), alpha=penalty)
-            total.mul_(torch.add(power, rough, alpha=penalty).reciprocal_())
-            x = torch.fft.irfft2(total, self._size)
-            penalty *= 2
+            transform = torch.add(data, torch.fft.rfft2(edges), alpha=penalty)
+            transform.mul_(torch.add(power, rough, alpha=penalty).reciprocal_())
+            x = torch.fft.irfft2(transform, self._size)
+            penalty *= tighter
         differences(x, down, right)
         return down.mul_(self._inside), right.mul_(self._inside)
 

@@ -6,7 +6,8 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,17 +34,25 @@ TEXTURE = 0.01
 
 Gray = NDArray[np.float32]
 
-_WIDTHS = (16, 24, 32)
+WIDTHS = (24, 48, 64)
+"""Channels at the three scales; a weights file says by its tensors what its detector has."""
+
 _SPREAD = (1, 2, 4, 1)  # dilations at the coarsest scale
 _CONTRAST = 4.0
 
 
 class Detector(nn.Module):
-    """Tells how likely each place of a picture is blurred."""
+    """Tells how likely each place of a picture is blurred.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels at the three scales, from fine to coarse.
+    """
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
-        fine, middle, coarse = _WIDTHS
+        fine, middle, coarse = widths
         self.entries = nn.ModuleList(
             [
                 nn.Conv2d(1, fine, 5, stride=2, padding=2),
@@ -111,4 +120,9 @@ def _cells(values: Gray) -> Gray:
 
 def detector_of(tensors: Mapping[str, Tensor], name: str) -> Detector:
     """Make a detector of its tensors; raises WeightsError if they are not such."""
-    return fill(Detector, tensors, name, "a detector of blur")
+    biases = [tensors.get(f"entries.{scale}.bias") for scale in range(len(WIDTHS))]
+    widths = [
+        usual if bias is None else max(1, bias.numel())
+        for bias, usual in zip(biases, WIDTHS, strict=True)
+    ]
+    return fill(partial(Detector, widths), tensors, name, "a detector of blur")

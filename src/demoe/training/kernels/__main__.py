@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.choices import TASKS
+from demoe.engine.kernels.photo import LEAST_GAIN
 from demoe.model.architectures import TOOLS
 from demoe.model.checkpoint import read_state_dict, write_weights
 from demoe.model.kernels.fusion import Fusion
@@ -31,8 +32,6 @@ OF_ALL = {0: 0.2, 1: 0.25, 2: 0.15, 3: 0.18, 4: 0.15, SHARP: 0.07}
 
 HELD_OUT = 8
 """One picture of so many is not learnt from."""
-
-LEAST = 0.3  # dB, as `demoe.engine.kernels.photo.LEAST_GAIN`
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -67,7 +66,7 @@ def main(given: Sequence[str] | None = None) -> None:
     tried = try_guesses(places(learnt, arguments.places, seed, OF_ALL), detector, seed, told)
     judge = learn_judge(tried, seed)
     tried_too = try_guesses(places(held, few[0], seed + 1, OF_ALL), detector, seed + 1, told)
-    gains = chosen_gains(judge, tried_too, LEAST)
+    gains = chosen_gains(judge, tried_too, LEAST_GAIN)
     print(_table("judge's choice", tried_too.task, gains[:, None]), flush=True)
 
     source = weights_path(arguments.weights)
