@@ -23,14 +23,14 @@ from demoe.recipe import Recipe
 
 # Measured on CPUs with `demoe bench`; estimates are meant to be right within a factor of 2.
 _SHARE_OF_PEAK = 0.35
-_LOCAL_ROUTING = 2.0  # a pass of the encoder more, and two experts where decisions change
+_LOCAL_ROUTING = 1.5  # a survey, and two experts where decisions change: 1.1 to 2.2
 _BYTES_OF_PROGRAM = 0.5e9  # torch, the network, a few tiles of pixels
 
 # What finding a blur and undoing it takes, in operations a pixel at the share of the peak above:
 # of each sample, and of a photo's fusion besides.
-_UNDOING = 8e3
+_UNDOING = 19e3
 _FUSING = 10e3
-_PLACES = 12e9  # operations for a plane's places
+_PLACES = 100e9  # operations for the places of a plane
 _BYTES_OF_FUSION = 200  # a pixel of a read: four pictures, their weights and what leads to them
 _BYTES_OF_WINDOWS = 0.08e9  # those that are kept, and one that is being undone
 
