@@ -67,6 +67,10 @@ MEASURES = (
 
 MEMBERS, HIDDEN = 4, 64
 
+CAUTION = 1.0
+"""So many standard deviations of what its networks say are taken off: where they disagree, a guess
+is like none that they have seen."""
+
 _INNER = (slice(16, -16), slice(16, -16))  # the border is guessed in part
 _WHITE = 0.98
 
@@ -78,7 +82,7 @@ Try = tuple[Kernel, float, Setting]
 
 
 class Judge(nn.Module):
-    """Predicts gains in dB from `MEASURES`: the mean of a few small networks.
+    """Predicts gains in dB from `MEASURES`: what a few small networks say, with some caution.
 
     Its training (`demoe.training.kernels`) sets the mean and scale of the measures.
     """
@@ -95,7 +99,8 @@ class Judge(nn.Module):
     def forward(self, measured: Tensor) -> Tensor:
         """Return gains (N,) in dB, from what was measured (N, measures)."""
         at = (measured - self.mean) / self.scale
-        return torch.cat([member(at) for member in self.members], dim=1).mean(dim=1)
+        found = torch.cat([member(at) for member in self.members], dim=1)
+        return found.mean(dim=1) - CAUTION * found.std(dim=1)
 
     @torch.inference_mode()
     def gains(self, measured: Measured) -> NDArray[np.float32]:
