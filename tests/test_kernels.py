@@ -28,7 +28,7 @@ from demoe.model.kernels.families import (
     straight_kernels,
 )
 from demoe.model.kernels.fusion import REACH, Fusion
-from demoe.model.kernels.judge import MEASURES
+from demoe.model.kernels.judge import MEASURES, PARTS, Judge
 from demoe.model.kernels.noise import colour_of, noise_model
 from demoe.model.kernels.psf import centroid
 from demoe.model.kernels.spectrum import pooled, window_scores
@@ -587,3 +587,16 @@ def test_a_gray_photo_stays_gray(sharp, linear, exact):
     )
     assert np.ptp(restored, axis=2).max() < 0.002
     np.testing.assert_allclose(restored[..., :1], alone, atol=0.002)
+
+
+def test_a_judge_believes_less_where_its_networks_disagree():
+    torch.manual_seed(0)
+    judge = Judge().eval().requires_grad_(False)
+    measured = np.random.default_rng(0).normal(size=(5, PARTS, len(MEASURES))).astype(np.float32)
+    at = torch.from_numpy(measured)
+    mean = torch.cat([member(at) for member in judge.members], dim=2).mean(dim=(1, 2)).numpy()
+    assert (judge.gains(measured) < mean - 1e-3).all()
+    for member in judge.members:
+        member.load_state_dict(judge.members[0].state_dict())
+    alike = judge.members[0](at).mean(dim=(1, 2)).numpy()
+    np.testing.assert_allclose(judge.gains(measured), alike, atol=1e-5)
