@@ -88,9 +88,10 @@ class _Scene:
         self._seen, inner = grown(seen[None], self._reach + _MORE)
         self._size = self._seen.shape[1:]
         self._inside = torch.zeros_like(self._seen)
-        self._inside[inner] = (extent >= _BLURRED).float()
+        blurred = extent >= _BLURRED
+        self._inside[inner] = blurred.float()
+        self._in_parts = not bool(blurred.all())
         self._transform = torch.fft.rfft2(self._seen)
-        self._unknown = None if bool((extent >= _BLURRED).all()) else 1 - self._inside
         down, right = (torch.empty_like(self._seen) for _ in range(2))
         differences(self._seen, down, right)
         self._differences = [torch.fft.rfft2(one * self._inside) for one in (down, right)]
@@ -100,14 +101,14 @@ class _Scene:
         blur = transfer(psf, self._size)
         power = blur.real.square() + blur.imag.square()
         rough = roughness((self._size[0], self._size[1]))
-        tighter = _TIGHTER if self._unknown is None else _TIGHTER_IN_PARTS
+        tighter = _TIGHTER_IN_PARTS if self._in_parts else _TIGHTER
         x, transform, penalty = self._seen, self._transform, _LOOSE * price
         data = blur.conj() * transform
         down, right, edges = (torch.empty_like(x) for _ in range(3))
         while penalty < _TIGHT:
-            if self._unknown is not None:
+            if self._in_parts:
                 again = torch.fft.irfft2(blur * transform, self._size)
-                whole = torch.lerp(self._seen, again, self._unknown)
+                whole = torch.lerp(again, self._seen, self._inside)
                 data = blur.conj() * torch.fft.rfft2(whole)
             differences(x, down, right)
             kept = torch.addcmul(down.square(), right, right) > price / penalty
