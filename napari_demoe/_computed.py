@@ -348,6 +348,12 @@ class Computed:
         # The viewer shows the error with its traceback by itself.
         self.fail(f"{type(error).__name__}: {error}", notify=False)
 
+    def forget_failure(self) -> None:
+        """Say no more what went wrong: something else is chosen now."""
+        if self.state == "failed" and not self.busy:
+            self.state, self.error = "paused" if self.resumable else "idle", ""
+            self._changed()
+
     def fail(self, message: str, notify: bool = True) -> None:
         """End with a sentence that says what went wrong."""
         self.state, self.error, self.note = "failed", message, ""

@@ -138,7 +138,7 @@ class Session:
         pulse: Pulse | None = None,
         ask: Ask = lambda function, answered: None,
     ) -> None:
-        self.chosen = Chosen(viewer, self.changed.emit, lambda: self.outlook.stale())
+        self.chosen = Chosen(viewer, self.changed.emit, self._chosen_anew)
         self.wanted = Wanted(viewer, self.chosen, ask, self.changed.emit)
         self.display = Display(viewer, self.chosen, self.changed.emit, patient=pulse is not None)
         self.computed = Computed(self.chosen, self.wanted, self.display, launch, self.changed.emit)
@@ -163,6 +163,11 @@ class Session:
             layer.events.name.disconnect(self._layers_changed)
         self._stop_pulse()
         self.computed.close()
+
+    def _chosen_anew(self) -> None:
+        """Say no more what the next run would have taken, nor what was wrong with the last one."""
+        self.outlook.stale()
+        self.computed.forget_failure()
 
     # -- layers of the viewer -----------------------------------------------------------------
 

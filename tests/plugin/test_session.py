@@ -220,6 +220,30 @@ def test_a_bad_choice_is_told_before_anything_starts(session, viewer, picture):
     assert not session.busy
 
 
+def test_an_error_goes_with_the_choice_that_it_was_about(session, viewer, picture):
+    viewer.add_image(picture)
+    session.choose(tile=7)
+    session.start()
+    assert session.error
+    session.choose(tile=64)
+    assert (session.state, session.error) == ("idle", "")
+
+
+def test_what_was_stopped_can_be_resumed_after_an_error(session, viewer, worker, picture):
+    viewer.add_image(picture)
+    session.start()
+    while session.done < 2:
+        worker.step()
+    session.cancel()
+    worker.finish()
+    session.choices.tile = 7
+    session.start()
+    assert session.error
+    session.choose(tile=64)
+    assert (session.state, session.error) == ("paused", "")
+    assert session.resumable
+
+
 def test_a_painted_map_is_followed(session, viewer, worker, picture):
     viewer.add_image(picture, name="photo")
     session.choices.routing = "painted"
