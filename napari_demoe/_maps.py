@@ -17,6 +17,9 @@ from napari_demoe._layers import GEOMETRY, ours, shifted
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+WARNING = ((1.0, 0.25, 0.1, 0.0), (1.0, 0.25, 0.1, 0.8))
+"""Colours of what is supported by the data, through which the image is seen, and of what is not."""
+
 
 def cells_to_layer_order(cells: np.ndarray, axes: str) -> np.ndarray:
     """Put the axes of an expert map into the order of the image's layer.
@@ -184,12 +187,14 @@ def consistency_kwargs(
 ) -> dict[str, Any]:
     """Describe a consistency map as keyword arguments of an image layer, hidden at first.
 
-    Black up to the noise; bright where the result is not supported by the data.
+    Nothing is seen of it up to the noise; red where the result is not supported by the data.
     """
+    from napari.utils import Colormap
+
     return {
         **confidence_kwargs(source, axes, pitch),
         "name": f"{source['name']} consistency",
-        "colormap": "magma",
+        "colormap": Colormap(WARNING, name="not supported"),
         "contrast_limits": (1.0, 4.0),
         "metadata": {"demoe": {"map": "consistency"}},
     }
