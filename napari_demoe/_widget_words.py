@@ -48,7 +48,7 @@ TOOLTIPS = {
     "blur": "The blur that was found in each place, drawn four times as large as it is.",
     "kernels": "A picture of the blur in each place, seven times as large as it is: what a point\n"
     "looks like there.",
-    "consistency": "The result blurred again, against the data: black up to the noise, bright\n"
+    "consistency": "The result blurred again, against the data: nothing up to the noise, red\n"
     "where the data do not support what is seen.",
     "complexity": "How much the experts of a place compute, from dark (cheap) to bright (the\n"
     "costliest), for networks whose experts cost differently.",

@@ -106,8 +106,8 @@ BUNDLED = {
     ),
     "instructir-small": Bundled(
         "instructir",
-        "Small network after InstructIR, told what to do: noise, blur, rain, haze, low "
-        "light; understands sentences without a download.",
+        "Small network after InstructIR, told what to do: noise, rain, haze, low light; "
+        "understands sentences without a download.",
     ),
     "moceir-small": Bundled(
         "moceir",
