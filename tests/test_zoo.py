@@ -17,6 +17,7 @@ import pytest
 from hub import COMMIT, Hub, go_to, serving
 from huggingface_hub import constants
 
+import demoe
 from demoe.errors import Cancelled, OutputError, WeightsError
 from demoe.model import zoo
 
@@ -544,3 +545,9 @@ def test_released_weights_can_be_carried_over_by_hand(tmp_path, root, small_rele
     path.write_bytes(PAYLOAD[:500])
     with pytest.raises(WeightsError, match="demoe models download demoe"):
         zoo.weights_path("demoe")
+
+
+@pytest.mark.parametrize("name", zoo.BUNDLED)
+def test_a_bundled_file_carries_the_card_that_lies_beside_it(name):
+    path = zoo.weights_path(name)
+    assert demoe.load_model(name).card == path.with_suffix(".md").read_text(encoding="utf-8")
