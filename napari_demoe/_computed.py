@@ -319,6 +319,8 @@ class Computed:
         self._handle, self._over = None, False
         self._wanted.outlook.stale()  # tiles were timed
         display, run = self._display, self._display.run
+        if run is not None:
+            run.rest()
         if self.state == "running":  # all that was wanted is done
             self.state, self._paused = "idle", None
             seconds = duration(self.progress.seconds)

@@ -183,6 +183,10 @@ def _new_run(job: Job) -> LiveRun:
     from demoe.live.run import LiveRun, Maps, where_of
 
     earlier = job.earlier
+    shared: dict[str, Any] = {
+        "folder": Path(job.folder) if job.folder else None,
+        "more": job.more,
+    }
     if earlier is not None:
         out = earlier.result.corrected(job.expert_map)
         only = {where_of(out, index) for index in out.changed_from(earlier.result)}
@@ -190,9 +194,7 @@ def _new_run(job: Job) -> LiveRun:
             only &= set(earlier.done)
         under = earlier.run.exact if earlier.pixels is None else earlier.pixels
         known = Maps(earlier.expert_map, earlier.gates, earlier.confidence, {})
-        return LiveRun(
-            out, Scope(), under=_lazily(under, out), only=only, known=known, more=job.more
-        )
+        return LiveRun(out, Scope(), under=_lazily(under, out), only=only, known=known, **shared)
     image = to_lazy(job.data, job.meta)
     if any(part != slice(0, n) for part, n in zip(job.region, image.shape, strict=False)):
         image = image.with_data(image.data[job.region])
@@ -202,7 +204,7 @@ def _new_run(job: Job) -> LiveRun:
         only = {where_of(out, index) for index in out.changed_from(correction.before)}
         cells = (out.expert_map, out.gates, out.confidence)
         known = Maps(*(_compute(lazy) for lazy in cells), {})
-        return LiveRun(out, Scope(), under=correction.pixels, only=only, known=known, more=job.more)
+        return LiveRun(out, Scope(), under=correction.pixels, only=only, known=known, **shared)
     out = demoe.deblur(image, recipe=job.recipe, expert_map=job.expert_map)
     target = Path(job.output) if job.output else None
     pyramid = list(job.data[1:]) if job.meta.get("multiscale") else []
@@ -211,9 +213,8 @@ def _new_run(job: Job) -> LiveRun:
         out,
         job.scope,
         target=target,
-        folder=Path(job.folder) if job.folder else None,
         pyramid=[da.asarray(level) for level in pyramid] if whole else (),
-        more=job.more,
+        **shared,
     )
 
 

@@ -89,6 +89,20 @@ def test_a_correction_computes_few_tiles_and_gives_what_a_full_run_gives(
     np.testing.assert_array_equal(pixels, result.image)
 
 
+@pytest.mark.parametrize("routing", ["image", "defocus"])
+def test_one_decision_is_followed_to_the_last_bit_far_from_what_is_painted(root, routing) -> None:
+    # With paint on a plane, all experts are surveyed, and not the one alone that works elsewhere.
+    model = root / "tests" / "data" / "demoe_w4.safetensors"
+    image = noise(64, 460) / np.float32(255)
+    result = demoe.deblur(image, model=model, tile=64, device="cpu", routing=routing, psf=None)
+    painted = np.zeros(result.expert_map.shape, np.uint8)
+    painted[:, 5:] = 3
+    fixed = result.corrected(painted)
+    assert (0, 0) not in fixed.changed_from(result)
+    full = demoe.deblur(result.source, recipe=result.recipe, expert_map=painted)
+    np.testing.assert_array_equal(result.image.blocks[0, 0], full.image.blocks[0, 0])
+
+
 @pytest.mark.parametrize("size", [(60, 60), (130, 70)])
 @pytest.mark.parametrize("routing", ["local", "image"])
 def test_other_planes_of_a_stack_are_left_alone(shallow, computed, size, routing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import demoe
 from demoe.errors import Cancelled
+from demoe.execution.store import TileStore
 from demoe.execution.tile import compute_tile
 from demoe.live.glance import BLOCK, Glances
 from demoe.live.order import Scope, View
@@ -310,11 +312,65 @@ def test_tiles_that_were_kept_are_finished_by_a_run_and_the_other_way_round(imag
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_a_tile_that_is_lost_is_computed_again(image):
-    out = demoe.deblur(image, "ZYX", **RECIPE)
-    run = LiveRun(out, Scope("all"))
+@pytest.fixture
+def resting(image, tmp_path) -> tuple[LiveRun, Path, Path]:
+    """Return a run that did five tiles for an output and rests, its source, and the output."""
+    source, target = tmp_path / "in.zarr", tmp_path / "out.ome.zarr"
+    zarr.save_array(str(source), image)
+    run = LiveRun(
+        demoe.deblur(demoe.open_image(source, "ZYX"), **RECIPE), Scope("all"), target=target
+    )
+    for _ in range(5):
+        run.step()
+    run.rest()
+    return run, source, target
+
+
+def test_who_rests_lets_others_finish_the_output_and_shows_it(resting):
+    run, source, target = resting
+    whole, before = run.result.image.compute(), run.exact[...]
+    report = demoe.run(source, target, axes="ZYX", resume=True, **RECIPE)
+    assert report.computed == report.tiles - 5
+    np.testing.assert_array_equal(run.exact[...], before)
+    assert len(run.done) == 5
+    for z, row, col in run.done:
+        tile = (z, slice(row * 64, row * 64 + 64), slice(col * 64, col * 64 + 64))
+        np.testing.assert_array_equal(before[tile], whole[tile])
+    with pytest.raises(demoe.DemoeError, match="exists"):
+        run.step()
+    run.close()
+
+
+def test_who_goes_on_after_a_rest_knows_what_others_did(resting, tmp_path):
+    run, _, target = resting
+    other = LiveRun(run.result, Scope("all"), target=target)
+    with pytest.raises(demoe.DemoeError, match="another"):
+        run.step()
+    for _ in range(3):
+        other.step()
+    other.close()
+    assert run.step()
+    assert len(run.done) == 9
+    assert run.kept == 3
     drain(run)
-    (plane,) = run._store.folder.glob("image-*/0/c/1/0/0")
+    np.testing.assert_array_equal(run.exact[...], run.result.image.compute())
+    run.close()
+
+
+def test_who_rests_shows_the_source_where_others_dropped_the_tiles(resting, image):
+    run, source, target = resting
+    demoe.run(source, target, axes="ZYX", overwrite=True, **RECIPE | {"routing": "defocus"})
+    np.testing.assert_array_equal(run.exact[...], image)
+    assert not run.done
+    assert not any(place.name.startswith(".") for place in target.parent.iterdir())
+    run.close()
+
+
+def test_a_tile_that_is_lost_is_computed_again(image, tmp_path):
+    out = demoe.deblur(image, "ZYX", **RECIPE)
+    run = LiveRun(out, Scope("all"), folder=tmp_path)
+    drain(run)
+    (plane,) = tmp_path.rglob("image-*/0/c/1/0/0")
     plane.unlink()
     assert (run.exact[1, :64, :64] == image[1, :64, :64]).all()  # the source, not zeros
     assert (1, 0, 0) not in run.done
@@ -350,18 +406,18 @@ def test_a_tile_that_nobody_wants_any_more_is_given_up_and_begun_anew(image):
     run.close()
 
 
-def test_files_of_a_run_outlive_who_reads_them(image, monkeypatch):
-    run = LiveRun(demoe.deblur(image, "ZYX", **RECIPE), Scope("all"))
+def test_files_of_a_run_outlive_who_reads_them(image, monkeypatch, tmp_path):
+    run = LiveRun(demoe.deblur(image, "ZYX", **RECIPE), Scope("all"), folder=tmp_path)
     run.step()
-    folder, (where,) = run._store.folder, run.done
-    read, begun, gate = run._store.read, threading.Event(), threading.Event()
+    (folder,), (where,) = tmp_path.iterdir(), run.done
+    read, begun, gate = TileStore.read, threading.Event(), threading.Event()
 
-    def slow(box):
+    def slow(store, box):
         begun.set()
         gate.wait(60)
-        return read(box)
+        return read(store, box)
 
-    monkeypatch.setattr(run._store, "read", slow)
+    monkeypatch.setattr(TileStore, "read", slow)
     found = []
     reader = threading.Thread(target=lambda: found.append(run._tile(where)))
     reader.start()
@@ -375,13 +431,12 @@ def test_files_of_a_run_outlive_who_reads_them(image, monkeypatch):
     assert run._tile(where) is None
 
 
-def test_a_run_that_is_closed_in_mid_tile_lets_go_after_it(image, monkeypatch):
+def test_a_run_that_is_closed_in_mid_tile_lets_go_after_it(image, monkeypatch, tmp_path):
     out = demoe.deblur(image, "ZYX", **RECIPE)
-    run = LiveRun(out, Scope("all"))
-    folder = run._store.folder
+    run = LiveRun(out, Scope("all"), folder=tmp_path)
     monkeypatch.setattr(
         "demoe.live.run.compute_tile", lambda *given: run.close() or compute_tile(*given)
     )
     assert run.step()  # the tile in work is finished
-    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
     assert not run.step()

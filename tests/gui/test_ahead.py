@@ -81,14 +81,16 @@ def test_tiles_are_kept_reopened_after_a_restart_and_finished_by_the_command(
     finish(again)
     again.command.click()
     copied = QApplication.clipboard().text()
-    again.close_session()
-    viewer.layers.clear()
     computed.clear()
     words = shlex.split(copied)
     assert words[-1] == "--resume"
     assert main([*words[1:], "--quiet"]) == 0
     assert 0 < len(computed) <= 36 - done - 2
     assert demoe.open_image(target).shape == (3, 300, 400)
+    assert again.session.resumable  # its layer was there all the time
+    again.resume.click()
+    finish(again)
+    assert "exists" in again.session.error
 
 
 def test_the_reason_for_the_processor_is_read_under_more(viewer, widget, qtbot, stack, monkeypatch):

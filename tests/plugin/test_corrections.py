@@ -2,7 +2,6 @@
 
 import gc
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,25 +166,27 @@ def test_regions_are_applied_with_their_tasks(ran, viewer, worker):
     assert_equals_a_full_run(ran, wanted)
 
 
-def test_what_is_on_disk_goes_with_its_result(session, viewer, worker, picture, monkeypatch):
+def test_what_is_on_disk_goes_with_its_result(
+    session, viewer, worker, picture, monkeypatch, tmp_path
+):
     monkeypatch.setattr(_worker, "MEMORY_BYTES", 0)
     viewer.add_image(picture, name="photo")
+    session.folder = str(tmp_path)
     session.start()
     worker.finish()
-    folders = [session.display.runs[session.result]._store.folder]
+    assert len(list(tmp_path.iterdir())) == 1
     session.overlay.data[0, 0] = int(session.overlay.data[0, 0]) % 5 + 1
     session.correct()
     worker.finish()
-    folders.append(session.display.runs[session.result]._store.folder)
+    assert len(list(tmp_path.iterdir())) == 2
     worker.job = worker.reports = None  # a thread of its own would have ended
     gc.collect()
-    assert folders[0] != folders[1]
     viewer.layers.remove(session.result)
     gc.collect()
     given_up = time.monotonic() + 60  # for who may be reading a tile on a busy machine
-    while any(map(Path.is_dir, folders)) and time.monotonic() < given_up:
+    while any(tmp_path.iterdir()) and time.monotonic() < given_up:
         time.sleep(0.01)
-    assert [folder.is_dir() for folder in folders] == [False, False]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_follows_shapes(session, viewer, worker, picture):

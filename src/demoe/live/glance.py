@@ -79,6 +79,15 @@ class Glances:
                     )
         self.more()
 
+    def again(self) -> None:
+        """Read anew what is shown, because other tiles are done than was told."""
+        with self._ready:
+            self._known.clear()
+            self._late.extend(self.pixels.done)  # a block that is read now, is read again
+            self._asked[:0] = self._kept
+            self._ready.notify_all()
+        self.more()
+
     def look(
         self, level: int, plane: tuple[int, ...], box: Box, until: float = 0.0
     ) -> NDArray[Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,15 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demoe.engine.kernels.solution import Blur
-from demoe.errors import Cancelled, OutputError
-from demoe.execution.identity import SourceWatch, describe
-from demoe.execution.run import begin
-from demoe.execution.store import LostTile, TileStore
+from demoe.errors import Cancelled
+from demoe.execution.store import LostTile
 from demoe.execution.tile import compute_tile
 from demoe.image.axes import plane_axes
-from demoe.io.atomic import reason_of
 from demoe.lazy import Deblurred, plane_of
 from demoe.live.glance import Glances
+from demoe.live.keeper import Keeper
 from demoe.live.kernels import blank, draw
 from demoe.live.order import Scope, TileOrder, Where
 from demoe.live.pixels import Exact, LivePixels
@@ -118,20 +114,13 @@ class LiveRun:
         self.result = result
         plan, axes = result.plan, result.source.axes
         self._along = plane_axes(axes)
-        self._held = ExitStack()
         self._stepping, self._losing = threading.Lock(), threading.Lock()
         self._closed, self._users = False, 0
         self._unused = threading.Condition()  # of the files
-        described = describe(result)
-        if target is None:
-            made = _new_folder(folder)
-            self._held.callback(shutil.rmtree, made, ignore_errors=True)
-            store = TileStore.create(made / "tiles", result.as_image(), described)
-            self._store = self._held.enter_context(store)
-        else:
-            self._store = self._held.enter_context(begin(result, target, described))
-        self._watch = SourceWatch(result.work.reader, self._store.reads, described)
-        self.done: set[Where] = {where_of(result, index) for index in self._store.done}
+        self._held = ExitStack()
+        self._keeper = Keeper(result, target, folder)
+        self._held.callback(self._keeper.close)
+        self.done: set[Where] = self._kept()
         self.order = TileOrder(
             result.source.plane_lengths, plan.shape, plan.core_shape, scope, self.done, only
         )
@@ -172,6 +161,8 @@ class LiveRun:
             If it cannot be computed or kept, or the source changed.
         """
         with self._stepping, self._open() as is_open:
+            if is_open and self._keeper.rests and not self.is_complete:
+                self._take_up()
             where = self.order.next() if is_open else None
             if where is not None:
                 try:
@@ -180,6 +171,28 @@ class LiveRun:
                     self.order.again()
                     raise
             return where is not None
+
+    def rest(self) -> None:
+        """Let other processes go on with tiles that are kept for an output, until the next step.
+
+        What they finish is shown where it was done before, too.
+        """
+        with self._stepping, self._losing:
+            self._keeper.rest()
+
+    def _take_up(self) -> None:
+        """Be the only one who goes on with them; others may have done some, or lost all."""
+        self._keeper.take_up()
+        kept = self._kept()
+        if kept != self.done:
+            self.kept += len(kept - self.done)
+            self.done &= kept
+            self.done |= kept
+            self.glances.again()
+        self.order.again()
+
+    def _kept(self) -> set[Where]:
+        return {where_of(self.result, index) for index in self._keeper.done}
 
     def close(self) -> None:
         """Let go of all files, after the tile in work; tiles that are kept for an output stay."""
@@ -214,8 +227,7 @@ class LiveRun:
     def _compute(self, where: Where) -> None:
         index = self._index(where)
         values, failed, reads = compute_tile(self.result.work, index)
-        self._store.put(index, values, failed, reads)
-        self._watch.check_at_times()
+        self._keeper.put(index, values, failed, reads)
         self.note(where)
         self.done.add(where)
         self.glances.tile_done(where, values)
@@ -225,7 +237,7 @@ class LiveRun:
             if not is_open:
                 return None
             try:
-                return self._store.read(self._box(where))
+                return self._keeper.read(self._box(where))
             except LostTile:
                 self._lose(where)
                 return None
@@ -233,9 +245,11 @@ class LiveRun:
     def _lose(self, where: Where) -> None:
         with self._losing:
             if where in self.done:
-                self._store.check(pixels=True)  # where one is lost, others of its file are
-                kept = {where_of(self.result, index) for index in self._store.done}
-                self.done &= kept
+                if self._keeper.rests:  # others write its files
+                    self.done.discard(where)
+                else:
+                    self._keeper.check()  # where one is lost, others of its file are
+                    self.done &= self._kept()
                 self.order.again()
 
     def note(self, where: Where) -> None:
@@ -287,13 +301,6 @@ def where_of(result: Deblurred, index: tuple[int, ...]) -> Where:
     axes = result.source.axes
     at = dict(zip(axes, index, strict=True))
     return tuple(at[letter] for letter in plane_axes(axes) + "YX")
-
-
-def _new_folder(within: Path | None) -> Path:
-    try:
-        return Path(tempfile.mkdtemp(prefix="demoe-", dir=within))
-    except OSError as error:
-        raise OutputError(f"Tiles cannot be kept in {within}: {reason_of(error)}.") from error
 
 
 def _unknown(result: Deblurred) -> Maps:

@@ -129,8 +129,8 @@ class DeMoE:
             weights = keep_top(self.network.router(features), top_k)
         weights = spatial(weights)
         wanted = (weights.amax(dim=(0, 2, 3), keepdim=True) > 0) | every
-        # So little of an expert changes no number that matters, but makes it run in each sample.
-        weights = torch.where(wanted, weights.clamp_min(1e-9), weights)
+        # So little of an expert is rounded away beside the others, but makes it run in each sample.
+        weights = torch.where(wanted, weights.clamp_min(1e-30), weights)
         return backend.survey(padded, weights)
 
     @torch.inference_mode()
