@@ -84,6 +84,11 @@ class Computed:
         """Whether a run was stopped that can go on."""
         return not self.busy and self._paused is not None and self._display.working is not None
 
+    @property
+    def _at_rest(self) -> str:
+        """The state when nothing is at work or went wrong."""
+        return "paused" if self.resumable else "idle"
+
     def start(self, *, preview: bool = False, download: bool = False) -> None:
         """Deblur the source in the background; does nothing while a run is on.
 
@@ -235,7 +240,7 @@ class Computed:
             return
         cells = joined(*self._wishes)
         if np.array_equal(cells, joined(last.by_hand, last.by_layer)):
-            self.state, self.error = "idle", ""
+            self.state, self.error = self._at_rest, ""
             name = (self._chosen.painted or self._display.overlay).name
             self.note = f"Nothing to apply: {name!r} says what the result follows already."
             self._changed()
@@ -353,7 +358,7 @@ class Computed:
     def forget_failure(self) -> None:
         """Say no more what went wrong: something else is chosen now."""
         if self.state == "failed" and not self.busy:
-            self.state, self.error = "paused" if self.resumable else "idle", ""
+            self.state, self.error = self._at_rest, ""
             self._changed()
 
     def fail(self, message: str, notify: bool = True) -> None:

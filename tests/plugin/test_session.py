@@ -556,6 +556,24 @@ def test_running_again_for_the_same_output_goes_on_with_the_stopped_run(
     assert session.result.name == "photo (1) deblurred"
 
 
+def test_a_stopped_run_can_go_on_after_a_correction_that_says_nothing_new(
+    session, viewer, worker, picture
+):
+    viewer.add_image(picture, name="first")
+    session.start()
+    worker.finish()
+    viewer.add_image(picture[::-1].copy(), name="second")
+    session.source = viewer.layers["second"]
+    stop_after(session, worker, 1)
+    assert session.state == "paused"
+    session.correct()
+    assert "Nothing to apply" in session.status
+    assert session.state == "paused"
+    session.resume()
+    worker.finish()
+    assert session.result.name == "second deblurred"
+
+
 def test_a_complaint_before_a_run_leaves_the_stopped_one_alone(session, viewer, worker, picture):
     viewer.add_image(picture, name="photo")
     stop_after(session, worker, 1)
